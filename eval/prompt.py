@@ -1,0 +1,35 @@
+"""Qwen-VL's notation: `<img>path</img>`, `<ref>phrase</ref>`, `<box>(x1,y1),(x2,y2)</box>`.
+
+The notation is text. This module fills a task's template and finds the images in a prompt.
+"""
+
+import re
+from collections.abc import Mapping
+
+from eval.errors import DataError
+
+PLACE = re.compile(r"\{(\w+)\}")
+IMAGE = re.compile(r"<img>(.*?)</img>", re.DOTALL)
+
+
+def fill(template: str, fields: Mapping[str, str]) -> str:
+    """Put each field's text in the template's {places}; texts are never filled again.
+
+    A field that would open an image span of its own is refused: a question must not be able to
+    name a file.
+    """
+
+    def text(match: re.Match[str]) -> str:
+        name = match[1]
+        value = fields[name]
+        for tag in ("<img>", "</img>"):
+            if tag in value:
+                raise DataError(f"field {name!r} holds the image tag {tag}: {value[:80]!r}")
+        return value
+
+    return PLACE.sub(text, template)
+
+
+def image_paths(prompt: str) -> list[str]:
+    """Paths between image tags, in reading order."""
+    return IMAGE.findall(prompt)

@@ -1,0 +1,113 @@
+"""Decoding: greedy or sampled continuation of left-padded rows, and the likelihood of choices.
+
+Shape letters: R rows, S prompt slots, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eval.runtime.model import QwenVLForCausalLM
+
+STOP_SCORE = 32768.0  # what the original gives <|endoftext|> after a stop word
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Nucleus sampling; the defaults are the published ones of Qwen-VL-Chat. top_k 0 is off."""
+
+    top_p: float = 0.3
+    top_k: int = 0
+    temperature: float = 1.0
+
+
+@torch.inference_mode()
+def continue_rows(
+    model: QwenVLForCausalLM,
+    ids: Tensor,
+    mask: Tensor,
+    features: Tensor | None,
+    *,
+    end_id: int,
+    max_new_tokens: int,
+    min_new_tokens: int = 0,
+    stop_ids: Sequence[int] = (),
+    sampling: Sampling | None = None,
+    seeds: Sequence[int] = (),
+) -> list[list[int]]:
+    """New ids of each row, up to and with `end_id`; a row ends at it or at the maximum.
+
+    ids, mask  (R, S) int64, padded on the left, mask 1 = real
+    features   (N, 256, D) of the rows' images in reading order
+    stop_ids   after one of these the next id is `end_id`
+    seeds      one a row, where sampling: a row's draw depends on its seed and its scores alone
+    """
+    draws = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
+    hidden, cache = model(ids, mask, features)
+    stops = torch.tensor(list(stop_ids), dtype=torch.int64, device=ids.device)
+    last = ids[:, -1]
+    ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+    new: list[Tensor] = []
+    for step in range(max_new_tokens):
+        scores = model.lm_head(hidden[:, -1]).to(ids.device)  # (R, V)
+        if step < min_new_tokens:
+            scores[:, end_id] = -torch.inf
+        if len(stops):
+            scores[torch.isin(last, stops), end_id] = STOP_SCORE
+        last = scores.argmax(-1) if sampling is None else sample(scores, sampling, draws)
+        last = torch.where(ended, end_id, last)
+        new.append(last)
+        ended = ended | (last == end_id)
+        if bool(ended.all()) or step + 1 == max_new_tokens:
+            break
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        hidden, cache = model(last[:, None], mask, cache=cache)
+    rows = torch.stack(new, dim=1).tolist() if new else [[] for _ in range(len(ids))]
+    return [row[: row.index(end_id) + 1] if end_id in row else row for row in rows]
+
+
+def sample(scores: Tensor, how: Sampling, draws: Sequence[np.random.Generator]) -> Tensor:
+    """One id a row (R,) from scores (R, V): temperature, then top-k, then the nucleus.
+
+    The nucleus is the smallest set of likeliest ids whose probability reaches top_p. The id is
+    found by inverting the cumulative distribution at one uniform draw, in float64 on the host.
+    """
+    picked = []
+    for row, draw in zip(scores.double().cpu().numpy(), draws, strict=True):
+        order = np.argsort(-row, kind="stable")
+        if how.top_k:
+            order = order[: how.top_k]
+        weights = np.exp((row[order] - row[order[0]]) / how.temperature)
+        total = np.cumsum(weights) / weights.sum()
+        size = int(np.searchsorted(total, how.top_p, side="left")) + 1 if how.top_p < 1 else None
+        kept = total[:size]
+        place = int(np.searchsorted(kept, draw.random() * kept[-1], side="right"))
+        picked.append(int(order[min(place, len(kept) - 1)]))
+    return torch.tensor(picked, dtype=torch.int64, device=scores.device)
+
+
+@torch.inference_mode()
+def choice_losses(
+    model: QwenVLForCausalLM,
+    ids: Tensor,
+    mask: Tensor,
+    features: Tensor | None,
+    targets: Sequence[int],
+) -> list[float]:
+    """Mean negative log-likelihood, in nats, of the last `targets[r]` ids of each row.
+
+    ids, mask  (R, S) int64 of prompt and choice together, padded on the left
+    As in the original, the cross-entropy is computed in the model's dtype: in bfloat16 near choices
+    tie.
+    """
+    hidden, _ = model(ids[:, :-1], mask[:, :-1], features)
+    losses = []
+    for row, count in enumerate(targets):
+        logits = model.lm_head(hidden[row, -count:])  # (count, V)
+        labels = ids[row, -count:].to(logits.device)
+        losses.append(float(F.cross_entropy(logits, labels, reduction="none").mean()))
+    return losses

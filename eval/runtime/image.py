@@ -1,0 +1,138 @@
+"""Images: files in, the pixels the vision tower was trained on out.
+
+Only Pillow's readers for common formats are allowed to run, sizes are bounded, and nothing is
+fetched from the network.
+"""
+
+import threading
+import warnings
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from eval.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FILE_BYTES = 1 << 30
+PIXELS = 178_956_970  # where Pillow too calls a file a decompression bomb
+# CLIP's mean and deviation of red, green and blue in [0, 1], (3, 1, 1)
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32).reshape(3, 1, 1)
+STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32).reshape(3, 1, 1)
+
+
+def load_image(source: str | Path | Image.Image) -> Image.Image:
+    """The image in RGB, decoded fully.
+
+    source  a file, or an image opened elsewhere, which is left as it is
+
+    As in the original the EXIF orientation is not applied, alpha is dropped without blending, and
+    of an animation the first frame counts. Raises DataError, naming the file.
+    """
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, getattr(source, "filename", "") or "an image given in memory")
+    path = _check_file(source)
+    with _quiet:
+        try:
+            opened = Image.open(path, formats=FORMATS)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file makes Pillow raise anything
+            with path.open("rb") as file:
+                start = file.read(16)
+            raise DataError(
+                f"{path}: an image ({', '.join(FORMATS)}) expected, {start!r}... found "
+                f"({error}). Fetch the file again, or convert it"
+            ) from error
+        with opened:
+            return _to_rgb(opened, str(path))
+
+
+def preprocess(image: Image.Image, image_size: int) -> Tensor:
+    """Pixels (3, S, S) float32 with S = image_size, normalised with CLIP's mean and deviation.
+
+    image  RGB, as `load_image` gives it
+
+    The resize ignores the aspect ratio and works on 8-bit values, antialiased bicubic.
+    """
+    square = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    pixels = np.asarray(square).transpose(2, 0, 1).astype(np.float32, order="C")
+    pixels /= 255  # numpy, not torch: torch wakes a thread pool for each of these three
+    pixels -= MEAN
+    pixels /= STD
+    return torch.from_numpy(pixels)
+
+
+def _check_file(source: str | Path) -> Path:
+    """The path, if it is that of a file of a bearable size."""
+    if str(source).startswith(("http://", "https://")):
+        raise DataError(
+            f"{source}: the path of a file expected, a web address found. Images are not fetched "
+            "here: download it and give its path"
+        )
+    path = Path(source)
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{str(path)!r}: an image file expected, found none ({reason})") from None
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "a device or pipe"
+        raise DataError(f"{str(path)!r}: an image file expected, {found} found")
+    if not 0 < status.st_size <= FILE_BYTES:
+        raise DataError(
+            f"{path}: an image file of 1 to {FILE_BYTES:,} bytes expected, {status.st_size:,} "
+            "found. Fetch the file again"
+        )
+    return path
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    width, height = image.size
+    if not 0 < width * height <= PIXELS:
+        raise DataError(
+            f"{name}: 1 to {PIXELS:,} pixels expected, {width} x {height} found. Is this the right "
+            "file? If so, make it smaller"
+        )
+    with _quiet:
+        try:
+            return image.convert("RGB")
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file makes Pillow raise anything
+            raise DataError(
+                f"{name}: {image.format or 'image'} of {width} x {height} pixels expected, damaged "
+                f"data found ({error}). Fetch the file again"
+            ) from error
+
+
+class _Quiet:
+    """Context in which Pillow's warnings stay unsaid; none of them changes a pixel.
+
+    Warning filters belong to the process, so the first thread in sets them and the last one out
+    restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filters = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._filters.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", module=r"PIL\.|eval\.runtime\.image")
+            self._inside += 1
+
+    def __exit__(self, *failure: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._filters.close()
+
+
+_quiet = _Quiet()

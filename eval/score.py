@@ -1,0 +1,100 @@
+"""Samples and predictions in, a value per sample and the task's summary out. No model needed."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eval.api import Corpus, Generate, Sample, Task
+from eval.errors import PredictionError
+
+SHOWN = 3  # how many ids a message about many samples names
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Values per sample, in dataset order, and what they come to.
+
+    rows     {"id", <metric>: value, ...}; values in [0, 1], CIDEr's in [0, 10]
+    summary  what summary.json holds
+    """
+
+    rows: list[dict[str, Any]]
+    summary: dict[str, Any]
+
+
+def score(
+    task: Task,
+    samples: Iterable[Sample],
+    predictions: Mapping[str, str],
+    settings: Mapping[str, str] | None = None,
+) -> Scores:
+    """Score the text predicted for each sample.
+
+    predictions  sample id -> text; exactly one for every sample
+    settings     what the signature says beside the counts: data, checkpoint, decoding
+
+    Raises PredictionError, naming ids, for a missing or an unknown prediction: a gap is never
+    scored as a wrong answer.
+    """
+    known = list(samples)
+    _check_ids(task, [sample.id for sample in known], predictions)
+    texts = [predictions[sample.id] for sample in known]
+    references = [sample.reference for sample in known]
+    rows: list[dict[str, Any]] = [{"id": sample.id} for sample in known]
+    metrics: dict[str, float] = {}
+    if all(reference is not None for reference in references):
+        for name, metric in task.metrics.items():
+            if isinstance(metric, Corpus):
+                values = metric.function(texts, references)
+            else:
+                values = [metric(t, r) for t, r in zip(texts, references, strict=True)]
+            metrics[name] = sum(values) / len(values)
+            for row, value in zip(rows, values, strict=True):
+                row[name] = value
+    readable = task.readable
+    summary: dict[str, Any] = {
+        "task": task.name,
+        "size": task.size,
+        "samples": len(known),
+        "images": len({path for sample in known for path in sample.images}),
+        "complete": len(known) == task.size,
+        "protocol": "published",
+        "metrics": metrics,
+        "unreadable": sum(not readable(text) for text in texts) if readable else 0,
+    }
+    summary["signature"] = signature(task, summary, settings or {})
+    return Scores(rows, summary)
+
+
+def signature(task: Task, summary: Mapping[str, Any], settings: Mapping[str, str]) -> str:
+    """One line that a figure can be quoted with: value, counts, and all that decides it."""
+    figures = " ".join(f"{name}={value:.6f}" for name, value in summary["metrics"].items())
+    decode = (
+        f"greedy:{task.decode.max_new_tokens}/{task.decode.min_new_tokens}"
+        if isinstance(task.decode, Generate)
+        else "rank"
+    )
+    facts = {
+        "n": summary["samples"],
+        "of": summary["size"] or "?",
+        "images": summary["images"],
+        "protocol": summary["protocol"],
+        "decode": decode,
+        **settings,
+    }
+    told = " ".join(f"{name}={value}" for name, value in facts.items())
+    return f"{task.name} {figures or 'not scored'} | {told}"
+
+
+def _check_ids(task: Task, expected: list[str], predictions: Mapping[str, str]) -> None:
+    if not expected:
+        raise PredictionError(f"{task.name}: no samples to score")
+    missing = [sample_id for sample_id in expected if sample_id not in predictions]
+    unknown = sorted(set(predictions) - set(expected))
+    for kind, ids in (("without a prediction", missing), ("unknown", unknown)):
+        if ids:
+            some = ", ".join(ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")
+            raise PredictionError(
+                f"{task.name}: {len(ids)} samples {kind} ({some}); {len(expected)} samples and "
+                f"{len(predictions)} predictions found. Every sample needs exactly one"
+            )

@@ -1,0 +1,58 @@
+"""A two-layer random Qwen-VL with a vocabulary of single bytes, made in well under a second."""
+
+import base64
+import json
+from pathlib import Path
+
+import torch
+
+from eval.runtime.checkpoint import save_checkpoint
+from eval.runtime.config import QwenVLConfig
+from eval.runtime.model import QwenVLForCausalLM
+
+RANKS = 256
+CONFIG = {
+    "architectures": ["QWenLMHeadModel"],
+    "model_type": "qwen",
+    "vocab_size": RANKS + 217 + 7,
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "kv_channels": 64,
+    "intermediate_size": 256,
+    "seq_length": 320,
+    "layer_norm_epsilon": 1e-6,
+    "rotary_emb_base": 10000,
+    "use_dynamic_ntk": True,
+    "use_logn_attn": True,
+    "a_field_of_the_future": 1,
+    "visual": {
+        "image_size": 56,
+        "patch_size": 14,
+        "width": 32,
+        "layers": 2,
+        "heads": 2,
+        "mlp_ratio": 2.0,
+        "output_dim": 128,
+        "image_start_id": RANKS + 214,
+    },
+}
+
+
+def make_model(seed: int = 0) -> QwenVLForCausalLM:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = QwenVLForCausalLM(QwenVLConfig(**CONFIG))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(std=0.3)
+    return model.eval()
+
+
+def make_checkpoint(folder: Path, *, seed: int = 0, shards: int = 2) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    ranks = "".join(f"{base64.b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(RANKS))
+    (folder / "qwen.tiktoken").write_text(ranks, encoding="ascii")
+    save_checkpoint(make_model(seed), folder, shards)
+    return folder
