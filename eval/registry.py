@@ -1,8 +1,8 @@
 """Finds tasks and back ends through entry points, our own like everybody's.
 
-    [project.entry-points."eval.tasks"]       a module that holds TASKS, or a package of such modules
+    [project.entry-points."eval.tasks"]     a module that holds TASKS, or a package of such modules
     my_lab = "my_lab.benchmarks"
-    [project.entry-points."eval.backends"]    a callable that opens a back end: see eval.api.Backend
+    [project.entry-points."eval.backends"]  a callable that opens a back end: see eval.api.Backend
     my-server = "my_lab.server:open_backend"
 
 What a package offers is checked when it is loaded. A package that breaks its promise stops only
@@ -20,17 +20,17 @@ from types import ModuleType
 from typing import Any
 
 from eval.api import Backend, Corpus, Generate, Layout, Rank, Source, Task
-from eval.errors import PluginError, UsageError
-from eval.prompt import IMAGE, PLACE
+from eval.errors import EvalError, PluginError, UsageError
 
 DISTRIBUTION = "qwen-vl-eval"
 TASKS = "eval.tasks"
 BACKENDS = "eval.backends"
 ALL = "all"
 
-NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*_[A-Za-z0-9][A-Za-z0-9_.-]*")
-METRIC = re.compile(r"[a-z][a-z0-9_]*")
-DIGEST = re.compile(r"[0-9a-f]{64}")
+TASK_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*_[A-Za-z0-9][A-Za-z0-9_.-]*")
+METRIC_NAME = re.compile(r"[a-z][a-z0-9_]*")
+PLACE = re.compile(r"\{\w+\}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,51 +48,244 @@ class Registered:
 class Catalogue:
     """All that the installed packages offer.
 
-    tasks   in the order of packages, modules and declaration
-    errors  of modules that could not be loaded, or offer what is no task, or a name twice
+    tasks    name -> task, in the order of packages, modules and declaration
+    clashes  name -> error, for a name that two modules offer
+    broken   one error for each module that could not be loaded or breaks its promise
     """
 
     tasks: Mapping[str, Registered]
-    errors: tuple[PluginError, ...]
+    clashes: Mapping[str, PluginError]
+    broken: tuple[PluginError, ...]
 
-    @classmethod
-    def load(cls) -> "Catalogue":
-        """Load every module that is offered. Raises UsageError where not even ours are."""
-        offers: dict[str, list[Registered]] = {}
-        errors: list[PluginError] = []
-        for name, origin in _modules(errors):
+
+def catalogue() -> Catalogue:
+    """Load what is offered. Raises UsageError where our own package is not installed."""
+    offers: dict[str, list[Registered]] = {}
+    broken: list[PluginError] = []
+    loaded: set[str] = set()
+    for entry in _entries(TASKS):
+        for module in _modules(entry, broken):
+            if module.__name__ in loaded:  # two entry points may lead to one module
+                continue
+            loaded.add(module.__name__)
+            origin = f"{module.__name__} of {_distribution(entry)}"
             try:
-                tasks = _tasks(importlib.import_module(name), origin)
+                tasks = _checked(module, origin)
             except PluginError as error:
-                errors.append(error)
-            except (Exception, SystemExit) as error:  # a stranger's code may raise anything
-                errors.append(_broken(origin, error))
-            else:
-                for task in tasks:
-                    offers.setdefault(task.name, []).append(Registered(task, origin))
-        for name, offered in offers.items():
-            if len(offered) > 1:
-                origins = " and ".join(each.origin for each in offered)
-                errors.append(
-                    PluginError(f"task {name!r} is offered twice, by {origins}; uninstall one")
-                )
-        return cls({name: one for name, (one, *more) in offers.items() if not more}, tuple(errors))
+                broken.append(error)
+                continue
+            for task in tasks:
+                offers.setdefault(task.name, []).append(Registered(task, origin))
+    clashes = {
+        name: PluginError(
+            f"task {name!r} is offered twice, by {' and by '.join(one.origin for one in offered)}: "
+            "uninstall one of them"
+        )
+        for name, offered in offers.items()
+        if len(offered) > 1
+    }
+    tasks_once = {name: offered[0] for name, offered in offers.items() if name not in clashes}
+    return Catalogue(tasks_once, clashes, tuple(broken))
+
+
+def tasks() -> dict[str, Registered]:
+    """Every task that can be run, by name; what is broken is left out."""
+    return dict(catalogue().tasks)
 
 
 def find_tasks(names: Iterable[str]) -> list[Task]:
-    """The tasks of these names, each once: of a task, of a benchmark (all its tasks), or "all".
+    """The tasks of these names, each once: of a task, of a benchmark (its tasks), or "all".
 
-    Raises UsageError, with the nearest name, for one that nobody offers; PluginError, its cause
-    the package's own error, for one that a broken package offers or may offer.
+    Raises UsageError, with the nearest name, for what nobody offers; PluginError, caused by the
+    package's own error, for what a broken package offers or may offer.
     """
-    catalogue = Catalogue.load()
+    offered = catalogue()
     found: dict[str, Task] = {}
     for name in names:
-        tasks = [one.task for one in catalogue.tasks.values() if _is_called(one.task, name)]
-        errors = [error for error in catalogue.errors if _is_touched(name, error, bool(tasks))]
-        if errors:
-            raise errors[0]
-        if not tasks:
-            raise _unknown("task or benchmark", name, [ALL, *_names(catalogue)])
-        found.update((task.name, task) for task in tasks)
+        for task, error in offered.clashes.items():
+            if name in _names_of(task):
+                raise error
+        if name == ALL and offered.broken:
+            raise offered.broken[0]
+        chosen = [one.task for task, one in offered.tasks.items() if name in _names_of(task)]
+        if not chosen:
+            raise _unknown_task(name, offered)
+        found.update((task.name, task) for task in chosen)
     return list(found.values())
+
+
+def backend(name: str) -> Callable[..., Backend]:
+    """What opens the back end of this name; see eval.api.Backend for its arguments.
+
+    Raises UsageError, with the nearest name, for what nobody offers; PluginError for a name that
+    two packages offer, or a package that cannot be loaded.
+    """
+    entries = _entries(BACKENDS)
+    named = [entry for entry in entries if entry.name == name]
+    if not named:
+        known = sorted({entry.name for entry in entries})
+        raise UsageError(f"no back end is called {name!r}{_nearest(name, known)}")
+    if len(named) > 1:
+        owners = " and by ".join(f"{entry.value} of {_distribution(entry)}" for entry in named)
+        raise PluginError(f"back end {name!r} is offered twice, by {owners}: uninstall one of them")
+    origin = f"{named[0].value} of {_distribution(named[0])}"
+    try:
+        opener = named[0].load()
+    except EvalError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _cannot_load(origin, error) from error
+    if not callable(opener):
+        raise PluginError(f"{origin}: a callable that opens a back end expected, {opener!r} found")
+    return opener  # type: ignore[no-any-return]  # what it returns shows when it is called
+
+
+def _entries(group: str) -> list[EntryPoint]:
+    """Entry points in an order that no file system decides."""
+    try:
+        distribution(DISTRIBUTION)
+    except PackageNotFoundError:
+        raise UsageError(
+            f"{DISTRIBUTION} is not installed in this Python, so neither its tasks nor its back "
+            "ends can be found: run 'pip install -e .' in its source folder"
+        ) from None
+    return sorted(entry_points(group=group), key=lambda entry: (_distribution(entry), entry.name))
+
+
+def _distribution(entry: EntryPoint) -> str:
+    """Such as "my-lab 0.1"."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
+
+
+def _modules(entry: EntryPoint, broken: list[PluginError]) -> Iterator[ModuleType]:
+    """The modules with TASKS that an entry point leads to; what fails is added to `broken`."""
+    origin = f"{entry.value} of {_distribution(entry)}"
+    names, held, failed = [entry.value], 0, len(broken)
+    while names:
+        name = names.pop(0)
+        try:
+            module = importlib.import_module(name)
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+            broken.append(_cannot_load(f"{name} of {_distribution(entry)}", error))
+            continue
+        if hasattr(module, "TASKS"):
+            held += 1
+            yield module
+        elif hasattr(module, "__path__"):
+            found = sorted(each.name for each in pkgutil.iter_modules(module.__path__))
+            names += [f"{name}.{each}" for each in found if not each.startswith("_")]
+    if not held and len(broken) == failed:
+        broken.append(PluginError(f"{origin}: a module that holds TASKS expected, none found"))
+
+
+def _checked(module: ModuleType, origin: str) -> list[Task]:
+    """The module's tasks. Raises PluginError for what is none."""
+    tasks = module.TASKS
+    if not isinstance(tasks, tuple | list):
+        raise PluginError(f"{origin}: TASKS: a tuple of tasks expected, {tasks!r} found")
+    for task in tasks:
+        if not isinstance(task, Task):
+            raise PluginError(f"{origin}: TASKS: an eval.Task expected, {task!r} found")
+        for field, expected in _faults(task):
+            found = getattr(task, field)
+            raise PluginError(
+                f"{origin}: task {task.name!r}: {field}: {expected} expected, {found!r} found"
+            )
+    return list(tasks)
+
+
+def _faults(task: Task) -> Iterator[tuple[str, str]]:
+    """(field, what was expected) of each field that no task may have so: types are not trusted."""
+    if not _matches(TASK_NAME, task.name) or task.name.startswith(f"{ALL}_"):
+        yield "name", "<benchmark>_<split>, such as okvqa_val,"
+    if task.size is not None and not _is_count(task.size, 1):
+        yield "size", "a positive integer or None"
+    if not _are(task.layouts, Layout) or not all(_is_layout(each) for each in task.layouts):
+        yield "layouts", "a tuple of Layout, each with a reader and safe, relative sources,"
+    prompt: Any = task.prompt
+    if not isinstance(prompt, str) or not PLACE.search(prompt):
+        yield "prompt", "a text with a {field}"
+    elif prompt.count("{image}") != prompt.count("<img>{image}</img>"):
+        yield "prompt", "<img>{image}</img> around the image's path"
+    decode: Any = task.decode
+    if isinstance(decode, Generate):
+        most, least = decode.max_new_tokens, decode.min_new_tokens
+        if not _is_count(most, 1) or not _is_count(least, 0) or least > most:
+            yield "decode", "at least one new token, and no more at least than at most,"
+    elif decode is not Rank:
+        yield "decode", "a Generate, or the class Rank,"
+    metrics: Any = task.metrics
+    if not isinstance(metrics, Mapping) or not metrics:
+        yield "metrics", "name -> metric, at least one,"
+    elif not all(_matches(METRIC_NAME, name) and _is_metric(metrics[name]) for name in metrics):
+        yield "metrics", "names in snake_case, and functions or Corpus,"
+    if task.readable is not None and not callable(task.readable):
+        yield "readable", "a function or None"
+
+
+def _is_layout(layout: Layout) -> bool:
+    return (
+        callable(layout.read)
+        and _are(layout.sources, Source)
+        and all(_is_source(source) for source in layout.sources)
+    )
+
+
+def _is_source(source: Source) -> bool:
+    path: Any = source.path
+    return (
+        isinstance(path, str)
+        and not re.search(r"^/|\\|:", path)
+        and all(part.strip(". ") for part in path.split("/"))
+        and (source.sha256 is None or _matches(SHA256, source.sha256))
+        and isinstance(source.origin, str)
+    )
+
+
+def _is_metric(metric: Any) -> bool:
+    return callable(metric.function if isinstance(metric, Corpus) else metric)
+
+
+def _is_count(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _are(values: Any, kind: type) -> bool:
+    """Whether it is a non-empty tuple or list of such."""
+    return (
+        isinstance(values, tuple | list)
+        and len(values) > 0
+        and all(isinstance(value, kind) for value in values)
+    )
+
+
+def _matches(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _cannot_load(origin: str, cause: BaseException) -> PluginError:
+    error = PluginError(f"{origin}: cannot be loaded: {type(cause).__name__}: {cause}")
+    error.__cause__ = cause
+    return error
+
+
+def _names_of(task: str) -> tuple[str, str, str]:
+    """What a task may be asked for by: its own name, its benchmark's, or all."""
+    return task, task.partition("_")[0], ALL
+
+
+def _unknown_task(name: str, offered: Catalogue) -> EvalError:
+    known = {each: None for task in offered.tasks for each in _names_of(task)}
+    text = f"no task or benchmark is called {name!r}{_nearest(name, list(known))}"
+    if not offered.broken:
+        return UsageError(text)
+    broken = "; ".join(str(error) for error in offered.broken)
+    error = PluginError(f"{text}. It may be offered by what is broken here: {broken}")
+    error.__cause__ = offered.broken[0]
+    return error
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    nearest = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"{nearest} known: {', '.join(known)}"

@@ -6,12 +6,13 @@ fetched from the network.
 
 import threading
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from eval.errors import DataError
@@ -33,22 +34,11 @@ def load_image(source: str | Path | Image.Image) -> Image.Image:
     of an animation the first frame counts. Raises DataError, naming the file.
     """
     if isinstance(source, Image.Image):
-        return _to_rgb(source, getattr(source, "filename", "") or "an image given in memory")
+        with _reading("an image given in memory"):
+            return _to_rgb(source)
     path = _check_file(source)
-    with _quiet:
-        try:
-            opened = Image.open(path, formats=FORMATS)
-        except MemoryError:
-            raise
-        except Exception as error:  # a damaged file makes Pillow raise anything
-            with path.open("rb") as file:
-                start = file.read(16)
-            raise DataError(
-                f"{path}: an image ({', '.join(FORMATS)}) expected, {start!r}... found "
-                f"({error}). Fetch the file again, or convert it"
-            ) from error
-        with opened:
-            return _to_rgb(opened, str(path))
+    with _reading(str(path)), path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        return _to_rgb(image)
 
 
 def preprocess(image: Image.Image, image_size: int) -> Tensor:
@@ -90,23 +80,31 @@ def _check_file(source: str | Path) -> Path:
     return path
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     width, height = image.size
     if not 0 < width * height <= PIXELS:
+        raise ValueError(f"{width} x {height} is not 1 to {PIXELS:,} pixels")
+    return image.convert("RGB")
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Whatever a damaged file makes Pillow raise becomes a DataError; its warnings stay unsaid."""
+    try:
+        with _quiet:
+            yield
+    except MemoryError:
+        raise
+    except UnidentifiedImageError:
         raise DataError(
-            f"{name}: 1 to {PIXELS:,} pixels expected, {width} x {height} found. Is this the right "
-            "file? If so, make it smaller"
-        )
-    with _quiet:
-        try:
-            return image.convert("RGB")
-        except MemoryError:
-            raise
-        except Exception as error:  # a damaged file makes Pillow raise anything
-            raise DataError(
-                f"{name}: {image.format or 'image'} of {width} x {height} pixels expected, damaged "
-                f"data found ({error}). Fetch the file again"
-            ) from error
+            f"{name}: an image ({', '.join(FORMATS)}) expected, none of these found. Fetch the "
+            "file again, or convert it"
+        ) from None
+    except Exception as error:
+        raise DataError(
+            f"{name}: an image that can be read in full expected, {type(error).__name__} found "
+            f"({error}). Fetch the file again, or make it smaller if that is its fault"
+        ) from error
 
 
 class _Quiet:

@@ -107,9 +107,10 @@ class Tokenizer:
     ) -> tuple[list[int], list[str]]:
         """Ids with nothing but `<imgpad>` in image slots, and the image paths in reading order.
 
-        Outside the slots the ids are those of `encode`. A path is given back as it is written, not
-        normalised, may have any length, and may hold anything but `</img>`. Raises ValueError where
-        an image tag is not closed.
+        Outside the slots the ids are those of `encode`; only a U+0338 directly after a tag, which
+        NFC makes one character with the tag's end, leaves the tag alone here. A path is given back
+        as it is written, not normalised, may have any length, and may hold anything but `</img>`.
+        Raises ValueError where an image tag is not closed.
         """
         image = [self.img_start_id, *[self.img_pad_id] * IMAGE_SLOTS, self.img_end_id]
         ids: list[int] = []
