@@ -1,0 +1,20 @@
+"""What benchmarks read their files with: strict, bounded, and every error names file and record."""
+
+from eval.data.files import read_json, read_jsonl, read_list, sha256_file
+from eval.data.paths import safe_path
+from eval.data.predictions import read_predictions
+from eval.data.records import Record
+from eval.data.samples import converted_source, unique, vqa_samples
+
+__all__ = [
+    "Record",
+    "converted_source",
+    "read_json",
+    "read_jsonl",
+    "read_list",
+    "read_predictions",
+    "safe_path",
+    "sha256_file",
+    "unique",
+    "vqa_samples",
+]

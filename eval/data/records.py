@@ -1,0 +1,142 @@
+"""One JSON object of a file, whose fields are fetched by the type that they must have."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, TypeGuard
+
+from eval.data.paths import path_tail, safe_path
+from eval.errors import DataError
+
+SHOWN = 60  # characters of a wrong value that a message shows
+NOTHING = object()  # stands for a field that is not there
+
+
+class Record:
+    """A JSON object and where it stands.
+
+    values  its fields, as parsed
+    where   such as "questions[17] of okvqa/questions.json", counted from 0, or "line 18 of FILE"
+
+    A field that is missing or of another type raises DataError, which says where, what was expected
+    and what was found.
+    """
+
+    __slots__ = ("values", "where")
+
+    def __init__(self, values: Any, where: str) -> None:
+        if not isinstance(values, dict):
+            raise DataError(f"{where}: an object expected, {describe(values)} found")
+        self.values: dict[str, Any] = values
+        self.where = where
+
+    def error(self, message: str) -> DataError:
+        """An error of this record, to be raised."""
+        return DataError(f"{self.where}: {message}")
+
+    def has(self, name: str) -> bool:
+        """Whether the field is there and not null."""
+        return self.values.get(name) is not None
+
+    def text(self, name: str, pattern: str | None = None) -> str:
+        """A string, which the pattern matches as a whole if there is one."""
+        value = self._value(name)
+        if not isinstance(value, str):
+            raise self._wrong(name, "a string", value)
+        if pattern is not None and not re.fullmatch(pattern, value, re.ASCII):
+            raise self._wrong(name, f"a string like {pattern}", value)
+        return value
+
+    def texts(self, name: str, pattern: str | None = None) -> list[str]:
+        """A list of strings, each of which the pattern matches as a whole if there is one."""
+        values = self._list(name)
+        for value in values:
+            if not isinstance(value, str):
+                raise self._wrong(name, "a list of strings", value)
+            if pattern is not None and not re.fullmatch(pattern, value, re.ASCII):
+                raise self._wrong(name, f"a list of strings like {pattern}", value)
+        return values
+
+    def integer(self, name: str, low: int = 0) -> int:
+        """An integer, `low` at least."""
+        value = self._value(name)
+        if not _is_integer(value, low):
+            raise self._wrong(name, f"an integer from {low}", value)
+        return value
+
+    def integers(self, name: str, count: int, low: int = 0) -> list[int]:
+        """A list of so many integers, each `low` at least."""
+        values = self._list(name)
+        if len(values) != count or not all(_is_integer(value, low) for value in values):
+            raise self._wrong(name, f"{count} integers from {low}", values)
+        return values
+
+    def numbers(self, name: str, count: int) -> list[float]:
+        """A list of so many numbers."""
+        values = self._list(name)
+        if len(values) != count or not all(_is_number(value) for value in values):
+            raise self._wrong(name, f"{count} numbers", values)
+        return [float(value) for value in values]
+
+    def id(self, name: str) -> str:
+        """An identifier, a string or an integer in the file, as a string."""
+        value = self._value(name)
+        if not _is_integer(value, 0) and not (isinstance(value, str) and value):
+            raise self._wrong(name, "an identifier", value)
+        return str(value)
+
+    def path(self, name: str) -> str:
+        """A path below the data root, without the `data/` that converted files begin it with."""
+        path = safe_path(self.text(name), f"{self.where}: field {name!r}")
+        return path.removeprefix("data/")
+
+    def tail(self, name: str, pattern: str) -> str:
+        """The end of a path, whole components, that the pattern matches; what precedes is free."""
+        value = self.text(name)
+        tail = path_tail(safe_path(value, f"{self.where}: field {name!r}"), pattern)
+        if tail is None:
+            raise self._wrong(name, f"a path that ends like {pattern}", value)
+        return tail
+
+    def record(self, name: str) -> "Record":
+        """An object."""
+        return Record(self._value(name), f"{name} in {self.where}")
+
+    def records(self, name: str) -> Iterator["Record"]:
+        """The objects of a list, in order."""
+        for number, value in enumerate(self._list(name)):
+            yield Record(value, f"{name}[{number}] of {self.where}")
+
+    def _value(self, name: str) -> Any:
+        return self.values.get(name, NOTHING)
+
+    def _list(self, name: str) -> list[Any]:
+        value = self._value(name)
+        if not isinstance(value, list):
+            raise self._wrong(name, "a list", value)
+        return value
+
+    def _wrong(self, name: str, expected: str, found: Any) -> DataError:
+        return self.error(f"field {name!r}: {expected} expected, {describe(found)} found")
+
+
+def _is_integer(value: Any, low: int) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)  # never NaN: see files.py
+
+
+def describe(value: Any) -> str:
+    """A value as a message shows it: short, and never the inside of something nested."""
+    if value is NOTHING:
+        return "nothing"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str) and len(value) > SHOWN:
+        return f"{value[:SHOWN]!r}..."
+    return repr(value)

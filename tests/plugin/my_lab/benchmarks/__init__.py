@@ -1,0 +1,1 @@
+"""The laboratory's benchmarks, one module each."""
