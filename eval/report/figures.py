@@ -1,0 +1,177 @@
+"""A run's figures, read from its summaries and checked: nothing doubtful reaches a table."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from eval.errors import RunError
+from eval.run import MANIFEST, SUMMARY
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")  # of a task, a metric, a protocol
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFigures:
+    """What a summary says.
+
+    size       samples in the official split, or None where it is not known
+    images     distinct ones among the samples
+    complete   samples == size
+    protocol   "published", or the name of another way to ask
+    metrics    name -> mean over samples, the main one first; empty where only a server can score
+    signature  one line that the figures can be quoted with
+    """
+
+    task: str
+    size: int | None
+    samples: int
+    images: int
+    complete: bool
+    protocol: str
+    metrics: Mapping[str, float]
+    unreadable: int = 0
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFigures:
+    """A run's name, its checkpoint's chat format ("chatml" for Chat) and its tasks' figures."""
+
+    name: str
+    folder: Path
+    chat_format: str | None
+    tasks: Mapping[str, TaskFigures]
+
+
+def load_run(path: Path) -> RunFigures:
+    """Read a run folder, or a folder of results/, whose manifest may be missing.
+
+    Raises RunError, naming the file and what was expected, for a folder that is no run or has no
+    figures yet, and for a manifest or summary that is damaged or contradicts itself.
+    """
+    if not path.is_dir():
+        raise RunError(f"{path}: the folder of a run expected, none found")
+    name, chat_format = path.resolve().name, None
+    manifest = path / MANIFEST
+    found = manifest.is_file()
+    if found:
+        fields = _read(manifest)
+        name = _field(manifest, fields, "name", _is_text, "a text", default=name)
+        model = _field(manifest, fields, "model", _is_mapping, "a mapping")
+        chat_format = _field(manifest, model, "chat_format", _is_text, "a text", default=None)
+    files = sorted(path.glob(f"*/{SUMMARY}"))
+    if not files:
+        raise RunError(
+            f"{path}: no task is scored yet: <task>/{SUMMARY} expected, none found. Run the same "
+            "command again to go on, or score the run: qwen-vl-eval score"
+            if found
+            else f"{path}: not a run: {MANIFEST} and <task>/{SUMMARY} expected, neither found"
+        )
+    return RunFigures(name, path, chat_format, {file.parent.name: _figures(file) for file in files})
+
+
+def _figures(file: Path) -> TaskFigures:
+    fields = _read(file)
+    task = _field(file, fields, "task", _is_name, "a task's name")
+    if task != file.parent.name:
+        raise RunError(f"{file}: task {file.parent.name!r} expected, as the folder, {task!r} found")
+    size = _field(file, fields, "size", _is_size, "a positive integer or null")
+    samples = _field(file, fields, "samples", _is_positive, "a positive integer")
+    complete = _field(file, fields, "complete", _is_bool, "true or false")
+    if size is not None and samples > size:
+        raise RunError(f"{file}: at most {size:,} samples expected, its 'size', {samples:,} found")
+    if complete != (samples == size):
+        raise RunError(
+            f"{file}: 'complete': {str(not complete).lower()} expected, as {samples:,} samples of "
+            f"{'an unknown number' if size is None else f'{size:,}'} were scored, "
+            f"{str(complete).lower()} found"
+        )
+    metrics = _field(file, fields, "metrics", _is_mapping, "name -> figure")
+    for name in metrics:
+        if not _is_name(name):
+            raise RunError(f"{file}: a metric's name expected, {name!r:.80} found")
+        _field(file, metrics, name, _is_figure, "a number, 0 or more,")
+    return TaskFigures(
+        task,
+        size,
+        samples,
+        images=_field(file, fields, "images", _is_count, "an integer, 0 or more,"),
+        complete=complete,
+        protocol=_field(file, fields, "protocol", _is_name, "a protocol's name"),
+        metrics=metrics,
+        unreadable=_field(
+            file, fields, "unreadable", _is_count, "an integer, 0 or more,", default=0
+        ),
+        signature=_field(file, fields, "signature", _is_text, "a text", default=""),
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        fields = orjson.loads(file.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise RunError(f"{file}: JSON expected, cannot be read: {error}") from None
+    if not isinstance(fields, dict):
+        raise RunError(f"{file}: a JSON object expected, {fields!r:.80} found")
+    return fields
+
+
+_NEEDED = object()
+
+
+def _field(
+    file: Path,
+    fields: Mapping[str, Any],
+    key: str,
+    accepts: Callable[[Any], bool],
+    expected: str,
+    *,
+    default: Any = _NEEDED,
+) -> Any:
+    """A checked field; one with a default may be missing or null."""
+    value = fields.get(key)
+    if value is None and default is not _NEEDED:
+        return default
+    if key not in fields:
+        raise RunError(f"{file}: {key!r}: {expected} expected, nothing found")
+    if not accepts(value):
+        raise RunError(f"{file}: {key!r}: {expected} expected, {value!r:.80} found")
+    return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and NAME.fullmatch(value) is not None
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_count(value) and value > 0
+
+
+def _is_size(value: Any) -> bool:
+    return value is None or _is_positive(value)
+
+
+def _is_figure(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0

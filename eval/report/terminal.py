@@ -1,0 +1,151 @@
+"""Tables for a terminal or a plain text file, folded to the console's width."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from eval.report.card import Header
+from eval.report.grid import NO_BREAK, Field, Grid, GridColumn, Section, draw, fold
+from eval.report.tables import Cell, Compared, Table
+
+SUPERSCRIPTS = str.maketrans("abcdeghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
+COMPARED = ("Run", "Card", "Difference", "Samples", "Images")
+
+
+@dataclass(frozen=True, slots=True)
+class _Signs:
+    """How a run's row, a figure that is not comparable and the best figure are marked."""
+
+    run: str
+    marked: str
+    best: str  # where bold type cannot be had
+    rule: str
+    superscripts: bool
+
+
+def render_terminal(tables: Sequence[Table], console: Console) -> None:
+    """Print the tables and, below each, the comparison with the card."""
+    best = "*" if console.color_system is None else ""
+    if console.options.ascii_only:
+        signs = _Signs(">", "~", best, "-", superscripts=False)
+    else:
+        signs = _Signs("▸", "†", best, "─", superscripts=True)
+    lines = [line for table in tables for line in _table(table, signs, console.width)]
+    for line in lines or [Text("No figure to show.")]:
+        line.plain = line.plain.encode(console.encoding, "replace").decode(console.encoding)
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def _table(table: Table, signs: _Signs, width: int) -> list[Text]:
+    lines = [*_prose(table.title, width, "bold"), Text()]
+    if table.groups:
+        lines += [*draw(_card_grid(table, signs), width), Text()]
+    for compared in table.compared:
+        title = f"{signs.run}{NO_BREAK}{compared.run}"
+        title += f" beside {compared.model}" if compared.model else ""
+        title += f" ({compared.remark})" if compared.remark else ""
+        grid = draw(_comparison_grid(compared, signs), width)
+        lines += [*_prose(title, width, "cyan"), Text(), *grid, Text()]
+    if legend := _legend(table, signs):
+        lines += [*_prose(legend, width, "dim"), Text()]
+    return lines
+
+
+def _prose(text: str, width: int, style: str) -> list[Text]:
+    return [Text(line.replace(NO_BREAK, " "), style) for line in fold(text, width)]
+
+
+def _card_grid(table: Table, signs: _Signs) -> Grid:
+    paths = [tuple(_header(header, signs) for header in path) for path in table.paths]
+    label = " ".join(paths.pop(0)) if table.grouped else ""
+    model, *figures = paths
+    rows = [row for group in table.groups for row in group.rows]
+    texts = [_aligned([row.cells[number] for row in rows], signs) for number in range(len(figures))]
+    fields = iter(
+        (
+            Field(
+                f"{signs.run}{NO_BREAK}{row.model}" if row.run else row.model,
+                style="cyan" if row.run else "bold" if row.bold else "",
+            ),
+            *(
+                Field(texts[column][number], cell.note, _style(cell, run=row.run))
+                for column, cell in enumerate(row.cells)
+            ),
+        )
+        for number, row in enumerate(rows)
+    )
+    sections = tuple(
+        Section(group.title, tuple(next(fields) for _ in group.rows)) for group in table.groups
+    )
+    columns = (GridColumn(model), *(GridColumn(path, "center", fixed=True) for path in figures))
+    return Grid(columns, sections, label, signs.rule)
+
+
+def _comparison_grid(compared: Compared, signs: _Signs) -> Grid:
+    columns = (
+        GridColumn(("Column",)),
+        *(GridColumn((name,), "right", fixed=name in COMPARED[:3]) for name in COMPARED),
+        GridColumn(("Comparable",)),
+    )
+    figures = _aligned([column.cell for column in compared.columns], signs)
+    rows = tuple(
+        (
+            Field(column.column),
+            Field(figure, style=_style(column.cell, run=True)),
+            Field(column.card),
+            Field(column.difference),
+            Field(column.samples),
+            Field(column.images),
+            Field(column.remark, style="yellow" if column.cell.marked else ""),
+        )
+        for column, figure in zip(compared.columns, figures, strict=True)
+    )
+    return Grid(columns, (Section("", rows),), rule=signs.rule)
+
+
+def _legend(table: Table, signs: _Signs) -> str:
+    cells = [cell for group in table.groups for row in group.rows for cell in row.cells]
+    cells += [column.cell for compared in table.compared for column in compared.columns]
+    legend = []
+    if table.compared:
+        legend.append(f"{signs.run} a run")
+    if any(cell.marked for cell in cells):
+        legend.append(f"{signs.marked} not comparable with the card: see the last column")
+    if signs.best and any(cell.bold for cell in cells):
+        legend.append(f"{signs.best} best of its group")
+    return "; ".join(legend)
+
+
+def _header(header: Header, signs: _Signs) -> str:
+    if not header.superscript:
+        return header.text
+    if signs.superscripts and header.superscript.isalpha():
+        return header.text + header.superscript.translate(SUPERSCRIPTS)
+    return f"{header.text}^{header.superscript}"
+
+
+def _style(cell: Cell, *, run: bool) -> str:
+    return " ".join(
+        style
+        for style, wanted in (
+            ("bold", cell.bold),
+            ("yellow", cell.marked),
+            ("cyan", run and not cell.marked),
+        )
+        if wanted
+    )
+
+
+def _aligned(cells: Sequence[Cell], signs: _Signs) -> list[str]:
+    """A column's figures and signs, of equal width, with their decimal points below each other."""
+    parts = []
+    for cell in cells:
+        whole, point, decimals = cell.text.partition(".")
+        sign = signs.marked if cell.marked else signs.best if cell.bold else ""
+        parts.append((whole, point + decimals + sign))
+    left = max(cell_len(whole) for whole, _ in parts)
+    right = max(cell_len(rest) for _, rest in parts)
+    return [whole.rjust(left) + rest.ljust(right) for whole, rest in parts]

@@ -1,0 +1,370 @@
+"""The card's tables with runs in place: what is shown, what is marked, and how it looks.
+
+golden/report holds the text of two synthetic runs. After a wanted change, write it anew and read
+what differs: python tests/test_report.py
+"""
+
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from rich.cells import cell_len
+from rich.console import Console
+
+from eval.errors import RunError, UsageError
+from eval.report import RunFigures, build_tables, load_card, render_markdown, render_terminal
+from eval.report.figures import TaskFigures
+
+GOLDEN = Path(__file__).parent / "golden" / "report"
+CARD = load_card()
+COLUMNS = {
+    task: column for table in CARD.tables for column in table.columns for task in column.tasks
+}
+PRINTED_FIGURE = re.compile(r"[+-]?\d+\.\d+")
+HOSTILE = "<script>|**x**|\n\x1b[2J[red]`@you` $x$ \\| [a](http://b.c) www.d.e \u202eevil\u2069"
+
+
+def task(name, value=0.5, samples=None, size=1000, **more):
+    """Figures of a task, complete unless `samples` says less; a value of None is not scored."""
+    samples = size if samples is None else samples
+    metric = COLUMNS[name].metric if name in COLUMNS else "accuracy"
+    fields = {
+        "complete": samples == size,
+        "protocol": "published",
+        "metrics": {} if value is None else {metric: value},
+        "signature": f"{name} {metric}={value} | n={samples}",
+    }
+    return TaskFigures(name, size, samples, images=max(1, samples - 9), **{**fields, **more})
+
+
+def run(*tasks, name="qwen-vl.bf16", chat=False):
+    chat_format = "chatml" if chat else "raw"
+    return RunFigures(name, Path("runs") / str(hash(name)), chat_format, {t.task: t for t in tasks})
+
+
+def synthetic_runs():
+    """A base run of all five families, partly finished, and a Chat run of a few tasks."""
+    base = run(
+        task("flickr30k_test", 0.8571),
+        task("vqav2_testdev", None, size=107394),
+        task("okvqa_val", 0.604, samples=200, size=5046),
+        task("scienceqa_test_img", 0.6708, size=2017),
+        task("vizwiz_val", 0.3921, size=4319),
+        task("textvqa_val", 0.6377, size=5000),
+        task("chartqa_test_human", 0.4992, size=1250),
+        task("chartqa_test_augmented", 0.8144, size=1250),
+        task("refcoco_val", 0.8937, size=10834, unreadable=3),
+        task("refcoco_testA", 0.9237, size=5657, protocol="chatml"),
+        task("grit_refexp_ablation", 0.7812, samples=1900, size=None, complete=False),
+    )
+    chat = run(
+        task("okvqa_val", 0.5663, size=5046),
+        task("textvqa_val", 0.6149, size=5000),
+        task("refcoco+_testA", 0.8862, size=5726),
+        task("touchstone_en", 6.4519, size=908),
+        name="qwen-vl-chat.bf16",
+        chat=True,
+    )
+    return [base, chat]
+
+
+def tables_of(*runs, **options):
+    return {table.id: table for table in build_tables(runs, CARD, **options)}
+
+
+def text_of(tables, width=100):
+    file = io.StringIO()
+    render_terminal(list(tables), Console(file=file, width=width, force_terminal=False))
+    return file.getvalue()
+
+
+def row_of(table, model):
+    (found,) = [row for group in table.groups for row in group.rows if row.model == model]
+    return found
+
+
+def models_of(table):
+    return [row.model for group in table.groups for row in group.rows]
+
+
+def compared_of(table, column, number=0):
+    (found,) = [c for c in table.compared[number].columns if c.column == column]
+    return found
+
+
+def documents():
+    tables = build_tables(synthetic_runs(), CARD)
+    return {
+        "terminal_100.txt": text_of(tables, 100),
+        "terminal_80.txt": text_of(tables, 80),
+        "terminal_40.txt": text_of(tables[-2:], 40),
+        "pull_request.md": render_markdown(tables),
+        "card_alone.md": render_markdown(build_tables([], CARD, all_tables=True)),
+    }
+
+
+@pytest.mark.parametrize("name", ["terminal_100.txt", "terminal_80.txt", "terminal_40.txt"])
+def test_terminal_output_is_as_recorded(name):
+    """Layout, marks, notes and the comparison below each table, at three widths."""
+    assert (GOLDEN / name).read_text(encoding="utf-8") == documents()[name]
+
+
+@pytest.mark.parametrize("name", ["pull_request.md", "card_alone.md"])
+def test_markdown_is_as_recorded(name):
+    """The same for pull requests, and the card without a run."""
+    assert (GOLDEN / name).read_text(encoding="utf-8") == documents()[name]
+
+
+def test_a_run_stands_below_the_row_of_its_checkpoint():
+    """Chat below Chat where the table has it, else below the base row, and the reverse."""
+    base = run(*map(task, ["okvqa_val", "textvqa_val", "touchstone_en"]), name="one")
+    chat = run(*map(task, ["okvqa_val", "textvqa_val", "refcoco_val"]), name="two", chat=True)
+    tables = tables_of(base, chat)
+    models = models_of(tables["captioning_and_general_vqa"])
+    assert models[8:12] == ["Qwen-VL (Qwen-7B)", "one", "Qwen-VL-Chat", "two"]
+    assert models_of(tables["text_oriented_vqa"])[4:7] == ["Qwen-VL (Qwen-7B)", "one", "two"]
+    assert models_of(tables["referring_expressions"])[7:9] == ["Qwen-VL-7B-Chat", "two"]
+    assert models_of(tables["touchstone_en"])[-2:] == ["Qwen-VL-Chat", "one"]
+    remarks = [compared.remark for compared in tables["text_oriented_vqa"].compared]
+    assert remarks == ["", "the card has no Chat row here"]
+
+
+def test_the_caller_may_name_the_row():
+    """Any model of the card; where a table lacks it, the row of the same checkpoint."""
+    both = run(task("okvqa_val"), task("refcoco_val"))
+    tables = tables_of(both, row="Qwen-VL-Chat")
+    assert tables["captioning_and_general_vqa"].compared[0].model == "Qwen-VL-Chat"
+    assert tables["referring_expressions"].compared[0].model == "Qwen-VL-7B-Chat"
+    tables = tables_of(both, row="Shikra-7B")
+    assert models_of(tables["referring_expressions"])[4:6] == ["Shikra-7B", "qwen-vl.bf16"]
+    for unknown in ("Qwen", "-", ""):
+        with pytest.raises(UsageError, match=r"no row of the card is called .* Flamingo-9B"):
+            tables_of(both, row=unknown)
+
+
+def test_hidden_rows_are_printed_only_when_named():
+    """The few-shot rows are for few-shot runs, and never compete for bold type."""
+    okvqa = run(task("okvqa_val", 0.5), name="r")
+    (table,) = tables_of(okvqa).values()
+    assert "Qwen-VL (4-shot)" not in models_of(table)
+    (table,) = tables_of(okvqa, row="Qwen-VL (4-shot)").values()
+    assert models_of(table)[9:11] == ["Qwen-VL (4-shot)", "r"]
+    assert not any(cell.bold for cell in row_of(table, "Qwen-VL (4-shot)").cells)
+    assert compared_of(table, "OK-VQA").difference == "-13.6"
+
+
+def test_only_tables_with_a_figure_are_printed_unless_all_are_wanted():
+    """What was answered but is scored elsewhere is no figure, and is still accounted for."""
+    assert list(tables_of(run(task("touchstone_cn", 4.0)))) == ["touchstone_cn"]
+    assert len(tables_of(run(task("touchstone_cn", 4.0)), all_tables=True)) == 5
+    tables = tables_of(run(task("vqav2_testdev", None)))
+    assert list(tables) == ["others"]
+    remark = "answered, to be scored by its server"
+    assert compared_of(tables["others"], "vqav2_testdev").remark == remark
+    assert text_of([]) == "No figure to show.\n"
+    assert render_markdown([]) == "No figure to show.\n"
+
+
+def test_a_partial_figure_is_marked_and_never_best():
+    """200 good answers are no record."""
+    (table,) = tables_of(run(task("okvqa_val", 0.999, samples=200, size=5046))).values()
+    cell = row_of(table, "qwen-vl.bf16").cells[3]
+    assert (cell.text, cell.marked, cell.bold) == ("99.9", True, False)
+    assert row_of(table, "Qwen-VL (Qwen-7B)").cells[3].bold
+    compared = compared_of(table, "OK-VQA")
+    assert not compared.comparable
+    assert compared.remark == "partial: 200 of 5,046 samples"
+    assert "99.9†" in text_of([table])
+    assert "99.9†" in render_markdown([table])
+
+
+@pytest.mark.parametrize(
+    ("more", "remark"),
+    [
+        ({"size": None, "samples": 70, "complete": False}, "70 samples, official number unknown"),
+        ({"protocol": "chatml"}, "asked by protocol chatml, not the card's"),
+        ({"unreadable": 1200, "size": 5046}, "complete; 1,200 unreadable, scored 0"),
+    ],
+)
+def test_what_a_figure_is_worth_is_said(more, remark):
+    """Unknown sizes and other protocols are doubts; unreadable answers are counted."""
+    (table,) = tables_of(run(task("okvqa_val", 0.9, **more))).values()
+    compared = compared_of(table, "OK-VQA")
+    assert compared.remark == remark
+    assert compared.comparable is remark.startswith("complete")
+
+
+def test_a_complete_record_takes_the_bold_type_and_a_tie_shares_it():
+    """Best of the generalist rows, by the figures as printed."""
+    tables = tables_of(run(task("okvqa_val", 0.5864), name="tie"), run(task("gqa_testdev", 0.6)))
+    table = tables["captioning_and_general_vqa"]
+    card, tie = row_of(table, "Qwen-VL (Qwen-7B)"), row_of(table, "tie")
+    assert (tie.cells[3].text, tie.cells[3].bold, card.cells[3].bold) == ("58.6", True, True)
+    assert (row_of(table, "qwen-vl.bf16").cells[4].bold, card.cells[4].bold) == (True, False)
+    assert not any(cell.bold for cell in table.groups[1].rows[0].cells)
+
+
+def test_a_mean_needs_all_of_its_tasks():
+    """Half of ChartQA fills no column, and is listed as a half."""
+    (table,) = tables_of(run(task("chartqa_test_human", 0.5))).values()
+    compared = compared_of(table, "chartqa_test_human relaxed_accuracy")
+    assert (table.id, compared.figure, compared.card) == ("others", "50.00", "-")
+    assert compared.remark == "part of ChartQA; complete"
+    both = run(task("chartqa_test_human", 0.5), task("chartqa_test_augmented", 0.8142))
+    compared = compared_of(tables_of(both)["text_oriented_vqa"], "ChartQA")
+    assert (compared.figure, compared.difference, compared.samples) == (
+        "65.7",
+        "0.0",
+        "1,000 + 1,000",
+    )
+
+
+def test_a_summary_that_does_not_fit_the_card_is_an_error():
+    """Another metric, or percent for a share, would be printed as a wrong figure."""
+    with pytest.raises(RunError, match=r"okvqa_val/summary.json: metric 'vqa_accuracy' expected"):
+        tables_of(run(task("okvqa_val", metrics={"anls": 0.5})))
+    with pytest.raises(RunError, match=r"a figure from 0 to 1 expected, 58.6 found"):
+        tables_of(run(task("okvqa_val", 58.6)))
+    tables_of(run(task("nocaps_val", 1.214)))
+
+
+def test_runs_of_one_name_are_told_apart():
+    """Two attempts at one configuration have one name; the same folder twice is a slip."""
+    first, second = (
+        RunFigures("same", Path(folder), "raw", {"gqa_testdev": task("gqa_testdev")})
+        for folder in ("old/same", "new/same")
+    )
+    (table,) = tables_of(first, second).values()
+    assert models_of(table)[9:11] == ["same (old/same)", "same (new/same)"]
+    with pytest.raises(UsageError, match="old/same: given twice"):
+        tables_of(first, first)
+
+
+class Cells(HTMLParser):
+    """The texts of a page's table cells, and all its tags."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.texts, self.tags = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "td":
+            self.texts.append("")
+
+    def handle_data(self, data):
+        if self.texts:
+            self.texts[-1] += data
+
+
+def page_of(*runs):
+    tables = build_tables(runs, CARD)
+    return Cells(MarkdownIt("commonmark").enable("table").render(render_markdown(tables)))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.text(max_size=120))
+@example(HOSTILE)
+def test_a_hostile_name_stays_a_name(name):
+    """No name breaks a line or a cell, sends a control sequence, or means something to Markdown."""
+    hostile = run(task("okvqa_val", 0.5, signature=name or "x"), name=name)
+    (table,) = tables_of(hostile).values()
+    (label,) = [row.model for group in table.groups for row in group.rows if row.run]
+    assert label.isprintable()
+    assert len(label) <= 80
+    lines = text_of([table]).split("\n")
+    assert all(line.isprintable() and cell_len(line) <= 100 for line in lines)
+    page, plain = page_of(hostile), page_of(run(task("okvqa_val", 0.5)))
+    assert page.tags == plain.tags
+    assert len(page.texts) == len(plain.texts)
+    assert any(text.split() == f"▸ {label}".split() for text in page.texts)
+
+
+def test_markup_and_control_sequences_do_not_reach_a_terminal():
+    """Rich would colour `[red]`; a terminal would obey an escape."""
+    file = io.StringIO()
+    tables = build_tables([run(task("okvqa_val", 0.5), name="[red]a\x1b]0;b\x07")], CARD)
+    render_terminal(
+        tables, Console(file=file, width=100, force_terminal=True, color_system="standard")
+    )
+    assert "[red]a\N{REPLACEMENT CHARACTER}]0;b\N{REPLACEMENT CHARACTER}" in file.getvalue()
+    assert "\x1b]" not in file.getvalue()
+
+
+def test_a_terminal_shows_the_best_in_bold_and_a_file_with_a_star():
+    """Where colour cannot be had, nothing is lost; where only ASCII can, nothing fails."""
+    tables = build_tables([run(task("gqa_testdev", 0.6, samples=7))], CARD)
+    coloured = io.StringIO()
+    render_terminal(
+        tables, Console(file=coloured, width=100, force_terminal=True, color_system="standard")
+    )
+    assert "\x1b[1m85.8" in coloured.getvalue()
+    assert "85.8*" in text_of(tables)
+    ascii_file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    render_terminal(tables, Console(file=ascii_file, width=100, force_terminal=False))
+    ascii_file.seek(0)
+    written = ascii_file.read()
+    assert "60.0~" in written
+    assert "VQAv2^dev" in written
+
+
+NAMES = sorted({*COLUMNS, "vizwiz_val", "vqav2_val"})
+FIGURES = st.lists(
+    st.builds(
+        lambda name, value, samples, size: task(name, value, min(samples, size), size),
+        st.sampled_from(NAMES),
+        st.none() | st.floats(0, 1),
+        st.integers(1, 10**6),
+        st.integers(1, 10**6),
+    ),
+    unique_by=lambda figures: figures.task,
+    max_size=30,
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(FIGURES, st.booleans(), st.integers(10, 140))
+def test_no_figure_is_shown_that_was_not_put_in(figures, chat, width):
+    """Whatever was run: every printed figure is the card's, the run's rounded, or their difference;
+    missing and partial ones are never best; every task is accounted for; and no line is too wide.
+    """
+    given_run = run(*figures, chat=chat)
+    tables = build_tables([given_run], CARD)
+    rows = [row for table in CARD.tables for row in table.rows]
+    printed = {cell.text for row in rows for cell in row.cells.values()}
+    printed |= {number for row in rows for number in PRINTED_FIGURE.findall(row.model)}
+    told = set()
+    for table in tables:
+        for group in table.groups:
+            for cell in (cell for row in group.rows for cell in row.cells):
+                assert not (cell.bold and (cell.marked or cell.text in ("-", "")))
+        for compared in table.compared[0].columns:
+            names = {
+                name for name in NAMES if any(s.startswith(f"{name} ") for s in compared.signatures)
+            }
+            told |= names
+            values = [next(iter(given_run.tasks[name].metrics.values()), None) for name in names]
+            if compared.missing:
+                assert not names or None in values
+                continue
+            decimals = len(compared.figure.partition(".")[2])
+            assert compared.figure == f"{sum(values) / len(values) * 100:.{decimals}f}"
+            complete = all(given_run.tasks[name].complete for name in names)
+            assert compared.comparable is complete
+            printed |= {compared.figure, compared.difference}
+    assert told == set(given_run.tasks)
+    text = text_of(tables, width)
+    assert set(PRINTED_FIGURE.findall(text)) <= printed
+    if width >= 40:
+        assert all(cell_len(line) <= width for line in text.split("\n"))
+
+
+if __name__ == "__main__":
+    for document, written in documents().items():
+        (GOLDEN / document).write_text(written, encoding="utf-8")

@@ -1,0 +1,141 @@
+"""A run's figures are read from its folder, and nothing doubtful among them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eval.errors import RunError
+from eval.report import load_run
+
+SUMMARY = {
+    "task": "okvqa_val",
+    "size": 5046,
+    "samples": 200,
+    "images": 180,
+    "complete": False,
+    "protocol": "published",
+    "metrics": {"vqa_accuracy": 0.586, "vqa_accuracy_official": 0.571},
+    "unreadable": 3,
+    "signature": "okvqa_val vqa_accuracy=0.586000 | n=200 of=5046",
+}
+MANIFEST = {"name": "qwen-vl.bf16", "model": {"chat_format": "raw"}, "tasks": {}}
+
+
+def write(folder: Path, manifest=MANIFEST, **changes) -> Path:
+    """A run of one task; a change to ... takes the field away."""
+    fields = {k: v for k, v in {**SUMMARY, **changes}.items() if v is not ...}
+    (folder / "okvqa_val").mkdir(parents=True)
+    (folder / "okvqa_val" / "summary.json").write_text(json.dumps(fields), encoding="utf-8")
+    if manifest is not None:
+        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def test_a_run_is_read(tmp_path):
+    """Name and chat format come from the manifest, figures from the summaries."""
+    run = load_run(write(tmp_path / "folder"))
+    assert run.name == "qwen-vl.bf16"
+    assert run.chat_format == "raw"
+    task = run.tasks["okvqa_val"]
+    assert (task.samples, task.images, task.size, task.complete) == (200, 180, 5046, False)
+    assert task.metrics == SUMMARY["metrics"]
+    assert (task.unreadable, task.signature) == (3, SUMMARY["signature"])
+
+
+def test_kept_summaries_need_no_manifest(tmp_path):
+    """Folders of results/ may hold summaries alone; the folder's name is then the run's."""
+    run = load_run(write(tmp_path / "qwen-vl.fp16", manifest=None))
+    assert (run.name, run.chat_format) == ("qwen-vl.fp16", None)
+
+
+def test_a_task_that_a_server_scores_has_no_metrics(tmp_path):
+    """Answered, not scored: no error, and no figure."""
+    assert load_run(write(tmp_path / "run", metrics={})).tasks["okvqa_val"].metrics == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "gqa_testdev"}, "task 'okvqa_val' expected, as the folder, 'gqa_testdev' found"),
+        ({"task": "\x1b[2J"}, "'task': a task's name expected"),
+        ({"metrics": ...}, "'metrics': name -> figure expected, nothing found"),
+        ({"metrics": [0.5]}, r"'metrics': name -> figure expected, \[0.5\] found"),
+        (
+            {"metrics": {"vqa_accuracy": None}},
+            "'vqa_accuracy': a number, 0 or more, expected, None",
+        ),
+        ({"metrics": {"vqa_accuracy": "0.5"}}, "'vqa_accuracy': a number, 0 or more, expected"),
+        (
+            {"metrics": {"vqa_accuracy": True}},
+            "'vqa_accuracy': a number, 0 or more, expected, True",
+        ),
+        (
+            {"metrics": {"vqa_accuracy": -0.1}},
+            "'vqa_accuracy': a number, 0 or more, expected, -0.1",
+        ),
+        ({"metrics": {"vqa_accuracy": float("nan")}}, "JSON expected, cannot be read"),
+        ({"metrics": {"vqa_accuracy": float("inf")}}, "JSON expected, cannot be read"),
+        ({"metrics": {"a | b": 0.1}}, "a metric's name expected, 'a | b' found"),
+        ({"samples": 0}, "'samples': a positive integer expected, 0 found"),
+        ({"samples": 200.0}, "'samples': a positive integer expected, 200.0 found"),
+        ({"samples": 5047}, "at most 5,046 samples expected, its 'size', 5,047 found"),
+        ({"images": -1}, "'images': an integer, 0 or more, expected, -1 found"),
+        ({"size": "5046"}, "'size': a positive integer or null expected, '5046' found"),
+        ({"size": ...}, "'size': a positive integer or null expected, nothing found"),
+        ({"complete": True}, "'complete': false expected, as 200 samples of 5,046 were scored"),
+        ({"size": None, "complete": True}, "false expected, as 200 samples of an unknown number"),
+        ({"samples": 5046}, "'complete': true expected, as 5,046 samples of 5,046 were scored"),
+        ({"complete": "no"}, "'complete': true or false expected, 'no' found"),
+        ({"protocol": "published\n| 99.9 |"}, "'protocol': a protocol's name expected"),
+        ({"unreadable": True}, "'unreadable': an integer, 0 or more, expected, True found"),
+    ],
+)
+def test_a_malformed_summary_is_an_error_that_names_it(tmp_path, changes, message):
+    """No figure is guessed, and none that contradicts itself is shown."""
+    run = write(tmp_path / "run", **changes)
+    with pytest.raises(RunError, match=rf"okvqa_val/summary.json: .*{message}"):
+        load_run(run)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"task": 1e999}'])
+def test_a_summary_that_is_no_json_object_is_an_error(tmp_path, content):
+    """A file cut off by a full disk does not become a table."""
+    run = write(tmp_path / "run")
+    (run / "okvqa_val" / "summary.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"okvqa_val/summary\.json: "):
+        load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ([], "a JSON object expected"),
+        ({"name": 3, "model": {}}, "'name': a text expected, 3 found"),
+        ({"name": "run"}, "'model': a mapping expected, nothing found"),
+        ({"name": "run", "model": {"chat_format": 1}}, "'chat_format': a text expected, 1 found"),
+    ],
+)
+def test_a_malformed_manifest_is_an_error_that_names_it(tmp_path, manifest, message):
+    """A Chat checkpoint whose manifest is damaged is not taken for the base one."""
+    with pytest.raises(RunError, match=rf"manifest.json: {message}"):
+        load_run(write(tmp_path / "run", manifest=manifest))
+
+
+def test_what_is_no_run_is_an_error(tmp_path):
+    """The message says what a run is, or that its tasks are not scored."""
+    with pytest.raises(RunError, match=r"absent: the folder of a run expected, none found"):
+        load_run(tmp_path / "absent")
+    with pytest.raises(RunError, match=r"not a run: manifest\.json and <task>/"):
+        load_run(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST), encoding="utf-8")
+    with pytest.raises(RunError, match="no task is scored yet"):
+        load_run(tmp_path)
+
+
+def test_reports_need_no_torch():
+    """Tables are made on laptops where torch is slow to import or not installed."""
+    code = "import sys; import eval.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
