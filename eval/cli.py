@@ -4,9 +4,7 @@ Exit codes: 0 complete; 1 a defect of ours (run with --debug for the traceback);
 is wrong; 130 and 143 interrupted, with everything obtained on disk.
 """
 
-import hashlib
 import logging
-import os
 import platform
 import shlex
 import signal
@@ -21,7 +19,6 @@ from time import monotonic
 from types import FrameType
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -40,12 +37,10 @@ from rich.table import Table
 from rich.text import Text
 
 from eval import registry, report
-from eval.api import Prediction, Task
-from eval.data import read_predictions
+from eval.api import Prediction
 from eval.errors import EvalError, UsageError
 from eval.run import RunFolder, describe_task, read_samples, write_rows
-from eval.score import Scores
-from eval.score import score as score_samples
+from eval.score import Scores, score_file, score_run
 
 DEMO = "demo"  # the name of the bundled checkpoint, where a checkpoint is asked for
 LIBRARIES = ("torch", "transformers", "tiktoken", "pillow", "numpy", "pycocoevalcap")
@@ -58,6 +53,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    epilog="Every command takes --debug, which shows the traceback of an error.",
 )
 out = Console()
 err = Console(stderr=True)
@@ -69,8 +65,12 @@ Tasks = Annotated[
 Data = Annotated[Path, typer.Option("--data", help="Folder that holds the benchmarks' files.")]
 
 
-class Terminated(Exception):  # not an error: somebody asked us to stop
-    """SIGTERM arrived."""
+class Stopped(BaseException):
+    """A signal asked us to stop: SIGINT, SIGTERM. No handler of errors may swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 @app.command("list")
@@ -166,8 +166,7 @@ def run(
                 pass
             folder.seal(task, read_samples(task, data, limit))
     for task in chosen:
-        scores = _score_run(folder, task, data)
-        out.print(scores.summary["signature"], highlight=False, soft_wrap=True, markup=False)
+        _print_signature(score_run(folder, task, data))
     _print_report([out_folder])
     err.print(f"run folder: {escape(str(out_folder))}", highlight=False)
 
@@ -197,13 +196,18 @@ def score(
     if predictions is not None:
         if not task or not data:
             raise UsageError("score --predictions: --task and --data are needed too")
-        _score_file(predictions, task, _folder(data, "--data"), per_sample)
+        (chosen, *others) = registry.find_tasks([task])
+        if others:
+            raise UsageError(f"--task {task}: one task expected, such as {chosen.name}")
+        result = score_file(predictions, chosen, _folder(data, "--data"))
+        if per_sample is not None:
+            write_rows(per_sample, result.rows)
+        _print_signature(result)
         return
     folder = RunFolder.open(run_folder)  # type: ignore[arg-type]  # checked above
     root = _folder(data or Path(str(folder.manifest.get("data", ""))), "--data")
     for chosen in registry.find_tasks(list(folder.tasks)):
-        result = _score_run(folder, chosen, root)
-        out.print(result.summary["signature"], highlight=False, soft_wrap=True, markup=False)
+        _print_signature(score_run(folder, chosen, root))
 
 
 @app.command("report")
@@ -251,50 +255,8 @@ def run_demo(
     )
 
 
-def _score_run(folder: RunFolder, task: Task, data: Path) -> Scores:
-    """Score one finished task of a run and write its scores and summary."""
-    asked = folder.manifest["tasks"][task.name]
-    now = describe_task(task, data, asked["limit"])
-    for path, digest in asked["sources"].items():
-        if now["sources"].get(path) != digest:
-            raise UsageError(
-                f"{data / path}: not the file that the run was asked from (sha256 "
-                f"{str(now['sources'].get(path))[:12]}, the run's {digest[:12]}); give the right "
-                "folder with --data"
-            )
-    answers = {p.id: p.text for p in folder.predictions(task.name).values()}
-    model = folder.manifest["model"]
-    settings = {
-        "data": _short(now["sources"]),
-        "ckpt": str(model.get("digest", "?"))[:12],
-        "dtype": str(model.get("dtype", "?")),
-        "batch": str(model.get("batch_size", "?")),
-        "eval": version("qwen-vl-eval"),
-    }
-    result = score_samples(task, read_samples(task, data, asked["limit"]), answers, settings)
-    folder.write_scores(task.name, result.rows, result.summary)
-    return result
-
-
-def _score_file(predictions: Path, name: str, data: Path, per_sample: Path | None) -> None:
-    """Score a foreign result file and print the figures."""
-    (task, *others) = registry.find_tasks([name])
-    if others:
-        raise UsageError(f"--task {name}: one task expected, e.g. {task.name}")
-    answers: dict[str, str] = {}
-    for sample_id, text in read_predictions(predictions):
-        answers[sample_id] = text  # the last of two wins, as in the official scorers
-    sources = describe_task(task, data, None)["sources"]
-    settings = {"data": _short(sources), "eval": version("qwen-vl-eval")}
-    result = score_samples(task, read_samples(task, data), answers, settings)
-    if per_sample is not None:
-        write_rows(per_sample, result.rows)
-    out.print(result.summary["signature"], highlight=False, soft_wrap=True, markup=False)
-
-
-def _short(sources: dict[str, str]) -> str:
-    """A short digest of a task's files."""
-    return hashlib.sha256("".join(sorted(sources.values())).encode()).hexdigest()[:12]
+def _print_signature(scores: Scores) -> None:
+    out.print(scores.summary["signature"], highlight=False, soft_wrap=True, markup=False)
 
 
 def _print_report(
@@ -399,8 +361,8 @@ def _plain_lines(
         yield answer
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise Terminated
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise Stopped(number)
 
 
 def main() -> None:
@@ -412,26 +374,22 @@ def main() -> None:
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s"
     )
-    for name in ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "HF_HUB_DISABLE_PROGRESS_BARS"):
-        os.environ.setdefault(name, "1")
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
-        sys.exit(app(arguments, prog_name="qwen-vl-eval", standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        app(arguments, prog_name="qwen-vl-eval")
     except EvalError as error:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort, Terminated) as stop:
+    except Stopped as stopped:
+        again = shlex.join(["qwen-vl-eval", *sys.argv[1:]])
         print(
-            "\ninterrupted. All predictions obtained are on disk; to go on:\n  "
-            + shlex.join(["qwen-vl-eval", *sys.argv[1:]]),
+            f"\ninterrupted. All predictions obtained are on disk; to go on:\n  {again}",
             file=sys.stderr,
         )
-        sys.exit(143 if isinstance(stop, Terminated) else 130)
+        sys.exit(128 + stopped.number)
     except Exception as error:
         if debug:
             raise

@@ -1,11 +1,16 @@
 """Samples and predictions in, a value per sample and the task's summary out. No model needed."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from eval.api import Corpus, Generate, Sample, Task
-from eval.errors import PredictionError
+from eval.data import read_predictions
+from eval.errors import PredictionError, RunError
+from eval.run import PROTOCOL, RunFolder, describe_task, read_samples
 
 SHOWN = 3  # how many ids a message about many samples names
 
@@ -58,7 +63,7 @@ def score(
         "samples": len(known),
         "images": len({path for sample in known for path in sample.images}),
         "complete": len(known) == task.size,
-        "protocol": "published",
+        "protocol": PROTOCOL,
         "metrics": metrics,
         "unreadable": sum(not readable(text) for text in texts) if readable else 0,
     }
@@ -84,6 +89,47 @@ def signature(task: Task, summary: Mapping[str, Any], settings: Mapping[str, str
     }
     told = " ".join(f"{name}={value}" for name, value in facts.items())
     return f"{task.name} {figures or 'not scored'} | {told}"
+
+
+def score_run(folder: RunFolder, task: Task, data: Path) -> Scores:
+    """Score one finished task of a run; write its scores and its summary.
+
+    Raises RunError where the data are not those that the run was asked from.
+    """
+    asked = folder.manifest["tasks"][task.name]
+    now = describe_task(task, data, asked["limit"])
+    for path, digest in asked["sources"].items():
+        found = now["sources"].get(path)
+        if found != digest:
+            raise RunError(
+                f"{data / path}: not the file that the run was asked from (sha256 "
+                f"{found[:12] if found else 'not read'}, the run's {digest[:12]}); give the "
+                "right folder with --data"
+            )
+    model = folder.manifest["model"]
+    settings = {
+        "data": _short(now["sources"]),
+        "ckpt": str(model.get("digest", "?"))[:12],
+        "dtype": str(model.get("dtype", "?")),
+        "batch": str(model.get("batch_size", "?")),
+        "eval": version("qwen-vl-eval"),
+    }
+    answers = {p.id: p.text for p in folder.predictions(task.name).values()}
+    result = score(task, read_samples(task, data, asked["limit"]), answers, settings)
+    folder.write_scores(task.name, result.rows, result.summary)
+    return result
+
+
+def score_file(predictions: Path, task: Task, data: Path) -> Scores:
+    """Score a result file of the published scripts; of two answers to a sample the last wins."""
+    sources = describe_task(task, data, None)["sources"]
+    settings = {"data": _short(sources), "eval": version("qwen-vl-eval")}
+    return score(task, read_samples(task, data), dict(read_predictions(predictions)), settings)
+
+
+def _short(sources: Mapping[str, str]) -> str:
+    """A short digest of a task's files, the same whatever their order."""
+    return hashlib.sha256("".join(sorted(sources.values())).encode()).hexdigest()[:12]
 
 
 def _check_ids(task: Task, expected: list[str], predictions: Mapping[str, str]) -> None:

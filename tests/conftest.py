@@ -9,6 +9,10 @@ import shutil
 import zlib
 from pathlib import Path
 
+# One thread a process, set before torch is imported: two test workers with two threads each spend
+# the time of two cores waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file

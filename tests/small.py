@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from eval.runtime.checkpoint import save_checkpoint
 from eval.runtime.config import QwenVLConfig
@@ -55,4 +56,33 @@ def make_checkpoint(folder: Path, *, seed: int = 0, shards: int = 2) -> Path:
     ranks = "".join(f"{base64.b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(RANKS))
     (folder / "qwen.tiktoken").write_text(ranks, encoding="ascii")
     save_checkpoint(make_model(seed), folder, shards)
+    return folder
+
+
+def make_data(folder: Path, questions: int = 7) -> Path:
+    """OK-VQA in its official layout: some questions on three pictures, ten answers each."""
+    images = folder / "coco" / "val2014"
+    images.mkdir(parents=True, exist_ok=True)
+    (folder / "okvqa").mkdir(exist_ok=True)
+    for number in range(3):
+        picture = Image.new("RGB", (60 + number, 40), (80 * number, 200, 30))
+        picture.save(images / f"COCO_val2014_{number:012d}.jpg")
+    rows = [
+        {"image_id": n % 3, "question": f"What is number {n}?", "question_id": 10 * n + 5}
+        for n in range(questions)
+    ]
+    answers = [
+        {
+            "question_id": row["question_id"],
+            "image_id": row["image_id"],
+            "answers": [{"answer": "red", "answer_id": human} for human in range(1, 11)],
+        }
+        for row in rows
+    ]
+    (folder / "okvqa" / "OpenEnded_mscoco_val2014_questions.json").write_text(
+        json.dumps({"questions": rows}), encoding="utf-8"
+    )
+    (folder / "okvqa" / "mscoco_val2014_annotations.json").write_text(
+        json.dumps({"annotations": answers}), encoding="utf-8"
+    )
     return folder

@@ -26,7 +26,8 @@ LAYOUTS = (  # tried in turn: index of shards, single file
     ("model.safetensors.index.json", "model.safetensors"),
     ("pytorch_model.bin.index.json", "pytorch_model.bin"),
 )
-DOWNLOADED = ("*.json", VOCABULARY, "*.safetensors", "pytorch_model*.bin")
+DOWNLOADED = ["*.json", VOCABULARY, "*.safetensors", "pytorch_model*.bin"]
+UNSPLIT = ["Block", "VisionTransformer"]  # classes that stay on one device
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SHARD_NAME = re.compile(r"[\w.-]+\.(safetensors|bin)")
 
@@ -235,9 +236,7 @@ def place(model: nn.Module, device: str, dtype: torch.dtype) -> dict[str, str]:
         return {"": "cuda:0"}
     from accelerate import infer_auto_device_map
 
-    found = infer_auto_device_map(
-        model, dtype=dtype, no_split_module_classes=list(model._no_split_modules)
-    )
+    found = infer_auto_device_map(model, dtype=dtype, no_split_module_classes=UNSPLIT)
     if "disk" in found.values():
         raise CheckpointError(
             f"the model needs {need / 2**30:.1f} GiB in {dtype}, and the GPUs and the host memory "
@@ -257,7 +256,7 @@ def save_checkpoint(model: nn.Module, folder: Path, shards: int = 1) -> None:
     for name, tensor in tensors.items():
         parts[min(filled * shards // total, shards - 1)][name] = tensor
         filled += tensor.nbytes
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, part in enumerate(parts, 1):
         file = f"model-{number:05d}-of-{shards:05d}.safetensors"
         save_file(part, folder / file, metadata={"format": "pt"})

@@ -120,8 +120,8 @@ class QwenVLConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is u
 def _check(path: Path, fields: dict[str, Any], expected: dict[str, type], prefix: str) -> None:
     for name, kind in expected.items():
         value = fields.get(name)
-        numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        if not numeric or (kind is int and not isinstance(value, int)) or not 0 < value < LIMIT:
+        numbers = (int,) if kind is int else (int, float)
+        if type(value) not in numbers or not 0 < value < LIMIT:  # type: ignore[operator]
             raise CheckpointError(
                 f"{path}: {prefix}{name}: a positive {kind.__name__} expected, {value!r} found"
             )

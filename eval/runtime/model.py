@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from eval.runtime.checkpoint import UNSPLIT
 from eval.runtime.config import QwenVLConfig
 from eval.runtime.language import (
     MAX_SLOTS,
@@ -42,8 +43,7 @@ class QwenVLForCausalLM(PreTrainedModel):  # type: ignore[misc]  # transformers 
 
     config_class = QwenVLConfig
     base_model_prefix = "transformer"
-    _no_split_modules = ("Block", "VisionTransformer")
-    _tied_weights_keys = None
+    _no_split_modules = UNSPLIT
 
     def __init__(self, config: QwenVLConfig) -> None:
         super().__init__(config)

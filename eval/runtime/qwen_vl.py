@@ -190,7 +190,7 @@ class QwenVL:
 
     def _read(
         self, prompts: Sequence[str], image_root: Path | None
-    ) -> tuple[list[list[int]], list[Path]]:
+    ) -> tuple[list[list[int]], list[Path | str]]:
         """Ids of each prompt, and the files of all images in reading order."""
         rows, files = [], []
         for prompt in prompts:
@@ -200,7 +200,7 @@ class QwenVL:
         return rows, files
 
     def _batch(
-        self, rows: list[list[int]], paths: list[Path]
+        self, rows: list[list[int]], paths: list[Path | str]
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Left-padded ids and mask (R, S), and the images' features."""
         ids, mask = self.tokenizer.left_pad(rows)
@@ -210,7 +210,7 @@ class QwenVL:
     def _continue(
         self,
         rows: list[list[int]],
-        paths: list[Path],
+        paths: list[Path | str],
         max_new_tokens: int,
         min_new_tokens: int,
         stop_ids: Sequence[int] = (),

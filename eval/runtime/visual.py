@@ -123,7 +123,8 @@ class CrossAttention(nn.Module):
 
         def heads(x: Tensor, part: int) -> Tensor:
             x = F.linear(x, weights[part], biases[part])
-            return x.unflatten(-1, (self.heads, width // self.heads)).transpose(-3, -2)
+            x = x.unflatten(-1, (self.heads, width // self.heads))
+            return x.transpose(-3, -2)
 
         q = heads(query, 0).expand(n, -1, -1, -1)
         y = F.scaled_dot_product_attention(q, heads(key, 1), heads(value, 2))
