@@ -174,7 +174,7 @@ def run(
 @app.command()
 def score(
     run_folder: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Folder of a finished run.")
+        Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="With --predictions: the task they answer.")
@@ -212,7 +212,7 @@ def score(
 
 @app.command("report")
 def print_report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")],
     row: Annotated[
         str | None, typer.Option(help="Model of the card to compare with, by its name there.")
     ] = None,

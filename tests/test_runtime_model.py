@@ -1,11 +1,14 @@
 """The native model against numbers recorded from the original implementation, in float32."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from small import make_checkpoint
 
+from eval.errors import UsageError
 from eval.runtime import QwenVL, Sampling
 from eval.runtime.config import QwenVLConfig
 from eval.runtime.generation import choice_losses, sample
@@ -341,3 +344,29 @@ def test_nucleus_of_one_is_greedy():
     expected = torch.softmax(scores[0], 0)
     for token in range(4):
         assert drawn.count(token) / 3000 == pytest.approx(float(expected[token]), abs=0.03)
+
+
+def test_transformers_loads_and_saves_the_model(tmp_path):
+    """The model is a transformers model: from_pretrained and save_pretrained keep its weights."""
+    folder = make_checkpoint(tmp_path / "small")
+    ours = QwenVL.from_pretrained(folder)
+    theirs = QwenVLForCausalLM.from_pretrained(folder)
+    theirs.save_pretrained(tmp_path / "saved")
+    shutil.copy(folder / "qwen.tiktoken", tmp_path / "saved")
+    again = QwenVL.from_pretrained(tmp_path / "saved")
+    for name, weight in ours.model.state_dict().items():
+        assert torch.equal(weight, theirs.state_dict()[name]), name
+        assert torch.equal(weight, again.model.state_dict()[name]), name
+
+
+def test_empty_input(tmp_path):
+    """No prompts give no answers; a prompt without a token, or no choice, is an error."""
+    model = QwenVL.from_pretrained(make_checkpoint(tmp_path / "small"))
+    assert [] == model.generate([], 3)
+    assert (0, model.model.config.vocab_size) == tuple(model.next_token_logits([]).shape)
+    assert (0, 256) == tuple(model.encode_images([]).shape[:2])
+    assert model.chat_ids("hi") == model.chat_ids("hi", None)
+    with pytest.raises(UsageError, match="prompt"):
+        model.generate([""], 3)
+    with pytest.raises(UsageError, match="choices"):
+        model.choice_losses("a", [])

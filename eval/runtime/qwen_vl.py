@@ -117,7 +117,10 @@ class QwenVL:
     @torch.inference_mode()
     def next_token_logits(self, prompts: Sequence[str], image_root: Path | None = None) -> Tensor:
         """Scores of the token after each prompt, (N, V)."""
-        hidden, _ = self.model(*self._batch(*self._read(prompts, image_root)))
+        rows, paths = self._read(prompts, image_root)
+        if not rows:
+            return torch.empty(0, self.model.config.vocab_size, device=self.device)
+        hidden, _ = self.model(*self._batch(rows, paths))
         return self.model.lm_head(hidden[:, -1])  # type: ignore[no-any-return]
 
     def generate(
@@ -159,16 +162,16 @@ class QwenVL:
     def chat_ids(
         self,
         query: str,
-        history: Sequence[tuple[str, str]] = (),
+        history: Sequence[chat.Turn] | None = (),
         system: str = chat.SYSTEM,
     ) -> list[int]:
         """ChatML ids of a dialogue whose next turn is the assistant's."""
-        return chat.chat_ids(self.tokenizer, query, history, system)
+        return chat.chat_ids(self.tokenizer, query, history or (), system)
 
     def chat(
         self,
         query: str,
-        history: Sequence[tuple[str, str]] = (),
+        history: Sequence[chat.Turn] | None = (),
         system: str = chat.SYSTEM,
         *,
         max_new_tokens: int = 512,
@@ -180,7 +183,7 @@ class QwenVL:
 
         Greedy unless `sampling` is given; the published setting is `Sampling()`.
         """
-        prompt = chat.chat_prompt(self.tokenizer, query, history, system)
+        prompt = chat.chat_prompt(self.tokenizer, query, history or (), system)
         paths = [_below(image_root, path) for path in prompt.paths]
         stops = (self.tokenizer.im_end_id, self.tokenizer.im_start_id)
         (new,) = self._continue(
@@ -195,6 +198,8 @@ class QwenVL:
         rows, files = [], []
         for prompt in prompts:
             ids, paths = self.tokenizer.encode_prompt(prompt)
+            if not ids:
+                raise UsageError("a prompt of at least one token expected, an empty one found")
             rows.append(ids)
             files += [_below(image_root, path) for path in paths]
         return rows, files
