@@ -28,6 +28,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_imports.py tests/test_docs.py
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

@@ -110,6 +110,7 @@ class Task:
     metrics   name -> metric; the first is the one that tables show; a summary is the mean over
               samples, and a metric's values stay in [0, 1] (CIDEr: [0, 10])
     readable  text -> whether it can be parsed at all; the others score 0 and are counted
+    pictures  what provides the images, said to a user who lacks them
     """
 
     name: str
@@ -119,6 +120,7 @@ class Task:
     decode: Generate | type[Rank]
     metrics: Mapping[str, Metric]
     readable: Callable[[str], bool] | None = None
+    pictures: str = ""
 
     @property
     def benchmark(self) -> str:

@@ -39,7 +39,7 @@ from rich.text import Text
 from eval import registry, report
 from eval.api import Prediction
 from eval.errors import EvalError, UsageError
-from eval.run import RunFolder, describe_task, read_samples, write_rows
+from eval.run import RunFolder, check_data, describe_task, read_samples, write_rows
 from eval.score import Scores, score_file, score_run
 
 DEMO = "demo"  # the name of the bundled checkpoint, where a checkpoint is asked for
@@ -48,7 +48,6 @@ PLAIN_LINE_S = 10.0  # seconds between progress lines where the output is no ter
 
 app = typer.Typer(
     name="qwen-vl-eval",
-    help="Evaluate Qwen-VL and Qwen-VL-Chat checkpoints on the benchmarks of their model card.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -73,11 +72,31 @@ class Stopped(BaseException):
         self.number = number
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"qwen-vl-eval {version('qwen-vl-eval')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print it and stop."
+        ),
+    ] = False,
+) -> None:
+    """Evaluate Qwen-VL and Qwen-VL-Chat checkpoints on the benchmarks of their model card."""
+
+
 @app.command("list")
 def list_tasks() -> None:
     """Show the tasks that can be run."""
     table = Table("task", "samples", "metric", "decoding", box=None, pad_edge=False)
-    for task in registry.find_tasks(["all"]):
+    offered = registry.catalogue()
+    for registered in offered.tasks.values():
+        task = registered.task
         size = f"{task.size:,}" if task.size else "?"
         decode = (
             "likeliest option"
@@ -86,6 +105,8 @@ def list_tasks() -> None:
         )
         table.add_row(task.name, size, ", ".join(task.metrics), decode)
     out.print(table)
+    for broken in (*offered.clashes.values(), *offered.broken):
+        print(f"warning: {broken}", file=sys.stderr)
 
 
 @app.command()
@@ -133,11 +154,9 @@ def run(
     chosen = registry.find_tasks(names)
     open_backend = registry.backend(backend)
     data = _folder(data, "--data")  # type: ignore[arg-type]  # checked above
-    sizes = {}
-    for task in chosen:  # read all of the data before an hour is spent on the first task
-        sizes[task.name] = sum(1 for _ in read_samples(task, data, limit))
-        if not sizes[task.name]:
-            raise UsageError(f"{task.name}: its files hold no sample of this split")
+    # all of the data are read and looked for before an hour is spent on the first task
+    sizes = {task.name: check_data(task, data, limit) for task in chosen}
+    asked = {task.name: describe_task(task, data, limit) for task in chosen}
     err.print(f"loading {escape(str(model))}", highlight=False)
     answerer = open_backend(
         str(_bundled_checkpoint()) if model == DEMO else model,
@@ -150,7 +169,7 @@ def run(
     manifest = {
         "name": out_folder.resolve().name,
         "model": {**answerer.describe(), **({"checkpoint": DEMO} if model == DEMO else {})},
-        "tasks": {task.name: describe_task(task, data, limit) for task in chosen},
+        "tasks": asked,
         "data": str(data.resolve()),
         "command": shlex.join(["qwen-vl-eval", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

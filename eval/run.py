@@ -21,7 +21,7 @@ import orjson
 
 from eval.api import Backend, Prediction, Sample, Task
 from eval.data import sha256_file, unique
-from eval.errors import RunError
+from eval.errors import DataError, RunError
 
 MANIFEST = "manifest.json"
 JOURNAL = "journal-0.jsonl"
@@ -41,10 +41,42 @@ def read_samples(task: Task, data: Path, limit: int | None = None) -> Iterator[S
         yield sample
 
 
+def check_data(task: Task, data: Path, limit: int | None = None) -> int:
+    """Read all of a task's records, look for its images, and return the number of samples.
+
+    Raises DataError for what would stop a run hours later: a malformed record, a missing image.
+    """
+    count = 0
+    images: set[str] = set()
+    for sample in read_samples(task, data, limit):
+        count += 1
+        images.update(sample.images)
+    missing = sorted(path for path in images if not (data / path).is_file())
+    if missing:
+        origin = f" They come from {task.pictures}." if task.pictures else ""
+        raise DataError(
+            f"{task.name}: {len(missing)} of {len(images)} images are missing, the first is "
+            f"{data / missing[0]}.{origin}"
+        )
+    if not count:
+        raise DataError(f"{task.name}: its files below {data} hold no sample of this split")
+    return count
+
+
 def describe_task(task: Task, data: Path, limit: int | None) -> dict[str, Any]:
-    """What a manifest says about a task: enough to tell whether two runs asked the same."""
+    """What a manifest says about a task: enough to tell whether two runs asked the same.
+
+    Raises DataError where a file is not the pinned one.
+    """
     layout = task.layout(data)
     decode = task.decode
+    sources = {source.path: sha256_file(data / source.path) for source in layout.sources}
+    for source in layout.sources:
+        if source.sha256 not in (None, sources[source.path]):
+            raise DataError(
+                f"{task.name}: {data / source.path}: sha256 {source.sha256} expected, "
+                f"{sources[source.path]} found. Fetch it again from {source.origin or 'its source'}"
+            )
     return {
         "prompt": task.prompt,
         "protocol": PROTOCOL,
@@ -57,7 +89,7 @@ def describe_task(task: Task, data: Path, limit: int | None) -> dict[str, Any]:
         },
         "size": task.size,
         "limit": limit,
-        "sources": {source.path: sha256_file(data / source.path) for source in layout.sources},
+        "sources": sources,
     }
 
 
