@@ -4,13 +4,14 @@ A task knows no model and a back end knows no task. Between them travel requests
 Standard library only: importing this module never imports torch.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from eval import prompt as notation
-from eval.errors import DataError
+from eval.errors import DataError, PredictionError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,21 @@ class Rank:
     """
 
     options: tuple[str, ...]
+
+    def best(self, losses: Sequence[float]) -> int:
+        """Index of the lowest loss, the first on a tie; nats, one for each option.
+
+        Raises PredictionError for a loss that is no number: half precision may overflow.
+
+        Source   Qwen-VL, eval_mm/evaluate_multiple_choice.py; equal to it on every case of
+                 tests/golden/metrics/multiple_choice.json
+        """
+        if len(losses) != len(self.options) or not losses or any(map(math.isnan, losses)):
+            raise PredictionError(
+                f"losses: a number for each of {len(self.options)} options expected, "
+                f"{list(losses)} found"
+            )
+        return min(range(len(losses)), key=losses.__getitem__)
 
 
 Decode = Generate | Rank

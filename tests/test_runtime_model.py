@@ -8,7 +8,8 @@ import pytest
 import torch
 from small import make_checkpoint
 
-from eval.errors import UsageError
+from eval.api import Rank
+from eval.errors import PredictionError, UsageError
 from eval.runtime import QwenVL, Sampling
 from eval.runtime.config import QwenVLConfig
 from eval.runtime.generation import choice_losses, sample
@@ -370,3 +371,14 @@ def test_empty_input(tmp_path):
         model.generate([""], 3)
     with pytest.raises(UsageError, match="choices"):
         model.choice_losses("a", [])
+
+
+def test_overflow_is_an_error_and_no_answer(tmp_path):
+    """Where half precision overflows, nothing is generated from scores that are no numbers."""
+    model = QwenVL.from_pretrained(make_checkpoint(tmp_path / "small"))
+    with torch.no_grad():
+        model.model.transformer.ln_f.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="no numbers"):
+        model.generate(["a"], 3)
+    with pytest.raises(PredictionError, match="a number for each"):
+        Rank((" A", " B")).best(model.choice_losses("a", [" A", " B"]))

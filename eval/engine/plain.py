@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.api import Generate, Prediction, Rank, Request
-from eval.errors import DataError, UsageError
+from eval.errors import DataError, PredictionError, UsageError
 from eval.runtime import QwenVL
 from eval.runtime.checkpoint import combined_digest
 
@@ -62,9 +62,9 @@ class PlainEngine:
             losses = self.model.choice_losses(
                 request.prompt, decode.options, image_root=self.image_root
             )
-        except (DataError, ValueError) as error:
+            best = decode.best(losses)
+        except (DataError, PredictionError, ValueError) as error:
             raise DataError(f"{request.id}: {error}") from error
-        best = min(range(len(losses)), key=losses.__getitem__)  # the first on a tie
         return Prediction(request.id, decode.options[best].strip(), losses=tuple(losses))
 
     def describe(self) -> Mapping[str, Any]:

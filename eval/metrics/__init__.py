@@ -2,7 +2,7 @@
 
 from eval.metrics.box import box_accuracy, box_iou, has_box, parse_box
 from eval.metrics.caption import bleu, cider, meteor, ptb_tokenize, rouge_l
-from eval.metrics.choice import choice_accuracy, option_tokens, options_text, pick
+from eval.metrics.choice import choice_accuracy, option_tokens, options_text
 from eval.metrics.vqa import vqa_accuracy, vqa_totals
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "option_tokens",
     "options_text",
     "parse_box",
-    "pick",
     "ptb_tokenize",
     "rouge_l",
     "vqa_accuracy",

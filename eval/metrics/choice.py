@@ -1,9 +1,8 @@
 """Multiple choice by letter, as ScienceQA is asked: options in the prompt, a letter to answer."""
 
-import math
 from collections.abc import Sequence
 
-from eval.errors import DataError, PredictionError
+from eval.errors import DataError
 
 LETTERS = "ABCDE"
 
@@ -30,19 +29,6 @@ def options_text(choices: Sequence[str]) -> str:
 def option_tokens(choices: Sequence[str]) -> tuple[str, ...]:
     """What is appended to the prompt for each choice, (" A", " B"); the space belongs to it."""
     return tuple(f" {letter}" for letter in _letters(choices))
-
-
-def pick(losses: Sequence[float]) -> int:
-    """Index of the choice with the lowest loss, the first on a tie.
-
-    losses  of each choice: mean negative log-likelihood of its tokens, in nats
-
-    Source   Qwen-VL, eval_mm/evaluate_multiple_choice.py; equal to it on every case of
-             tests/golden/metrics/multiple_choice.json
-    """
-    if not losses or any(math.isnan(loss) for loss in losses):
-        raise PredictionError(f"losses: one number for each choice expected, {losses!r} found")
-    return min(range(len(losses)), key=losses.__getitem__)
 
 
 def _letters(choices: Sequence[str]) -> str:

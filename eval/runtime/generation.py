@@ -54,6 +54,8 @@ def continue_rows(
     new: list[Tensor] = []
     for step in range(max_new_tokens):
         scores = model.lm_head(hidden[:, -1]).to(ids.device)  # (R, V)
+        if step == 0 and bool(scores.isnan().any()):
+            raise ValueError(f"scores that are no numbers: the model overflows in {scores.dtype}")
         if step < min_new_tokens:
             scores[:, end_id] = -torch.inf
         if len(stops):
