@@ -1,12 +1,19 @@
-"""A two-layer random Qwen-VL with a vocabulary of single bytes, made in well under a second."""
+"""What several tests run: the command line, and a tiny random model with a little data."""
 
 import base64
+import contextlib
+import io
 import json
+import signal
+import subprocess
+import sys
+import traceback
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from eval.cli import main
 from eval.runtime.checkpoint import save_checkpoint
 from eval.runtime.config import QwenVLConfig
 from eval.runtime.model import QwenVLForCausalLM
@@ -40,6 +47,26 @@ CONFIG = {
 }
 
 
+def command(*arguments):
+    """Run the command line, in this process: another would take seconds to import torch."""
+    argv, handlers = sys.argv, {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    stdout, stderr, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = ["qwen-vl-eval", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    except Exception:
+        stderr.write(traceback.format_exc())
+        code = 1
+    finally:
+        sys.argv = argv
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+
+
 def make_model(seed: int = 0) -> QwenVLForCausalLM:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -51,6 +78,7 @@ def make_model(seed: int = 0) -> QwenVLForCausalLM:
 
 
 def make_checkpoint(folder: Path, *, seed: int = 0, shards: int = 2) -> Path:
+    """A two-layer Qwen-VL whose vocabulary is single bytes, in well under a second."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
     ranks = "".join(f"{base64.b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(RANKS))

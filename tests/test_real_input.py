@@ -2,13 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from small import make_checkpoint
+from small import command, make_checkpoint
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
 pytestmark = pytest.mark.skipif(
@@ -17,13 +15,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def command(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", "from eval.cli import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def output_of(*arguments):
+    done = command(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -87,7 +80,7 @@ def test_run_on_real_records(data, tmp_path):
     """OK-VQA's questions on COCO photographs, GRIT's expression, ScienceQA: all are answered."""
     checkpoint = make_checkpoint(tmp_path / "small")
     tasks = {"okvqa_val": 6, "refcoco_val": 1, "scienceqa_test_img": 50}
-    out = command("run", *tasks, "--model", checkpoint, "--data", data, "--out", tmp_path / "run")
+    out = output_of("run", *tasks, "--model", checkpoint, "--data", data, "--out", tmp_path / "run")
     for task, images in tasks.items():
         summary = json.loads((tmp_path / "run" / task / "summary.json").read_text())
         predictions = (tmp_path / "run" / task / "predictions.jsonl").read_text().splitlines()
@@ -105,7 +98,7 @@ def test_run_on_real_records(data, tmp_path):
 )
 def test_score_real_predictions(data, task, predictions, figure, digits):
     """Real models' published answers get the figures that others computed for them."""
-    out = command("score", "--task", task, "--data", data, "--predictions", SAMPLES / predictions)
+    out = output_of("score", "--task", task, "--data", data, "--predictions", SAMPLES / predictions)
     name, _, value = out.split()[1].partition("=")
     assert name in ("vqa_accuracy", "cider")
     assert figure == round(float(value), digits)

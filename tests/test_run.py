@@ -1,21 +1,17 @@
 """A run from the command line: what it writes, what survives, what it says of wrong input."""
 
-import contextlib
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import pytest
-from small import make_checkpoint, make_data
+from small import command, make_checkpoint, make_data
 
 from eval.api import Generate, Prediction, Request
-from eval.cli import main
 from eval.engine.plain import open_backend
 from eval.errors import RunError
 from eval.run import RunFolder
@@ -23,26 +19,6 @@ from eval.run import RunFolder
 QUESTIONS = "okvqa/OpenEnded_mscoco_val2014_questions.json"
 IMAGE = "coco/val2014/COCO_val2014_{:012d}.jpg"
 COMMAND = (sys.executable, "-c", "from eval.cli import main; main()")
-
-
-def command(*arguments):
-    """Run the command line, in this process: another would take seconds to import torch."""
-    argv, handlers = sys.argv, {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    stdout, stderr, code = io.StringIO(), io.StringIO(), 0
-    sys.argv = ["qwen-vl-eval", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-            main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    except Exception:
-        stderr.write(traceback.format_exc())
-        code = 1
-    finally:
-        sys.argv = argv
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
 
 
 @pytest.fixture(scope="module")

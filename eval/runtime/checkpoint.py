@@ -28,7 +28,7 @@ LAYOUTS = (  # tried in turn: index of shards, single file
 )
 DOWNLOADED = ["*.json", VOCABULARY, "*.safetensors", "pytorch_model*.bin"]
 UNSPLIT = ["Block", "VisionTransformer"]  # classes that stay on one device
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SHARD_NAME = re.compile(r"[\w.-]+\.(safetensors|bin)")
 
 
