@@ -371,6 +371,10 @@ def test_empty_input(tmp_path):
         model.generate([""], 3)
     with pytest.raises(UsageError, match="choices"):
         model.choice_losses("a", [])
+    with pytest.raises(UsageError, match="prompts: a list expected"):
+        model.generate("a", 3)
+    with pytest.raises(UsageError, match="images: a list expected"):
+        model.encode_images("a.png")
 
 
 def test_overflow_is_an_error_and_no_answer(tmp_path):

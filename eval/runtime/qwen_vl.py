@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -24,6 +24,7 @@ from eval.runtime.image import load_image, preprocess
 from eval.runtime.model import QwenVLForCausalLM
 from eval.runtime.tokenizer import Tokenizer
 
+T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 IMAGES_AT_ONCE = 16  # bounds the memory of the vision tower, changes nothing but rounding
 
@@ -71,7 +72,8 @@ class QwenVL:
 
         Raises CheckpointError, naming the file and the key.
         """
-        device, torch_dtype = _device(device), _dtype(dtype, device)
+        device = _device(str(device))
+        torch_dtype = _dtype(str(dtype).removeprefix("torch."), device)
         checkpoint = find_checkpoint(path, revision)
         config = QwenVLConfig.from_folder(checkpoint.folder)
         tokenizer = Tokenizer.from_file(checkpoint.folder / VOCABULARY)
@@ -104,7 +106,7 @@ class QwenVL:
     def encode_images(self, images: Iterable[str | Path | Image.Image]) -> Tensor:
         """Vision features (N, 256, D) of paths or PIL images, in the model's dtype."""
         visual = self.model.transformer.visual
-        pictures = list(images)
+        pictures = _listed(images, "images")
         parts = []
         for begin in range(0, len(pictures), IMAGES_AT_ONCE):
             chunk = pictures[begin : begin + IMAGES_AT_ONCE]
@@ -149,7 +151,7 @@ class QwenVL:
     ) -> list[float]:
         """Mean negative log-likelihood (nats) of each choice's tokens after the prompt."""
         (prefix,), paths = self._read([prompt], image_root)
-        targets = [self.tokenizer.encode(choice) for choice in choices]
+        targets = [self.tokenizer.encode(choice) for choice in _listed(choices, "choices")]
         if not targets or not all(targets):
             raise UsageError("choices: at least one, each of at least one token, expected")
         rows = [prefix + target for target in targets]
@@ -196,7 +198,7 @@ class QwenVL:
     ) -> tuple[list[list[int]], list[Path | str]]:
         """Ids of each prompt, and the files of all images in reading order."""
         rows, files = [], []
-        for prompt in prompts:
+        for prompt in _listed(prompts, "prompts"):
             ids, paths = self.tokenizer.encode_prompt(prompt)
             if not ids:
                 raise UsageError("a prompt of at least one token expected, an empty one found")
@@ -249,6 +251,13 @@ class QwenVL:
             "dtype": str(weight.dtype).removeprefix("torch."),
             "device": str(self.device),
         }
+
+
+def _listed(values: Iterable[T], what: str) -> list[T]:
+    """A list of them; a lone text would otherwise be taken for a list of its characters."""
+    if isinstance(values, str | Path | Image.Image):
+        raise UsageError(f"{what}: a list expected, one {type(values).__name__} found")
+    return list(values)
 
 
 def _below(root: Path | None, path: str) -> Path | str:
