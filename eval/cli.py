@@ -187,7 +187,12 @@ def run(
     for task in chosen:
         _print_signature(score_run(folder, task, data))
     _print_report([out_folder])
-    err.print(f"run folder: {escape(str(out_folder))}", highlight=False)
+    err.print(
+        f"run folder: {escape(str(out_folder))} (manifest.json; predictions.jsonl, scores.jsonl, "
+        "summary.json for each task)",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -271,6 +276,10 @@ def run_demo(
         revision=None,
         backend="plain",
         config=None,
+    )
+    err.print(
+        f"demo data: {escape(str(data))} (drawn scenes: no figure compares with the card's)",
+        highlight=False,
     )
 
 
