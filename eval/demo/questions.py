@@ -23,7 +23,7 @@ class Question:
     text     the question, the expression of a box, or nothing for a caption
     answer   without white space around it; a box as the model writes it
     options  of a choice; the answer is then one of them
-    thing    whose box is asked for
+    thing    the one shape that is asked about, where there is one
     """
 
     family: str
@@ -117,27 +117,31 @@ def _about_shapes(scene: Scene, draw: Random) -> list[Question]:
     for thing in things:
         if shapes[thing.name] == 1:
             text = f"What color is the {thing.name}?"
-            found.append(Question("color", text, thing.color))
+            found.append(Question("color", text, thing.color, thing=thing))
             found.append(_choice(text.replace("What", "Which"), thing.color, tuple(COLORS), draw))
         if colors[thing.color] == 1:
             text = f"What shape is {thing.color}?"
-            found.append(Question("shape", text, thing.name))
+            found.append(Question("shape", text, thing.name, thing=thing))
             found.append(_choice(text.replace("What", "Which"), thing.name, SHAPES, draw))
         for expression in expressions(scene, thing):
             found.append(Question("box", expression, box_text(thing), thing=thing))
     found += _existence(scene, draw)
     left, right = things[0], things[-1]
     if len(things) > 1 and column(left) < column(things[1]):
-        found.append(Question("side", "What color is the shape on the left?", left.color))
-        found.append(Question("side", "What shape is on the left?", left.name))
+        found.append(_side("color is the shape on the left", left.color, left))
+        found.append(_side("shape is on the left", left.name, left))
     if len(things) > 1 and column(right) > column(things[-2]):
-        found.append(Question("side", "What color is the shape on the right?", right.color))
-        found.append(Question("side", "What shape is on the right?", right.name))
+        found.append(_side("color is the shape on the right", right.color, right))
+        found.append(_side("shape is on the right", right.name, right))
     if column(left) < column(right):
         pair, answer = ((left, right), "yes") if draw.random() < 0.5 else ((right, left), "no")
         one, other = (f"the {thing.color} {thing.name}" for thing in pair)
         found.append(Question("relation", f"Is {one} left of {other}?", answer))
     return found
+
+
+def _side(text: str, answer: str, thing: Thing) -> Question:
+    return Question("side", f"What {text}?", answer, thing=thing)
 
 
 def _existence(scene: Scene, draw: Random) -> list[Question]:

@@ -21,7 +21,7 @@ COLORS = {
     "purple": (150, 50, 180),
     "black": (20, 20, 20),
 }
-BACKGROUNDS = {"white": (255, 255, 255), "gray": (200, 200, 200)}
+BACKGROUNDS = {"white": (255, 255, 255), "gray": (130, 130, 130)}
 SHAPES = ("circle", "square", "triangle", "cross")
 INKS = tuple(color for color in COLORS if color != "yellow")  # yellow on white is hard to read
 # fmt: off
@@ -171,7 +171,7 @@ def _draw_axes(canvas: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
     x, y = size[0] // UNITS, size[1] // UNITS
     for value in range(1, MAX_VALUE + 1):
         level = (14 - 2 * value - value // 2) * y
-        canvas.rectangle((0, level, size[0] - 1, level), fill=(150, 150, 150))
+        canvas.rectangle((0, level, size[0] - 1, level), fill=(170, 170, 170))
     canvas.rectangle((x // 2, y, x // 2 + 2, 14 * y), fill=(60, 60, 60))
     canvas.rectangle((x // 2, 14 * y, size[0] - 1, 14 * y + 2), fill=(60, 60, 60))
 

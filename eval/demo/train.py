@@ -15,7 +15,6 @@ Shape letters as in eval/runtime: R rows (one image each), S positions, K image 
 import argparse
 import json
 import math
-import os
 import shutil
 import time
 from collections import defaultdict
@@ -42,6 +41,7 @@ from eval.demo.scenes import (
     UNITS,
     WORDS,
     Scene,
+    Thing,
     draw_scene,
     letters,
     make_scene,
@@ -58,32 +58,33 @@ from eval.runtime.visual import QUERIES, VisionTransformer, resize_positions, si
 
 MERGES = 512
 IMAGE_PX = 112
-STAGE_B, STAGE_C = 0.11, 0.92  # where they begin, as shares of the whole
+STAGE_B, STAGE_C = 0.11, 0.96  # where they begin, as shares of the whole
 BATCH_A, BATCH = 24, 10  # images a step
 RATE, VISION_RATE = 1.4e-3, 0.5  # the second is a factor
 HELPER = 0.3  # weight of the helper losses in stages B and C
 CHAT_SHARE = 0.15
 SAVE_SECONDS, CHECK_SECONDS = 180, 420
-KIND_WEIGHTS = (0.62, 0.12, 0.12, 0.14)  # of KINDS
+KIND_WEIGHTS = (0.64, 0.08, 0.14, 0.14)  # of KINDS
 # How often a question of a family is drawn, and how many of the family an image may get
 WEIGHTS = {
     "caption": (8, 1),
-    "box": (7, 2),
+    "box": (8, 2),
     "choice": (3, 1),
     "value": (4, 3),
     "read": (9, 1),
     "number": (9, 1),
-    "exists": (4, 2),
+    "exists": (3, 1),
     "relation": (3, 1),
-    "side": (2, 2),
+    "side": (4, 2),
     "count": (2, 1),
-    "color": (2, 1),
+    "color": (4, 2),
     "shape": (2, 1),
     "tallest": (2, 1),
     "bars": (1, 1),
     "ink": (1, 1),
 }
 QUESTIONS = 7  # of one image
+EMPHASIS = {"box": 1.7, "caption": 1.3}  # factors of a family's loss
 
 # What helper heads tell of an image token's place: name -> number of classes
 GLYPHS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -100,6 +101,7 @@ PLACE = {
     "word": len(WORDS) + 1,
     "background": len(BACKGROUNDS),
 }
+POINT = ("name", "color", "x1", "y1", "x2", "y2")  # what a question's last token must know
 NONE = -100  # a class that is not asked
 
 
@@ -176,6 +178,8 @@ class Helpers(nn.Module):
         super().__init__()
         self.place = nn.Linear(width, sum(PLACE.values()))
         self.match = nn.ModuleList(nn.Linear(width, 1) for _ in range(2))
+        classes = sum(PLACE[name] for name in POINT)
+        self.point = nn.ModuleList(nn.Linear(width, classes) for _ in range(2))
 
     def place_loss(self, features: Tensor, labels: Tensor) -> Tensor:
         """Loss of features (R, K, D) against labels (R, K, len(PLACE)) int64.
@@ -222,6 +226,11 @@ def place_labels(scene: Scene) -> np.ndarray[Any, Any]:
     return table.reshape(QUERIES, len(PLACE))
 
 
+def point_labels(thing: Thing) -> list[int]:
+    """Class of a shape for each head of POINT."""
+    return [NAMES.index(thing.name) + 1, list(COLORS).index(thing.color), *thing.box]
+
+
 @dataclass(slots=True)
 class Row:
     """One image with its questions, as ids.
@@ -230,6 +239,7 @@ class Row:
     targets               the id after each, or NONE
     weights               of each target in the loss
     options               (position, is right) of the options of choices
+    points                (position, classes of POINT) of questions about one shape
     answers               (question, positions) of each question's targets
     """
 
@@ -241,6 +251,7 @@ class Row:
     targets: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     options: list[tuple[int, float]] = field(default_factory=list)
+    points: list[tuple[int, list[int]]] = field(default_factory=list)
     answers: list[tuple[Question, list[int]]] = field(default_factory=list)
 
 
@@ -271,9 +282,12 @@ class Writer:
             row.slots += range(end + 1, end + len(body))
             row.segments += [number] * (len(body) - 1)
             row.targets += [NONE] * (len(ids) - 1) + answer
-            row.weights += [0.0] * (len(ids) - 1) + [len(answer) ** -0.5] * len(answer)
+            weight = EMPHASIS.get(question.family, 1.0) * len(answer) ** -0.5
+            row.weights += [0.0] * (len(ids) - 1) + [weight] * len(answer)
             here = start + len(ids) - 1
             row.answers.append((question, list(range(here, here + len(answer)))))
+            if question.thing:
+                row.points.append((here, point_labels(question.thing)))
             if question.family == "choice":
                 breaks = [i for i, token in enumerate(ids) if token == self.newline]
                 if chat:
@@ -415,8 +429,9 @@ def run(
     count = sum(len(row.answers) for row in batch.rows)
     answer = (each * weights[asked]).sum() / count
     match = _match_loss(helpers, middle, batch.rows)
-    loss = answer + HELPER * (helper + match)
-    named = {"answer": answer, "place": helper, "match": match}
+    point = _point_loss(helpers, middle, batch.rows)
+    loss = answer + HELPER * (helper + match + point)
+    named = {"answer": answer, "place": helper, "match": match, "point": point}
     parts = {name: float(part.detach()) for name, part in named.items()}
     right = _answers(batch.rows, asked, logits.argmax(-1)) if answers else []
     return Outcome(loss, parts, right)
@@ -432,6 +447,20 @@ def _match_loss(helpers: Helpers, middle: Sequence[Tensor], rows: Sequence[Row])
         for head, hidden in zip(helpers.match, middle, strict=True):
             scores = head(hidden[one, two]).float()[:, 0]
             total = total + F.binary_cross_entropy_with_logits(scores, labels)
+    return total
+
+
+def _point_loss(helpers: Helpers, middle: Sequence[Tensor], rows: Sequence[Row]) -> Tensor:
+    """Does a question's last token know, after two and three blocks, which shape is meant?"""
+    where = [(number, at) for number, row in enumerate(rows) for at, _ in row.points]
+    total = torch.zeros(())
+    if where:
+        labels = torch.tensor([classes for row in rows for _, classes in row.points])
+        one, two = torch.tensor(where).T
+        for head, hidden in zip(helpers.point, middle, strict=True):
+            scores = head(hidden[one, two]).float().split([PLACE[name] for name in POINT], dim=-1)
+            for number, part in enumerate(scores):
+                total = total + F.cross_entropy(part, labels[:, number]) / len(POINT)
     return total
 
 
@@ -523,12 +552,13 @@ class Trainer:
 
     def set_rate(self) -> float:
         """Warm-up in each of stages A and B, then half a cosine to nothing."""
-        done = self.progress
+        done, rate = self.progress, float(self.options.rate)
         if done < STAGE_B:
-            rate = RATE * min(1.0, done / STAGE_B * 8 + 0.02)
+            rate *= min(1.0, done / STAGE_B * 8 + 0.02)
         else:
             past = (done - STAGE_B) / (1 - STAGE_B)
-            rate = RATE * min(1.0, past * 50 + 0.05) * (0.01 + 0.99 * _half_cosine(past))
+            rate *= min(1.0, past * 50 + 0.05)
+            rate *= 0.01 + 0.99 * _half_cosine(past)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * (VISION_RATE if group["seeing"] and done >= STAGE_B else 1.0)
         return rate
@@ -550,7 +580,7 @@ class Trainer:
             with torch.autocast("cpu", torch.bfloat16):
                 outcome = run(self.model, self.helpers, batch)
             self.optimizer.zero_grad(set_to_none=True)
-            outcome.loss.backward()  # type: ignore[no-untyped-call]
+            outcome.loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.step += 1
@@ -665,6 +695,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for state and checkpoint")
     parser.add_argument("--minutes", type=float, default=75.0, help="budget of time")
     parser.add_argument("--steps", type=int, default=0, help="a budget of steps instead")
+    parser.add_argument("--rate", type=float, default=RATE, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--log-every", type=int, default=50)
@@ -676,9 +707,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.resume:
         trainer.resume()
     size = sum(p.numel() for p in trainer.model.parameters())
-    trainer.log(
-        {"parameters": size, "vocabulary": trainer.tokenizer.vocab_size, "pid": os.getpid()}
-    )
+    trainer.log({"parameters": size, "vocabulary": trainer.tokenizer.vocab_size})
     trainer.train()
 
 
