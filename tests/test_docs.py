@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from eval import Generate
@@ -70,6 +71,16 @@ def test_links_of_the_documentation_lead_somewhere():
             assert (root / target).exists(), f"{page.name}: {target}"
         for target in re.findall(r"`((?:eval|tests|benchmarks|configs|results)/[\w./-]+)`", text):
             assert (root / target).exists(), f"{page.name}: {target}"
+
+
+def test_configurations_name_known_tasks():
+    """Every file of configs/ names a checkpoint, a dtype and tasks that exist."""
+    files = sorted((PAGE.parent / "configs").glob("*.toml"))
+    assert files
+    for file in files:
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+        assert settings.keys() == {"model", "dtype", "tasks"}
+        assert find_tasks(settings["tasks"])
 
 
 if __name__ == "__main__":

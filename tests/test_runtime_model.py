@@ -13,7 +13,7 @@ from eval.errors import PredictionError, UsageError
 from eval.runtime import QwenVL, Sampling
 from eval.runtime.config import QwenVLConfig
 from eval.runtime.generation import choice_losses, sample
-from eval.runtime.language import logn_scale, rotary_base, rotary_tables
+from eval.runtime.language import Places, logn_scale, rotary_base, rotary_tables
 from eval.runtime.model import QwenVLForCausalLM
 from eval.runtime.visual import resize_positions, sincos_positions
 
@@ -386,3 +386,22 @@ def test_overflow_is_an_error_and_no_answer(tmp_path):
         model.generate(["a"], 3)
     with pytest.raises(PredictionError, match="a number for each"):
         Rank((" A", " B")).best(model.choice_losses("a", [" A", " B"]))
+
+
+def test_spread_over_devices(tmp_path, monkeypatch):
+    """Behind accelerate's hooks, where each part moves its input to its device, answers are equal.
+
+    There is one device here, so this shows that all travels through the hooks, not that it arrives.
+    """
+    from accelerate import dispatch_model
+
+    model = QwenVL.from_pretrained(make_checkpoint(tmp_path / "small"))
+    prompts = ["one", "another prompt"]
+    expected = model.generate(prompts, 5)
+    moved = []
+    monkeypatch.setattr(Places, "to", lambda at, device, **_: moved.append(device) or at)
+    parts = ("transformer.wte", "transformer.h.0", "transformer.h.1", "transformer.ln_f")
+    device_map = dict.fromkeys((*parts, "transformer.visual", "lm_head"), "cpu")
+    model.model = dispatch_model(model.model, device_map, force_hooks=True)
+    assert expected == model.generate(prompts, 5)
+    assert moved

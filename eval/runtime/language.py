@@ -107,6 +107,12 @@ class Places:
     scale: Tensor | None
     mask: Tensor | None
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Places":
+        """The same on a device: accelerate's hooks ask for it where a block lies on another one."""
+        tensors = (self.cos, self.sin, self.scale, self.mask)
+        moved = [t if t is None else t.to(device, non_blocking=non_blocking) for t in tensors]
+        return Places(*moved)  # type: ignore[arg-type]  # cos and sin are never None
+
 
 def places(config: QwenVLConfig, slots: Tensor, base: float, mask: Tensor | None) -> Places:
     """Tables for queries at `slots` (R or 1, S) int64."""
