@@ -1,11 +1,16 @@
 """Checkpoints on disk: every layout loads to the same weights, every damage is named."""
 
+import hashlib
 import json
 import os
 import pickle
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -17,6 +22,7 @@ from eval.runtime import QwenVL
 from eval.runtime.checkpoint import combined_digest, find_checkpoint
 from eval.runtime.config import QwenVLConfig
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 INDEX = "model.safetensors.index.json"
 
 
@@ -257,6 +263,79 @@ def test_hub_id_without_network(monkeypatch):
     )
     assert "Qwen/Qwen-VL: no folder of that name here" in done.stdout
     assert "no network" in done.stdout
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of a model hub as a download needs; `folder` is the repository, COMMIT its head."""
+
+    folder: Path
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self):
+        self.answer(b"")
+
+    def do_GET(self):
+        self.answer(None)
+
+    def answer(self, body):
+        path = unquote(self.path.partition("?")[0])
+        self.asked.append(path)
+        if path.startswith("/api/models/owner/name/revision/"):
+            names = sorted(file.name for file in self.folder.iterdir())
+            files = [{"rfilename": name} for name in names]
+            content = json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": files}).encode()
+        elif path.startswith(f"/api/models/owner/name/tree/{COMMIT}"):
+            files = [
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
+                for file in sorted(self.folder.iterdir())
+            ]
+            content = json.dumps(files).encode()
+        elif path.startswith(f"/owner/name/resolve/{COMMIT}/"):
+            content = (self.folder / path.rpartition("/")[2]).read_bytes()
+        else:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body is None:
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_hub_id_is_fetched_without_its_code(folder, tmp_path):
+    """A hub id is downloaded at a commit that is recorded; files of code stay where they are."""
+    (folder / "modeling_qwen.py").write_text("raise SystemExit('ran')")
+    handler = type("Hub", (Hub,), {"folder": folder, "asked": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        code = (
+            "from eval.runtime import QwenVL\n"
+            "model = QwenVL.from_pretrained('owner/name', revision='main')\n"
+            "print(model.checkpoint.revision, model.generate(['hello'], 4)[0].ids)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ
+            | {
+                "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+                "HF_HOME": str(tmp_path / "cache"),
+                "HF_HUB_DISABLE_XET": "1",
+            },
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    expected = QwenVL.from_pretrained(folder).generate(["hello"], 4)[0].ids
+    assert f"{COMMIT} {expected}" == done.stdout.strip()
+    assert any("model-00002" in path for path in handler.asked)
+    assert not any(path.endswith(".py") for path in handler.asked)
 
 
 @pytest.mark.parametrize("path", ["no/such/folder", "", "nothing-here"])

@@ -248,21 +248,25 @@ def test_choice_losses(golden, tiny, in_parity_folder):
         assert case["prediction"] == losses.index(min(losses))
 
 
-def test_choice_losses_of_a_batch_over_seq_length(golden, tiny, in_parity_folder):
-    """Above seq_length the losses of one question depend on the others in its batch."""
+@pytest.mark.parametrize("name", ["batch_of_four", "batch_over_seq_length"])
+def test_choice_losses_of_a_batch(golden, tiny, in_parity_folder, name):
+    """All options of several questions as one batch; above seq_length they are no longer alone."""
     cases = recorded(golden, "multiple_choice_cases")
-    batch = cases["batch_over_seq_length"]
+    batch = cases[name]
     rows, paths = [], []
     for record in batch["records"]:
+        record = cases["cases"][record]["record"] if isinstance(record, int) else record
         (ids,), found = tiny._read([choice_prompt(cases["prompt"], record)], None)
         for letter in "ABCDE"[: len(record["choices"])]:
             rows.append([*ids, *tiny.tokenizer.encode(f" {letter}")])
             paths += found
     ids, mask, features = tiny._batch(rows, paths)
+    losses = iter(choice_losses(tiny.model, ids, mask, features, [1] * len(rows)))
     assert batch["padded_length"] == ids.shape[1]
-    losses = choice_losses(tiny.model, ids, mask, features, [1] * len(rows))
-    expected = [loss for losses in batch["losses"] for loss in losses]
-    assert expected == pytest.approx(losses, abs=LOGITS)
+    for expected, winner in zip(batch["losses"], batch["predictions"], strict=True):
+        found = [next(losses) for _ in expected]
+        assert expected == pytest.approx(found, abs=LOGITS)
+        assert winner == found.index(min(found))
 
 
 def test_bfloat16_choices_tie_as_in_the_original(golden, tiny_checkpoint, in_parity_folder):
