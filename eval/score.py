@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.api import Corpus, Generate, Sample, Task
-from eval.data import read_predictions
+from eval.data import read_predictions, sha256_file
 from eval.errors import PredictionError, RunError
 from eval.run import PROTOCOL, RunFolder, describe_task, read_samples
 
@@ -121,9 +121,17 @@ def score_run(folder: RunFolder, task: Task, data: Path) -> Scores:
 
 
 def score_file(predictions: Path, task: Task, data: Path) -> Scores:
-    """Score a result file of the published scripts; of two answers to a sample the last wins."""
-    sources = describe_task(task, data, None)["sources"]
-    settings = {"data": _short(sources), "eval": version("qwen-vl-eval")}
+    """Score a result file of the published scripts; of two answers to a sample the last wins.
+
+    How they were asked for is not known, and the signature says so.
+    """
+    settings = {
+        "protocol": "?",
+        "decode": "?",
+        "answers": sha256_file(predictions)[:12],
+        "data": _short(describe_task(task, data, None)["sources"]),
+        "eval": version("qwen-vl-eval"),
+    }
     return score(task, read_samples(task, data), dict(read_predictions(predictions)), settings)
 
 

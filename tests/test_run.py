@@ -257,6 +257,7 @@ def test_score_result_file_of_the_published_scripts(finished, tmp_path):
     done = command("score", *arguments, "--per-sample", values)
     assert done.returncode == 0, done.stderr
     assert f"vqa_accuracy={6 / 7:.6f}" in done.stdout
+    assert "protocol=? decode=?" in done.stdout  # how others asked is not known
     assert [row["vqa_accuracy"] for row in lines(values)] == [0, 1, 1, 1, 1, 1, 1]
     results.write_text(json.dumps(rows[1:]))
     done = command("score", *arguments)
