@@ -1,6 +1,7 @@
 """Qwen-VL's notation: `<img>path</img>`, `<ref>phrase</ref>`, `<box>(x1,y1),(x2,y2)</box>`.
 
-The notation is text. This module fills a task's template and finds the images in a prompt.
+The notation is text. This module fills a task's template and says
+what an image span is.
 """
 
 import re
@@ -28,8 +29,3 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
         return value
 
     return PLACE.sub(text, template)
-
-
-def image_paths(prompt: str) -> list[str]:
-    """Paths between image tags, in reading order."""
-    return IMAGE.findall(prompt)

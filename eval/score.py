@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.api import Corpus, Generate, Sample, Task
 from eval.data import read_predictions, sha256_file
-from eval.errors import PredictionError, RunError
+from eval.errors import DataError, PredictionError, RunError
 from eval.run import PROTOCOL, RunFolder, describe_task, read_samples
 
 SHOWN = 3  # how many ids a message about many samples names
@@ -38,6 +38,7 @@ def score(
     predictions  sample id -> text; exactly one for every sample
     settings     what the signature says beside the counts: data, checkpoint, decoding
 
+    Where no sample has a reference, only a server can score: the summary's metrics stay empty.
     Raises PredictionError, naming ids, for a missing or an unknown prediction: a gap is never
     scored as a wrong answer.
     """
@@ -47,7 +48,10 @@ def score(
     references = [sample.reference for sample in known]
     rows: list[dict[str, Any]] = [{"id": sample.id} for sample in known]
     metrics: dict[str, float] = {}
-    if all(reference is not None for reference in references):
+    unknown = sum(reference is None for reference in references)
+    if 0 < unknown < len(known):
+        raise DataError(f"{task.name}: {unknown} of {len(known)} samples have no reference")
+    if not unknown:
         for name, metric in task.metrics.items():
             if isinstance(metric, Corpus):
                 values = metric.function(texts, references)
