@@ -67,7 +67,6 @@ TASKS = (
         layouts=(Layout((OFFICIAL,), official), Layout((CONVERTED,), converted)),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=30, min_new_tokens=8),
-        pictures="https://shannon.cs.illinois.edu/DenotationGraph/, by a request form",
         metrics={"cider": Corpus(caption_cider)},
     ),
 )

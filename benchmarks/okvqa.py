@@ -50,7 +50,6 @@ TASKS = (
         ),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=10, min_new_tokens=1),
-        pictures="http://images.cocodataset.org/zips/val2014.zip",
         metrics={
             "vqa_accuracy": vqa_accuracy,
             "vqa_accuracy_official": partial(vqa_accuracy, variant="official"),

@@ -59,7 +59,6 @@ TASKS = tuple(
         layouts=(layout(split),),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=28, min_new_tokens=10),
-        pictures="http://images.cocodataset.org/zips/train2014.zip",
         metrics={"accuracy": box_accuracy},
         readable=has_box,
     )

@@ -65,7 +65,6 @@ TASKS = (
         layouts=(Layout((PROBLEMS, SPLITS), official), Layout((CONVERTED,), converted)),
         prompt=PROMPT,
         decode=Rank,
-        pictures="https://scienceqa.s3.us-west-1.amazonaws.com/images/test.zip",
         metrics={"accuracy": choice_accuracy},
     ),
 )

@@ -53,7 +53,6 @@ TASKS = (
         layouts=(Layout((OFFICIAL,), official), Layout((QUESTIONS, ANSWERS), converted)),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=10, min_new_tokens=1),
-        pictures="https://dl.fbaipublicfiles.com/textvqa/images/train_val_images.zip",
         metrics={
             "vqa_accuracy": vqa_accuracy,
             "vqa_accuracy_official": partial(vqa_accuracy, variant="official"),

@@ -4,30 +4,46 @@ The names a benchmark module or a plugin needs; importing them never imports tor
 """
 
 from eval.api import (
+    Archive,
     Backend,
+    Build,
+    ByHand,
     Corpus,
+    Download,
+    Expect,
     Generate,
     Layout,
+    Mirror,
+    Pictures,
     Prediction,
     Rank,
     Request,
     Sample,
     Source,
+    Submission,
     Task,
 )
 from eval.errors import EvalError
 
 __all__ = [
+    "Archive",
     "Backend",
+    "Build",
+    "ByHand",
     "Corpus",
+    "Download",
     "EvalError",
+    "Expect",
     "Generate",
     "Layout",
+    "Mirror",
+    "Pictures",
     "Prediction",
     "Rank",
     "Request",
     "Sample",
     "Source",
+    "Submission",
     "Task",
 ]
 __version__ = "0.1.0"

@@ -6,12 +6,16 @@ Standard library only: importing this module never imports torch.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from eval import prompt as notation
-from eval.errors import DataError, PredictionError
+from eval.errors import DataError, PredictionError, UsageError
+
+PUBLISHED = "published"  # raw prompts for both models, as in the authors' scripts: the card's
+CHATML = "chatml"  # a dialogue of one turn, for Chat checkpoints
+PROTOCOLS = (PUBLISHED, CHATML)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ Decode = Generate | Rank
 class Source:
     """A file that a task reads.
 
-    path    below the data root, with forward slashes
+    path    below the data root, with forward slashes; `*` and `**` for files whose names are not
+            known in full, such as the parts of a mirror's parquet
     sha256  pinned digest, or None while it is unknown; a mismatch stops the run
     origin  what provides it, said to a user who lacks it
     """
@@ -67,21 +72,31 @@ class Source:
     sha256: str | None = None
     origin: str = ""
 
+    def files(self, root: Path) -> list[Path]:
+        """The file, or in order of their names all that the pattern matches; empty without any."""
+        if "*" not in self.path:
+            file = root / self.path
+            return [file] if file.is_file() else []
+        return sorted(path for path in root.glob(self.path) if path.is_file())
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One question.
 
     id         unique within the task, and the same in every layout of the data
-    fields     what the prompt is filled with; `image` is a path below the data root
+    fields     what the prompt is filled with; `image` is a path below the data root; an example of
+               a training split has its `answer` here too
     reference  what the metrics compare with; None where only a server knows it
     options    for ranked tasks, the texts that are appended to the prompt: (" A", " B")
+    groups     what figures are broken down by: {"answer_type": "yes/no"}
     """
 
     id: str
     fields: Mapping[str, str]
     reference: Any = None
     options: tuple[str, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -94,11 +109,128 @@ class Sample:
 class Layout:
     """One way in which a benchmark's data lie on disk; every layout gives the same samples.
 
-    read  data root -> samples, in the order of the official file
+    read      data root -> samples, in the order of the official file
+    name      official, converted (by the model's authors) or mirror (parquet of a hub)
+    pictures  where the files hold the pictures themselves: data root -> (path below the root as
+              samples name it, the picture's bytes), which `data prepare` writes there
     """
 
     sources: tuple[Source, ...]
     read: Callable[[Path], Iterator[Sample]]
+    name: str = "official"
+    pictures: Callable[[Path], Iterator[tuple[str, bytes]]] | None = None
+
+    def complete(self, root: Path) -> bool:
+        """Whether all of its files lie below `root`."""
+        return all(source.files(root) for source in self.sources)
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What tells the official split from data that only look like it; `data verify` checks it.
+
+    images   distinct images
+    answers  human answers or captions in all
+    groups   group -> value -> samples; looked at where the layout tells the group
+    each     sample -> what is wrong with it, or None
+    """
+
+    images: int | None = None
+    answers: int | None = None
+    groups: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    each: Callable[[Sample], str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file that `data prepare` fetches as it is.
+
+    path  below the data root
+    """
+
+    url: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A zip or tar.gz that `data prepare` fetches, and of which it keeps some members.
+
+    url   http(s); its ending tells the format
+    into  folder below the data root
+    keep  pattern of the end of a member's path, whole parts, which also is its place in `into`:
+          r"val2014/COCO_val2014_[0-9]{12}\\.jpg" of any folder above
+    gb    size of the archive, roughly
+    """
+
+    url: str
+    into: str
+    keep: str
+    gb: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """What a person must fetch: a form, an account, a drive.
+
+    what   files or folders, as a user would say it, and where in the data root they belong
+    where  page to go to
+    """
+
+    what: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Images fetched one by one.
+
+    urls  data root -> (URL, path below the root), from files that were fetched before
+    """
+
+    urls: Callable[[Path], Iterator[tuple[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A dataset of the model hub, in parquet, that can stand in for the official files.
+
+    repos  ids of datasets, tried in turn
+    files  pattern of the files wanted in the repository
+    into   folder below the data root, where they keep their paths
+    """
+
+    repos: tuple[str, ...]
+    files: str
+    into: str
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Files made from others: data root -> None; does nothing where they are there already."""
+
+    what: str
+    make: Callable[[Path], None]
+
+
+Step = Download | Archive | ByHand | Pictures | Mirror | Build
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The file that a benchmark's server takes.
+
+    server  its name and address
+    file    the file's name: .json, or .zip
+    build   (data root, sample id -> text, the manifest's entry on the model) -> what a .json file
+            holds, or for a .zip member -> what it holds
+    schema  a type that pydantic checks the result against, strictly, before it is written
+    """
+
+    server: str
+    file: str
+    build: Callable[[Path, Mapping[str, str], Mapping[str, Any]], Any]
+    schema: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +250,19 @@ Metric = Callable[[str, Any], float] | Corpus
 class Task:
     """A benchmark's split: data, prompt, decoding, metrics.
 
-    name      <benchmark>_<split>
-    size      samples in the official split, or None where it is not known
-    layouts   tried in turn; the first whose sources all exist is read
-    prompt    Qwen-VL's notation with {field} places
-    decode    a Generate for all samples, or Rank: the options are then each sample's own
-    metrics   name -> metric; the first is the one that tables show; a summary is the mean over
-              samples, and a metric's values stay in [0, 1] (CIDEr: [0, 10])
-    readable  text -> whether it can be parsed at all; the others score 0 and are counted
-    pictures  what provides the images, said to a user who lacks them
+    name        <benchmark>_<split>
+    size        samples in the official split, or None where it is not known
+    layouts     tried in turn; the first whose sources all exist is read
+    prompt      Qwen-VL's notation with {field} places: protocol "published"
+    decode      a Generate for all samples, or Rank: the options are then each sample's own
+    metrics     name -> metric; the first is the one that tables show; a summary is the mean over
+                samples, and a metric's values stay in [0, 1] (CIDEr: [0, 10])
+    readable    text -> whether it can be parsed at all; the others score 0 and are counted
+    chat        the user's turn in protocol "chatml"; empty where the task has none
+    expect      what the official split holds beyond its size
+    steps       how the data are got
+    train       layouts of the training split, whose samples few-shot examples are drawn from
+    submission  what the server takes that alone can score this split
     """
 
     name: str
@@ -136,7 +272,11 @@ class Task:
     decode: Generate | type[Rank]
     metrics: Mapping[str, Metric]
     readable: Callable[[str], bool] | None = None
-    pictures: str = ""
+    chat: str = ""
+    expect: Expect = field(default_factory=Expect)
+    steps: tuple[Step, ...] = ()
+    train: tuple[Layout, ...] = ()
+    submission: Submission | None = None
 
     @property
     def benchmark(self) -> str:
@@ -148,29 +288,57 @@ class Task:
 
         Raises DataError, naming each layout's missing files and what provides them.
         """
-        lines = [f"{self.name}: its data are not below {root}. Any one of these would do:"]
-        for number, layout in enumerate(self.layouts, 1):
-            missing = [s for s in layout.sources if not (root / s.path).is_file()]
-            if not missing:
-                return layout
-            for source in layout.sources:
-                state = "missing" if source in missing else "found"
-                origin = f" (from {source.origin})" if source.origin and source in missing else ""
-                lines.append(f"  {number}. {state}: {root / source.path}{origin}")
-        raise DataError("\n".join(lines))
+        return _complete(self.layouts, root, f"{self.name}: its data are not below {root}.")
 
     def has_data(self, root: Path) -> bool:
         """Whether one of the layouts is complete below `root`."""
-        return any(
-            all((root / source.path).is_file() for source in layout.sources)
-            for layout in self.layouts
-        )
+        return any(layout.complete(root) for layout in self.layouts)
 
-    def request(self, sample: Sample) -> "Request":
-        """What the model is asked about one sample; the reference stays behind."""
+    def examples(self, root: Path) -> Layout:
+        """The first complete layout of the training split, as `layout` finds it.
+
+        Raises UsageError where the benchmark has none.
+        """
+        if not self.train:
+            raise UsageError(f"{self.name}: has no training split to draw few-shot examples from")
+        missing = f"{self.name}: its training split, for few-shot examples, is not below {root}."
+        return _complete(self.train, root, missing)
+
+    def request(
+        self, sample: Sample, protocol: str = PUBLISHED, examples: Sequence[Sample] = ()
+    ) -> "Request":
+        """What the model is asked about one sample; the reference stays behind.
+
+        examples  of the training split, put before the question with their answers
+        """
         decode = self.decode if isinstance(self.decode, Generate) else Rank(sample.options)
-        prompt = notation.fill(self.prompt, sample.fields)
-        return Request(f"{self.name}/{sample.id}", prompt, decode)
+        request_id = f"{self.name}/{sample.id}"
+        if protocol == CHATML:
+            if not self.chat or examples:
+                what = "few-shot examples" if self.chat else "a prompt"
+                raise UsageError(f"{self.name}: has no {what} in protocol {CHATML}")
+            if isinstance(decode, Rank):  # a reply does not begin with a space
+                decode = Rank(tuple(option.strip() for option in decode.options))
+            return Request(request_id, notation.fill(self.chat, sample.fields), decode, chat=True)
+        if protocol != PUBLISHED:
+            raise UsageError(f"protocol {protocol!r}: one of {', '.join(PROTOCOLS)} expected")
+        # nothing stands between examples: each is its own prompt, a space and its answer
+        shown = f"{self.prompt} {{answer}}"
+        shots = "".join(notation.fill(shown, example.fields) for example in examples)
+        return Request(request_id, shots + notation.fill(self.prompt, sample.fields), decode)
+
+
+def _complete(layouts: tuple[Layout, ...], root: Path, problem: str) -> Layout:
+    lines = [f"{problem} Any one of these would do:"]
+    for number, layout in enumerate(layouts, 1):
+        if layout.complete(root):
+            return layout
+        for source in layout.sources:
+            found = bool(source.files(root))
+            origin = f" (from {source.origin})" if source.origin and not found else ""
+            state = "found" if found else "missing"
+            lines.append(f"  {number}. {state}: {root / source.path}{origin}")
+    raise DataError("\n".join(lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +347,14 @@ class Request:
 
     id      <task>/<sample>, unique within a run
     prompt  Qwen-VL's notation; its image paths lie below the back end's image root
+    chat    the prompt is the user's only turn in a ChatML dialogue, with the usual system text;
+            the reply also ends at `<|im_end|>`
     """
 
     id: str
     prompt: str
     decode: Decode
+    chat: bool = False
 
 
 @dataclass(frozen=True, slots=True)

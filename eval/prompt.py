@@ -14,18 +14,17 @@ IMAGE = re.compile(r"<img>(.*?)</img>", re.DOTALL)
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:
-    """Put each field's text in the template's {places}; texts are never filled again.
+    """Put each field's text in the template's {places}; texts are never filled again."""
+    return PLACE.sub(lambda match: plain(fields, match[1]), template)
 
-    A field that would open an image span of its own is refused: a question must not be able to
-    name a file.
+
+def plain(fields: Mapping[str, str], name: str) -> str:
+    """A field's text. Raises DataError where it would open or close an image span of its own.
+
+    A question must not be able to name a file.
     """
-
-    def text(match: re.Match[str]) -> str:
-        name = match[1]
-        value = fields[name]
-        for tag in ("<img>", "</img>"):
-            if tag in value:
-                raise DataError(f"field {name!r} holds the image tag {tag}: {value[:80]!r}")
-        return value
-
-    return PLACE.sub(text, template)
+    value = fields[name]
+    for tag in ("<img>", "</img>"):
+        if tag in value:
+            raise DataError(f"field {name!r} holds the image tag {tag}: {value[:80]!r}")
+    return value

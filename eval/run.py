@@ -53,7 +53,7 @@ def check_data(task: Task, data: Path, limit: int | None = None) -> int:
         images.update(sample.images)
     missing = sorted(path for path in images if not (data / path).is_file())
     if missing:
-        origin = f" They come from {task.pictures}." if task.pictures else ""
+        origin = f" qwen-vl-eval data prepare {task.name} says how to get them."
         raise DataError(
             f"{task.name}: {len(missing)} of {len(images)} images are missing, the first is "
             f"{data / missing[0]}.{origin}"

@@ -1,20 +1,26 @@
 """What benchmarks read their files with: strict, bounded, and every error names file and record."""
 
 from eval.data.files import read_json, read_jsonl, read_list, sha256_file
+from eval.data.parquet import read_parquet, read_pictures
 from eval.data.paths import safe_path
 from eval.data.predictions import read_predictions
 from eval.data.records import Record
 from eval.data.samples import converted_source, unique, vqa_samples
+from eval.data.verify import Findings, verify
 
 __all__ = [
+    "Findings",
     "Record",
     "converted_source",
     "read_json",
     "read_jsonl",
     "read_list",
+    "read_parquet",
+    "read_pictures",
     "read_predictions",
     "safe_path",
     "sha256_file",
     "unique",
+    "verify",
     "vqa_samples",
 ]
