@@ -1,6 +1,7 @@
 # Needs Python 3.11 or newer and make, nothing else.
 #   make demo                                   everything, on the bundled tiny checkpoint
 #   make eval-refcoco CHECKPOINT=... DATA=...   one benchmark; eval-all for all of them
+#   make card CONFIG=configs/qwen-vl.toml DATA=...   what is missing of a row of the card
 #   make test, make check                       the tests; lint, format, types
 
 PYTHON ?= python3
@@ -8,9 +9,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEVICE ?= auto
 DTYPE  ?= auto
-OUT    ?= runs/$(notdir $(patsubst %/,%,$(CHECKPOINT)))-$*
 
-.PHONY: demo test check format clean
+.PHONY: demo card test check bench format clean
 
 demo: $(VENV)/installed
 	$(BIN)/qwen-vl-eval demo --data demo-data --out demo-run
@@ -18,8 +18,18 @@ demo: $(VENV)/installed
 eval-%: $(VENV)/installed
 	@test -n "$(CHECKPOINT)" || { echo "make $@: CHECKPOINT=folder or hub id is missing" >&2; exit 2; }
 	@test -n "$(DATA)" || { echo "make $@: DATA=folder of the benchmarks' files is missing" >&2; exit 2; }
-	$(BIN)/qwen-vl-eval run $* --model "$(CHECKPOINT)" --data "$(DATA)" --out "$(OUT)" \
+	$(BIN)/qwen-vl-eval run $* --model "$(CHECKPOINT)" --data "$(DATA)" \
+	  --out "$(or $(OUT),runs/$(notdir $(patsubst %/,%,$(CHECKPOINT)))-$*)" \
 	  --device $(DEVICE) --dtype $(DTYPE) $(if $(LIMIT),--limit $(LIMIT))
+
+card: $(VENV)/installed
+	@test -n "$(CONFIG)" || { echo "make card: CONFIG=file of configs/ is missing" >&2; exit 2; }
+	$(BIN)/qwen-vl-eval card "$(CONFIG)" $(if $(DATA),--data "$(DATA)") $(if $(OUT),--out "$(OUT)") \
+	  $(if $(CHECKPOINT),--model "$(CHECKPOINT)") --device $(DEVICE) $(if $(DRY_RUN),--dry-run)
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python tests/bench/bench_vqa.py
+	$(BIN)/python tests/bench/bench_cider.py
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest -n 2 --dist loadfile

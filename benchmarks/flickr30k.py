@@ -5,46 +5,130 @@ Paper     Young et al. 2014, https://aclanthology.org/Q14-1006; split of Karpath
 Split     Karpathy test, 1,000 images with five captions each (not the 31,783 of the whole set)
 Protocol  zero-shot, greedy, 8 to 30 new tokens; Qwen-VL eval_mm/evaluate_caption.py, "flickr"
 Metric    CIDEr over the whole split, on Penn Treebank tokens
-Departs   nowhere known
+Departs   nowhere known; few-shot examples are captions of the training split, where the published
+          script draws them from the test split itself
+Known     the photographs are behind a form. Some mirrors hold the whole set and call it test;
+          without a file or a column that tells Karpathy's split they are refused
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TypeVar
 
-from eval import Corpus, Generate, Layout, Sample, Source, Task
-from eval.data import Record, converted_source, read_json
-from eval.metrics.caption import cider
-
-OFFICIAL = Source(
-    "flickr30k/dataset_flickr30k.json",
-    origin="caption_datasets of https://cs.stanford.edu/people/karpathy/deepimagesent/",
+from eval import (
+    Archive,
+    ByHand,
+    Corpus,
+    Expect,
+    Generate,
+    Layout,
+    Mirror,
+    Sample,
+    Source,
+    Task,
 )
+from eval.data import (
+    Record,
+    coco_captions,
+    converted_source,
+    read_json,
+    read_parquet,
+    read_pictures,
+)
+from eval.errors import DataError
+from eval.metrics.caption import stripped_cider
+
+SPLITS = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
+FORM = "https://shannon.cs.illinois.edu/DenotationGraph/"
+HUB = "nlphuji/flickr30k"
+WHOLE_HUB = "lmms-lab/flickr30k"
+OFFICIAL = Source("flickr30k/dataset_flickr30k.json", origin=SPLITS)
 CONVERTED = converted_source("flickr30k/flickr30k_karpathy_test.json")
+CONVERTED_TRAIN = converted_source("flickr30k/flickr30k_karpathy_train.json")
+MIRROR = "flickr30k/mirror"
+TABLES = Source(
+    f"{MIRROR}/**/*.parquet",
+    origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
+)
+PICTURES = Source(  # beside a file that tells the split
+    TABLES.path,
+    origin=f"the hub dataset {WHOLE_HUB}, https://huggingface.co/datasets/{WHOLE_HUB}",
+)
 PROMPT = "<img>{image}</img>Describe the image in English:"
+CHAT = "Picture 1: <img>{image}</img>\nDescribe the image in English:"
 NAME = r"[0-9]{1,18}\.jpg"
+IMAGE = rf"flickr30k-images/{NAME}"
+CAPTIONS = 5  # of each image
+T = TypeVar("T")
 
 
-def official(root: Path) -> Iterator[Sample]:
+def official(root: Path, split: str = "test") -> Iterator[Sample]:
     """Karpathy's file holds all three splits."""
     for row in read_json(root / OFFICIAL.path).records("images"):
-        if row.text("split") == "test":
-            image = f"flickr30k-images/{row.text('filename', NAME)}"
-            yield sample(row, image, [s.text("raw") for s in row.records("sentences")])
+        if row.text("split") == split:
+            yield sample(row, picture(row), [s.text("raw") for s in row.records("sentences")])
 
 
 def converted(root: Path) -> Iterator[Sample]:
     """COCO's caption format; an image's id is the number in its file name."""
     file = read_json(root / CONVERTED.path)
-    captions: dict[str, list[str]] = {}
-    for row in file.records("annotations"):
-        captions.setdefault(row.id("image_id"), []).append(row.text("caption"))
+    captions = coco_captions(file)
     for row in file.records("images"):
-        image = row.tail("image", rf"flickr30k-images/{NAME}")
+        image = f"flickr30k/{row.tail('image', IMAGE)}"
         found = sample(row, image, captions.get(row.id("id"), []))
         if found.id != row.id("id"):
             raise row.error(f"field 'id': the number of its image expected, {row.id('id')} found")
         yield found
+
+
+def converted_train(root: Path) -> Iterator[Sample]:
+    """Of the training file only annotations count, each with an image and one of its captions."""
+    counts: dict[str, int] = {}
+    for row in read_json(root / CONVERTED_TRAIN.path).records("annotations"):
+        image = f"flickr30k/{row.tail('image', IMAGE)}"
+        number = counts[image] = counts.get(image, -1) + 1
+        yield example(sample(row, image, [row.text("caption")]), number, row.text("caption"))
+
+
+def mirrored(root: Path, split: str = "test") -> Iterator[Sample]:
+    """All images in one table, whose column `split` is Karpathy's."""
+    for row in told(read_parquet(root, TABLES, ["filename", "split", "caption"])):
+        if row.text("split") == split:
+            yield sample(row, picture(row), row.texts("caption"))
+
+
+def mirror_pictures(root: Path, split: str = "test") -> Iterator[tuple[str, bytes]]:
+    """The pictures of one split."""
+    for row, content in told(read_pictures(root, TABLES, ["filename", "split"])):
+        if row.text("split") == split:
+            yield picture(row), content
+
+
+def named_pictures(
+    read: Callable[[Path], Iterator[Sample]], root: Path
+) -> Iterator[tuple[str, bytes]]:
+    """Of a table with any pictures those that another file's samples name."""
+    wanted = {image for found in read(root) for image in found.images}
+    for row, content in read_pictures(root, PICTURES, ["filename"]):
+        if (path := picture(row)) in wanted:
+            yield path, content
+
+
+def told(rows: Iterator[T]) -> Iterator[T]:
+    """The rows. An error in reading them says what it comes from most often."""
+    try:
+        yield from rows
+    except DataError as error:
+        raise DataError(
+            f"{error}. Is it {WHOLE_HUB}? That holds all 31,783 images and does not tell which "
+            f"1,000 are Karpathy's test split, as {HUB} and {OFFICIAL.path} do"
+        ) from error
+
+
+def picture(row: Record) -> str:
+    """Where the picture lies that the field `filename` names."""
+    return f"flickr30k/flickr30k-images/{row.text('filename', NAME)}"
 
 
 def sample(row: Record, image: str, captions: list[str]) -> Sample:
@@ -52,21 +136,63 @@ def sample(row: Record, image: str, captions: list[str]) -> Sample:
     if not captions:
         raise row.error("captions expected, none found")
     number = int(PurePosixPath(image).stem)
-    return Sample(str(number), {"image": f"flickr30k/{image}"}, reference=captions)
+    return Sample(str(number), {"image": image}, reference=captions)
 
 
-def caption_cider(predictions: Sequence[str], references: Sequence[Any]) -> list[float]:
-    """CIDEr of captions stripped at their ends, as the published script keeps them."""
-    return cider([prediction.strip() for prediction in predictions], references)
+def examples(read: Callable[[Path], Iterator[Sample]], root: Path) -> Iterator[Sample]:
+    """Each caption of each image, to be shown before a question."""
+    for found in read(root):
+        for number, caption in enumerate(found.reference):
+            yield example(found, number, caption)
+
+
+def example(found: Sample, number: int, caption: str) -> Sample:
+    """One caption of an image; `number` counts the image's captions from 0."""
+    return Sample(f"{found.id}/{number}", {**found.fields, "answer": caption})
+
+
+def five_captions(found: Sample) -> str | None:
+    """What is wrong with a sample."""
+    count = len(found.reference)
+    return None if count == CAPTIONS else f"{CAPTIONS} captions expected, {count} found"
+
+
+def beside(source: Source, read: Callable[[Path], Iterator[Sample]]) -> Layout:
+    """A file that tells the split, and a mirror for no more than the pictures it names."""
+    pictures = partial(named_pictures, read)
+    return Layout((source, PICTURES), read, name="mirror", pictures=pictures)
 
 
 TASKS = (
     Task(
         name="flickr30k_test",
         size=1000,
-        layouts=(Layout((OFFICIAL,), official), Layout((CONVERTED,), converted)),
+        layouts=(
+            Layout((OFFICIAL,), official),
+            Layout((CONVERTED,), converted, name="converted"),
+            beside(OFFICIAL, official),
+            beside(CONVERTED, converted),
+            Layout((TABLES,), mirrored, name="mirror", pictures=mirror_pictures),
+        ),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=30, min_new_tokens=8),
-        metrics={"cider": Corpus(caption_cider)},
+        metrics={"cider": Corpus(stripped_cider)},
+        chat=CHAT,
+        expect=Expect(images=1000, answers=5000, each=five_captions),
+        steps=(
+            Archive(SPLITS, "flickr30k", r"dataset_flickr30k\.json"),
+            ByHand("the photographs, flickr30k/flickr30k-images/ (4.4 GB)", FORM),
+            Mirror((HUB, "lmms-lab-encoder/flickr30k", WHOLE_HUB), "**/*.parquet", MIRROR),
+        ),
+        train=(
+            Layout((OFFICIAL,), partial(examples, partial(official, split="train"))),
+            Layout((CONVERTED_TRAIN,), converted_train, name="converted"),
+            Layout(
+                (TABLES,),
+                partial(examples, partial(mirrored, split="train")),
+                name="mirror",
+                pictures=partial(mirror_pictures, split="train"),
+            ),
+        ),
     ),
 )

@@ -1,36 +1,69 @@
 """OK-VQA: open questions on COCO photographs that need knowledge from outside the picture.
 
 Paper     Marino et al. 2019, https://arxiv.org/abs/1906.00067
-Split     val, 5,046 questions with 10 human answers each
+Split     val, 5,046 questions with 10 human answers each on 5,033 images
 Protocol  zero-shot, greedy, at most 10 new tokens; Qwen-VL eval_mm/evaluate_vqa.py, "okvqa_val"
 Metric    VQA accuracy, leave-one-out over the ten answers; by the altered rules behind the
           published figures, and beside it by the official ones
-Departs   nowhere known; release 1.1 of the answers is meant, and which release is read is not
-          checked yet
+Departs   nowhere known
+Known     release 1.0 of the answers holds stems that are no words, such as "poni tail"; 1.1, which
+          is meant here, repairs them. The mirror does not say which of an answer's two forms its
+          bare texts are. Other harnesses add a hint on unanswerable questions to the prompt.
+          `data prepare` does not fetch train2014's pictures (13.5 GB), which few-shot examples are
+          asked about
 """
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from eval import Generate, Layout, Sample, Source, Task
-from eval.data import converted_source, read_json, read_jsonl, vqa_samples
+from eval import Archive, Expect, Generate, Layout, Mirror, Sample, Source, Task
+from eval.data import (
+    Record,
+    converted_source,
+    read_json,
+    read_jsonl,
+    read_pictures,
+    vqa_samples,
+)
+from eval.data.mirrors import digest_name, distinct
+from eval.data.samples import GROUPS
 from eval.metrics.vqa import vqa_accuracy
 
+FILES = "https://okvqa.allenai.org/static/data/"
 SITE = "https://okvqa.allenai.org/download.html, release 1.1, unzipped"
 QUESTIONS = Source("okvqa/OpenEnded_mscoco_val2014_questions.json", origin=SITE)
 ANSWERS = Source("okvqa/mscoco_val2014_annotations.json", origin=SITE)
 CONVERTED = converted_source("okvqa/okvqa_val.jsonl")
+TRAIN_QUESTIONS = Source("okvqa/OpenEnded_mscoco_train2014_questions.json", origin=SITE)
+TRAIN_ANSWERS = Source("okvqa/mscoco_train2014_annotations.json", origin=SITE)
+CONVERTED_TRAIN = converted_source("okvqa/okvqa_train.jsonl")
+HUB = "lmms-lab/OK-VQA"
+TABLES = Source(
+    "okvqa/mirror/**/val2014-*.parquet",
+    origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
+)
 PROMPT = "<img>{image}</img>{question} Answer:"
-IMAGE = r"val2014/COCO_val2014_[0-9]{12}\.jpg"
+CHAT = "Picture 1: <img>{image}</img>\n{question}"
+NUMBERED = r"{0}/COCO_{0}_[0-9]{{12}}\.jpg"
+IMAGE = NUMBERED.format("val2014")
+COCO_NAME = re.compile(r"COCO_(train2014|val2014)_[0-9]{12}\.jpg\Z", re.ASCII)
+HUMANS = 10  # answers to each question
+STEM = "poni tail"  # among the answers of release 1.0 alone
 
 
 def official(root: Path) -> Iterator[Sample]:
     """Questions name COCO's images by their numbers."""
-    rows = read_json(root / QUESTIONS.path).records("questions")
-    name = "coco/val2014/COCO_val2014_{:012d}.jpg"
-    questions = ((row, name.format(row.integer("image_id"))) for row in rows)
-    return vqa_samples(questions, root / ANSWERS.path)
+    return joined("val2014", QUESTIONS, ANSWERS, root)
+
+
+def joined(folder: str, questions: Source, answers: Source, root: Path) -> Iterator[Sample]:
+    """The two official files of one split."""
+    rows = read_json(root / questions.path).records("questions")
+    name = f"coco/{folder}/COCO_{folder}_{{:012d}}.jpg"
+    pairs = ((row, name.format(row.integer("image_id"))) for row in rows)
+    return vqa_samples(pairs, root / answers.path)
 
 
 def converted(root: Path) -> Iterator[Sample]:
@@ -40,13 +73,72 @@ def converted(root: Path) -> Iterator[Sample]:
     return vqa_samples(questions, root / ANSWERS.path)
 
 
+def mirrored(root: Path) -> Iterator[Sample]:
+    """Rows with bare answers."""
+    for row, content in read_pictures(
+        root, TABLES, ["question_id", "question", "answers", *GROUPS]
+    ):
+        answers = row.texts("answers")
+        if not answers:
+            raise row.error("field 'answers': at least one answer expected, none found")
+        fields = {"image": picture(row, content), "question": row.text("question")}
+        groups = {name: row.text(name) for name in GROUPS if row.values.get(name)}
+        yield Sample(row.id("question_id"), fields, reference=answers, groups=groups)
+
+
+def mirror_pictures(root: Path) -> Iterator[tuple[str, bytes]]:
+    """Each image once; some stand beside two questions."""
+    rows = read_pictures(root, TABLES, ())
+    return distinct((picture(row, content), content) for row, content in rows)
+
+
+def picture(row: Record, content: bytes) -> str:
+    """Where a mirror's image lies: as COCO has it, if the name under which it was saved is told."""
+    found = COCO_NAME.search(row.text("image")) if row.has("image") else None
+    return f"coco/{found[1]}/{found[0]}" if found else digest_name("okvqa/mirror", row, content)
+
+
+def examples(root: Path) -> Iterator[Sample]:
+    """Questions of the training split, each with the most frequent of its ten answers."""
+    for found in joined("train2014", TRAIN_QUESTIONS, TRAIN_ANSWERS, root):
+        answers = texts(found)
+        answer = max(answers, key=answers.count)  # the first of those that are most frequent
+        yield Sample(found.id, {**found.fields, "answer": answer})
+
+
+def converted_examples(root: Path) -> Iterator[Sample]:
+    """Questions of the training split, which the converted file gives with one answer."""
+    for row in read_jsonl(root / CONVERTED_TRAIN.path):
+        image = f"coco/{row.tail('image', NUMBERED.format('train2014'))}"
+        fields = {"image": image, "question": row.text("question"), "answer": row.text("answer")}
+        yield Sample(row.id("question_id"), fields)
+
+
+def texts(found: Sample) -> list[str]:
+    """The human answers, without what else the file may say of them."""
+    return [each if isinstance(each, str) else each["answer"] for each in found.reference]
+
+
+def of_the_split(found: Sample) -> str | None:
+    """What is wrong with a sample; a picture whose name is not told may be any."""
+    image, answers = found.fields["image"], texts(found)
+    if image.startswith("coco/") and not image.startswith("coco/val2014/"):
+        return f"an image of val2014 expected, {image} found"
+    if len(answers) != HUMANS:
+        return f"{HUMANS} answers expected, {len(answers)} found"
+    if STEM in answers:
+        return f"release 1.1 of the answers expected, {STEM!r} is a stem of release 1.0"
+    return None
+
+
 TASKS = (
     Task(
         name="okvqa_val",
         size=5046,
         layouts=(
             Layout((QUESTIONS, ANSWERS), official),
-            Layout((CONVERTED, ANSWERS), converted),
+            Layout((CONVERTED, ANSWERS), converted, name="converted"),
+            Layout((TABLES,), mirrored, name="mirror", pictures=mirror_pictures),
         ),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=10, min_new_tokens=1),
@@ -54,5 +146,23 @@ TASKS = (
             "vqa_accuracy": vqa_accuracy,
             "vqa_accuracy_official": partial(vqa_accuracy, variant="official"),
         },
+        chat=CHAT,
+        expect=Expect(images=5033, answers=50460, each=of_the_split),
+        steps=(
+            *(
+                Archive(
+                    f"{FILES}{source.path.removeprefix('okvqa/')}.zip",
+                    "okvqa",
+                    re.escape(source.path.removeprefix("okvqa/")),
+                )
+                for source in (QUESTIONS, ANSWERS, TRAIN_QUESTIONS, TRAIN_ANSWERS)
+            ),
+            Archive("http://images.cocodataset.org/zips/val2014.zip", "coco", IMAGE, gb=6.6),
+            Mirror(("lmms-lab-encoder/OK-VQA", HUB), "**/val2014-*.parquet", "okvqa/mirror"),
+        ),
+        train=(
+            Layout((TRAIN_QUESTIONS, TRAIN_ANSWERS), examples),
+            Layout((CONVERTED_TRAIN,), converted_examples, name="converted"),
+        ),
     ),
 )

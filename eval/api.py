@@ -314,9 +314,10 @@ class Task:
         decode = self.decode if isinstance(self.decode, Generate) else Rank(sample.options)
         request_id = f"{self.name}/{sample.id}"
         if protocol == CHATML:
-            if not self.chat or examples:
-                what = "few-shot examples" if self.chat else "a prompt"
-                raise UsageError(f"{self.name}: has no {what} in protocol {CHATML}")
+            if not self.chat:
+                raise UsageError(f"{self.name}: has no prompt in protocol {CHATML}")
+            if examples:
+                raise UsageError(f"protocol {CHATML} takes no few-shot examples; {PUBLISHED} does")
             if isinstance(decode, Rank):  # a reply does not begin with a space
                 decode = Rank(tuple(option.strip() for option in decode.options))
             return Request(request_id, notation.fill(self.chat, sample.fields), decode, chat=True)
@@ -379,6 +380,8 @@ class Backend(Protocol):
 
     Opened by an entry point of the group "eval.backends": a callable
     (checkpoint: str, *, image_root: Path, device: str, dtype: str, batch_size: int) -> Backend.
+    Its module may also have `identify(checkpoint: str, revision: str | None) -> str`, the `digest`
+    that describe() tells: a run whose answers are all there then loads no model.
     """
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Prediction]:

@@ -140,6 +140,12 @@ def backend(name: str) -> Callable[..., Backend]:
     return opener  # type: ignore[no-any-return]  # what it returns shows when it is called
 
 
+def identify(opener: Callable[..., Backend], checkpoint: str, revision: str | None) -> str | None:
+    """The digest of what a back end would load, or None where it cannot tell without loading."""
+    function = getattr(importlib.import_module(opener.__module__), "identify", None)
+    return function(checkpoint, revision) if callable(function) else None
+
+
 def _entries(group: str) -> list[EntryPoint]:
     """Entry points in an order that no file system decides."""
     try:

@@ -1,10 +1,13 @@
 """A run is a folder. This module alone knows its file names.
 
     RUN/manifest.json               what was run: model, settings, versions, data and their digests
+    RUN/<task>/examples.jsonl       few-shot: the training samples before each question
     RUN/<task>/journal-0.jsonl      one line a prediction, appended and flushed as it comes
     RUN/<task>/predictions.jsonl    the same in dataset order; that it exists proves it complete
     RUN/<task>/scores.jsonl         one line a sample: each metric's value
     RUN/<task>/summary.json         the figures
+    RUN/<task>/submission/<file>    what the benchmark's server takes
+    RUN/<task>/server.json          the figures that it gave
 
 A journal grows by whole lines; a torn last line, left by a crash, is dropped when it is read. Every
 other file is written beside its place and moved there.
@@ -12,85 +15,27 @@ other file is written beside its place and moved there.
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
-from eval.api import Backend, Prediction, Sample, Task
-from eval.data import sha256_file, unique
-from eval.errors import DataError, RunError
+from eval.api import Backend, Prediction, Task
+from eval.asked import Asked, describe_task, read_samples, requests
+from eval.data import Examples
+from eval.errors import RunError
 
 MANIFEST = "manifest.json"
+EXAMPLES = "examples.jsonl"
 JOURNAL = "journal-0.jsonl"
 PREDICTIONS = "predictions.jsonl"
 SCORES = "scores.jsonl"
 SUMMARY = "summary.json"
+SUBMISSION = "submission"
+SERVER = "server.json"
 PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-PROTOCOL = "published"  # prompts as the model's authors published them, for both models
-
-
-def read_samples(task: Task, data: Path, limit: int | None = None) -> Iterator[Sample]:
-    """The task's samples in the official order, ids checked to be unique, at most `limit`."""
-    layout = task.layout(data)
-    for number, sample in enumerate(unique(layout.read(data), task.name)):
-        if number == limit:
-            return
-        yield sample
-
-
-def check_data(task: Task, data: Path, limit: int | None = None) -> int:
-    """Read all of a task's records, look for its images, and return the number of samples.
-
-    Raises DataError for what would stop a run hours later: a malformed record, a missing image.
-    """
-    count = 0
-    images: set[str] = set()
-    for sample in read_samples(task, data, limit):
-        count += 1
-        images.update(sample.images)
-    missing = sorted(path for path in images if not (data / path).is_file())
-    if missing:
-        origin = f" qwen-vl-eval data prepare {task.name} says how to get them."
-        raise DataError(
-            f"{task.name}: {len(missing)} of {len(images)} images are missing, the first is "
-            f"{data / missing[0]}.{origin}"
-        )
-    if not count:
-        raise DataError(f"{task.name}: its files below {data} hold no sample of this split")
-    return count
-
-
-def describe_task(task: Task, data: Path, limit: int | None) -> dict[str, Any]:
-    """What a manifest says about a task: enough to tell whether two runs asked the same.
-
-    Raises DataError where a file is not the pinned one.
-    """
-    layout = task.layout(data)
-    decode = task.decode
-    sources = {source.path: sha256_file(data / source.path) for source in layout.sources}
-    for source in layout.sources:
-        if source.sha256 not in (None, sources[source.path]):
-            raise DataError(
-                f"{task.name}: {data / source.path}: sha256 {source.sha256} expected, "
-                f"{sources[source.path]} found. Fetch it again from {source.origin or 'its source'}"
-            )
-    return {
-        "prompt": task.prompt,
-        "protocol": PROTOCOL,
-        "decode": {"rank": True}
-        if isinstance(decode, type)
-        else {
-            "greedy": True,
-            "max_new_tokens": decode.max_new_tokens,
-            "min_new_tokens": decode.min_new_tokens,
-        },
-        "size": task.size,
-        "limit": limit,
-        "sources": sources,
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +77,7 @@ class RunFolder:
             tasks = manifest["tasks"]
         else:
             earlier = cls.open(path).manifest
-            differing = _differing(earlier, manifest)
-            if differing:
-                raise RunError(
-                    f"{path}: holds a run that differs in {', '.join(differing)}. Its predictions "
-                    "are kept; give another folder with --out"
-                )
+            _refuse(path, _differing(earlier, manifest))
             tasks = earlier["tasks"] | manifest["tasks"]
         merged = {**manifest, "tasks": tasks}
         write_file(path / MANIFEST, orjson.dumps(merged, option=PRETTY))
@@ -156,29 +96,37 @@ class RunFolder:
                 return {p.id: p for p in _read_predictions(folder / name, torn=name == JOURNAL)}
         return {}
 
-    def predictions(self, task: str) -> dict[str, Prediction]:
-        """All predictions of a finished task, by sample id, in dataset order."""
+    def answers(self, task: str) -> Iterator[Prediction]:
+        """All predictions of a finished task, one at a time, in dataset order."""
         file = self.path / task / PREDICTIONS
         if not file.is_file():
             raise RunError(
                 f"{self.path}: {task} is not finished ({len(self.recorded(task))} predictions in "
                 "its journal). Run the same command again to go on"
             )
-        return {p.id: p for p in _read_predictions(file, torn=False)}
+        return _read_predictions(file, torn=False)
+
+    def predictions(self, task: str) -> dict[str, Prediction]:
+        """All predictions of a finished task, by sample id, in dataset order."""
+        return {prediction.id: prediction for prediction in self.answers(task)}
 
     def answer(
-        self, task: Task, samples: Iterable[Sample], backend: Backend
+        self, task: Task, data: Path, asked: Asked, backend: Backend
     ) -> Iterator[Prediction]:
         """Ask what the journal lacks; yield each prediction once it is in the journal."""
         folder = self.path / task.name
         folder.mkdir(exist_ok=True)
         if (folder / PREDICTIONS).is_file():
             return
+        if asked.few_shot and not (folder / EXAMPLES).is_file():
+            self._write_examples(task, data, asked)
         done = self.recorded(task.name)
         journal = folder / JOURNAL
         if journal.is_file():
             _drop_torn_line(journal)
-        open_requests = (task.request(s) for s in samples if s.id not in done)
+        open_requests = (
+            request for sample, request in requests(task, data, asked) if sample.id not in done
+        )
         with journal.open("ab") as file:
             for answer in backend.answer(open_requests):
                 sample_id = answer.id.removeprefix(f"{task.name}/")
@@ -187,41 +135,142 @@ class RunFolder:
                 file.flush()
                 yield prediction
 
-    def seal(self, task: Task, samples: Iterable[Sample]) -> None:
+    def _write_examples(self, task: Task, data: Path, asked: Asked) -> None:
+        """Which training samples stand before which question."""
+        examples = Examples(task, data, leaking=asked.leaking)
+        rows = (
+            {
+                "id": sample.id,
+                "examples": [e.id for e in examples.draw(sample.id, asked.few_shot, asked.seed)],
+            }
+            for sample in read_samples(task, data, asked)
+        )
+        write_rows(self.path / task.name / EXAMPLES, rows)
+
+    def seal(self, task: Task, data: Path, asked: Asked) -> None:
         """Write predictions.jsonl in dataset order. Raises RunError where one is missing."""
-        folder = self.path / task.name
-        if (folder / PREDICTIONS).is_file():
+        if self.sealed(task.name):
             return
         recorded = self.recorded(task.name)
         lines = []
-        for sample in samples:
+        for sample in read_samples(task, data, asked):
             if sample.id not in recorded:
                 raise RunError(f"{self.path}: {task.name}: no prediction for sample {sample.id}")
             lines.append(_line(recorded[sample.id]))
-        write_file(folder / PREDICTIONS, b"".join(lines))
+        write_file(self.path / task.name / PREDICTIONS, b"".join(lines))
+
+    def sealed(self, task: str) -> bool:
+        """Whether all of a task's predictions are there."""
+        return (self.path / task / PREDICTIONS).is_file()
+
+    def scored(self, task: str) -> bool:
+        """Whether a task has its summary."""
+        return (self.path / task / SUMMARY).is_file()
+
+    def summary(self, task: str) -> dict[str, Any]:
+        """A scored task's summary."""
+        file = self.path / task / SUMMARY
+        try:
+            summary: dict[str, Any] = orjson.loads(file.read_bytes())
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise RunError(f"{file}: cannot be read: {error}") from None
+        return summary
+
+    def check_tasks(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raise RunError, naming what differs, where tasks are described otherwise than here."""
+        _refuse(self.path, _differing_tasks(self.manifest["tasks"], entries))
+
+    def check_asked(self, task: str) -> None:
+        """Raise RunError for a task that the run was not asked."""
+        if task not in self.tasks:
+            raise RunError(f"{self.path}: a run of {', '.join(self.tasks)}; {task} was not asked")
+
+    def check_sources(self, task: Task, data: Path) -> dict[str, str]:
+        """Digests of the task's files below `data`, by path.
+
+        Raises RunError where they are not those that the run was asked from.
+        """
+        entry = self.manifest["tasks"][task.name]
+        now: dict[str, str] = describe_task(task, data, Asked.of(entry))["sources"]
+        for path, digest in entry["sources"].items():
+            found = now.get(path)
+            if found != digest:
+                raise RunError(
+                    f"{data / path}: not the file that the run was asked from (sha256 "
+                    f"{found[:12] if found else 'not read'}, the run's {digest[:12]}); give the "
+                    "right folder with --data"
+                )
+        return now
 
     def write_scores(
-        self, task: str, scores: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]
-    ) -> None:
-        """Write scores.jsonl, then summary.json, whose presence says that both are complete."""
+        self,
+        task: str,
+        rows: Iterable[Mapping[str, Any]],
+        summary: Callable[[], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Write scores.jsonl row by row, then summary.json, which says that both are complete.
+
+        summary  called when the last row was taken; what it gives is returned
+        """
         folder = self.path / task
-        write_rows(folder / SCORES, scores)
-        write_file(folder / SUMMARY, orjson.dumps(summary, option=PRETTY))
+        (folder / SUMMARY).unlink(missing_ok=True)
+        write_rows(folder / SCORES, rows)
+        told = summary()
+        write_file(folder / SUMMARY, orjson.dumps(told, option=PRETTY))
+        return told
+
+    def submission_file(self, task: str, name: str) -> Path:
+        """Where a task's submission file lies; its folder exists."""
+        folder = self.path / task / SUBMISSION
+        folder.mkdir(exist_ok=True)
+        return folder / name
+
+    def write_server_scores(self, task: str, scores: Mapping[str, Any]) -> None:
+        """Put down what a server gave: {"server", "metrics": name -> figure in [0, 1], ...}."""
+        write_file(self.path / task / SERVER, orjson.dumps(scores, option=PRETTY))
+
+    def server_scores(self, task: str) -> dict[str, Any] | None:
+        """What was put down of a server, or None."""
+        file = self.path / task / SERVER
+        try:
+            scores = orjson.loads(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise RunError(f"{file}: cannot be read: {error}") from None
+        if not isinstance(scores, dict) or not {"server", "metrics"} <= scores.keys():
+            raise RunError(f"{file}: 'server' and 'metrics' expected; write it with 'submit'")
+        return scores
 
 
-def write_file(path: Path, content: bytes) -> None:
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
     """Write beside the place, then move there: a reader sees the old file or the whole new one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file as a whole."""
+    with writing(path) as file:
+        file.write(content)
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON line a row, as rows come."""
+    with writing(path) as file:
+        for row in rows:
+            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def _line(prediction: Prediction) -> bytes:
@@ -262,13 +311,23 @@ def _differing(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key in sorted({*earlier["model"], *now["model"]} - {"checkpoint"})
         if earlier["model"].get(key) != now["model"].get(key)
     ]
-    for task in earlier["tasks"].keys() & now["tasks"].keys():
-        before, after = earlier["tasks"][task], now["tasks"][task]
-        names += [f"{task} {key}" for key in after if before.get(key) != after[key]]
-    return sorted(names)
+    return sorted(names) + _differing_tasks(earlier["tasks"], now["tasks"])
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON line a row."""
-    lines = (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
-    write_file(path, b"".join(lines))
+def _differing_tasks(
+    earlier: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    return sorted(
+        f"{task} {key}"
+        for task in earlier.keys() & now.keys()
+        for key in {*earlier[task], *now[task]}
+        if earlier[task].get(key) != now[task].get(key)
+    )
+
+
+def _refuse(path: Path, differing: list[str]) -> None:
+    if differing:
+        raise RunError(
+            f"{path}: holds a run that differs in {', '.join(differing)}. Its predictions are "
+            "kept; give another folder with --out"
+        )

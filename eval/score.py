@@ -1,18 +1,46 @@
 """Samples and predictions in, a value per sample and the task's summary out. No model needed."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from eval.api import Corpus, Generate, Sample, Task
+import numpy as np
+
+from eval.api import Corpus, Generate, Prediction, Rank, Sample, Task
+from eval.asked import Asked, describe_task, read_samples
 from eval.data import read_predictions, sha256_file
-from eval.errors import DataError, PredictionError, RunError
-from eval.run import PROTOCOL, RunFolder, describe_task, read_samples
+from eval.errors import DataError, PredictionError
+from eval.run import RunFolder
 
 SHOWN = 3  # how many ids a message about many samples names
+MOST_VALUES = 10  # of a group, up to which a corpus metric is run again for each
+
+
+@dataclass(frozen=True, slots=True)
+class AsPublished:
+    """The published procedure where it departs from the rule: for comparison, never by default.
+
+    Boxes: the loader drops each process's last incomplete batch. Ranked options: in bfloat16 the
+    losses themselves are rounded to it, so that options tie and the first of them is chosen.
+    """
+
+    processes: int
+    batch_size: int
+
+    def kept(self, count: int) -> Iterator[int]:
+        """Which of so many samples are scored: of each process's share the whole batches.
+
+        Shares are contiguous, the first `count mod processes` hold one more.
+        """
+        start = 0
+        for process in range(self.processes):
+            share = count // self.processes + (process < count % self.processes)
+            yield from range(start, start + share // self.batch_size * self.batch_size)
+            start += share
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,47 +60,237 @@ def score(
     samples: Iterable[Sample],
     predictions: Mapping[str, str],
     settings: Mapping[str, str] | None = None,
+    asked: Mapping[str, Any] | None = None,
+    as_published: AsPublished | None = None,
 ) -> Scores:
     """Score the text predicted for each sample.
 
-    predictions  sample id -> text; exactly one for every sample
-    settings     what the signature says beside the counts: data, checkpoint, decoding
+    predictions   sample id -> text; exactly one for every sample
+    settings      what the signature says beside the counts: data, checkpoint, decoding
+    asked         the manifest's entry of the task: protocol, few_shot, faults
+    as_published  see AsPublished; ranked options stay as they are, for texts have no losses
 
     Where no sample has a reference, only a server can score: the summary's metrics stay empty.
     Raises PredictionError, naming ids, for a missing or an unknown prediction: a gap is never
     scored as a wrong answer.
     """
-    known = list(samples)
-    _check_ids(task, [sample.id for sample in known], predictions)
-    texts = [predictions[sample.id] for sample in known]
-    references = [sample.reference for sample in known]
-    rows: list[dict[str, Any]] = [{"id": sample.id} for sample in known]
-    metrics: dict[str, float] = {}
-    unknown = sum(reference is None for reference in references)
-    if 0 < unknown < len(known):
-        raise DataError(f"{task.name}: {unknown} of {len(known)} samples have no reference")
-    if not unknown:
-        for name, metric in task.metrics.items():
-            if isinstance(metric, Corpus):
-                values = metric.function(texts, references)
-            else:
-                values = [metric(t, r) for t, r in zip(texts, references, strict=True)]
-            metrics[name] = sum(values) / len(values)
-            for row, value in zip(rows, values, strict=True):
-                row[name] = value
-    readable = task.readable
-    summary: dict[str, Any] = {
-        "task": task.name,
-        "size": task.size,
-        "samples": len(known),
-        "images": len({path for sample in known for path in sample.images}),
-        "complete": len(known) == task.size,
-        "protocol": PROTOCOL,
-        "metrics": metrics,
-        "unreadable": sum(not readable(text) for text in texts) if readable else 0,
-    }
-    summary["signature"] = signature(task, summary, settings or {})
-    return Scores(rows, summary)
+    scoring = Scoring(task, settings or {}, asked or {}, as_published)
+    answers = (Prediction(sample_id, text) for sample_id, text in predictions.items())
+    rows = list(scoring.rows(samples, answers))
+    return Scores(rows, scoring.summary())
+
+
+class Scoring:
+    """Scores as they come: rows first, one after the other, then what they come to.
+
+    Samples are not kept, but for the texts and references of tasks with a corpus metric.
+
+    choose_anew  choose ranked options from the losses rounded to bfloat16
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        settings: Mapping[str, str],
+        asked: Mapping[str, Any],
+        as_published: AsPublished | None = None,
+        *,
+        choose_anew: bool = False,
+    ) -> None:
+        self.task, self.settings, self.asked = task, settings, Asked.of(asked)
+        self.as_published = as_published
+        self.choose_anew = choose_anew and task.decode is Rank
+        self.functions = {n: m for n, m in task.metrics.items() if not isinstance(m, Corpus)}
+        self.corpus = {n: m for n, m in task.metrics.items() if isinstance(m, Corpus)}
+        self.all = Part()
+        self.groups: dict[str, dict[str, Part]] = {}
+        self.images: set[str] = set()
+        self.unreadable = self.unknown = 0
+        self.texts: list[str] = []
+        self.references: list[Any] = []
+        self.server: Mapping[str, Any] = {}  # what a server scored
+
+    def rows(
+        self, samples: Iterable[Sample], predictions: Iterable[Prediction]
+    ) -> Iterator[dict[str, Any]]:
+        """A row a sample, in the samples' order. Raises as `score` does, at the end if need be."""
+        rows = self._score(self._kept(self._joined(samples, predictions)))
+        if self.corpus:
+            rows = self._with_corpus(list(rows))
+        yield from rows
+        count = self.all.samples
+        if not count:
+            kept = " that the published loader keeps" if self.as_published else ""
+            raise PredictionError(f"{self.task.name}: no samples to score{kept}")
+        if 0 < self.unknown < count:
+            raise DataError(
+                f"{self.task.name}: {self.unknown} of {count} samples have no reference"
+            )
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds, once all rows were taken."""
+        task, server, count = self.task, self.server, self.all.samples
+        summary: dict[str, Any] = {
+            "task": task.name,
+            "size": task.size,
+            "samples": count,
+            "images": len(self.images),
+            "complete": count == task.size and not self.asked.faults,
+            "protocol": self.asked.protocol,
+            "few_shot": self.asked.few_shot,
+            "faults": list(self.asked.faults),
+            "metrics": self._means(self.all) or dict(server.get("metrics", {})),
+            "by": {
+                group: {
+                    value: {"samples": part.samples, **self._means(part)}
+                    for value, part in sorted(values.items())
+                }
+                for group, values in sorted(self.groups.items())
+            },
+            "unreadable": self.unreadable,
+        }
+        if server and not self._means(self.all):
+            summary["scored_by"] = server["server"]
+        if self.as_published:
+            summary["as_published"] = asdict(self.as_published)
+        summary["signature"] = signature(task, summary, self.settings)
+        return summary
+
+    def _joined(
+        self, samples: Iterable[Sample], predictions: Iterable[Prediction]
+    ) -> Iterator[tuple[Sample, Prediction]]:
+        """Each sample with its prediction; held are those that come before their samples."""
+        waiting: dict[str, Prediction] = {}
+        remaining = iter(predictions)
+        missing: list[str] = []
+        count = 0
+        for sample in samples:
+            count += 1  # needed after the loop, which may have no turn
+            found = waiting.pop(sample.id, None)
+            while found is None and (prediction := next(remaining, None)) is not None:
+                if prediction.id == sample.id:
+                    found = prediction
+                else:
+                    waiting[prediction.id] = prediction
+            if found is None:
+                missing.append(sample.id)
+            elif not missing:
+                yield sample, found
+        waiting.update((prediction.id, prediction) for prediction in remaining)
+        for kind, ids in (("without a prediction", missing), ("unknown", sorted(waiting))):
+            if ids and count:
+                some = ", ".join(ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")
+                raise PredictionError(
+                    f"{self.task.name}: {len(ids)} samples {kind} ({some}); {count} samples and "
+                    f"{count - len(missing) + len(waiting)} predictions found. Every sample needs "
+                    "exactly one"
+                )
+
+    def _kept(
+        self, pairs: Iterator[tuple[Sample, Prediction]]
+    ) -> Iterable[tuple[Sample, Prediction]]:
+        """Without what the published loader of boxes drops, where it is to be followed."""
+        if self.as_published is None or self.task.readable is None:
+            return pairs
+        known = list(pairs)
+        return [known[index] for index in self.as_published.kept(len(known))]
+
+    def _score(self, pairs: Iterable[tuple[Sample, Prediction]]) -> Iterator[dict[str, Any]]:
+        """A row for each sample, but for the values of corpus metrics."""
+        readable = self.task.readable
+        for sample, prediction in pairs:
+            text = self._rounded(sample, prediction) if self.choose_anew else prediction.text
+            self.images.update(sample.images)
+            if readable and not readable(text):
+                self.unreadable += 1
+            row: dict[str, Any] = {"id": sample.id}
+            if sample.reference is None:
+                self.unknown += 1
+            elif not self.unknown:
+                for name, metric in self.functions.items():
+                    row[name] = metric(text, sample.reference)
+            if self.corpus:
+                self.texts.append(text)
+                self.references.append(sample.reference)
+            self.all.add(row)
+            for group, value in sample.groups.items():
+                values = self.groups.setdefault(group, {})
+                if (part := values.get(value)) is None:
+                    part = values[value] = Part()
+                part.add(row, self.all.samples - 1 if self.corpus else None)
+            yield row
+
+    def _rounded(self, sample: Sample, prediction: Prediction) -> str:
+        """The option that is chosen where losses are bfloat16."""
+        options = sample.options
+        try:
+            best = Rank(options).best([bfloat16(loss) for loss in prediction.losses])
+        except PredictionError as error:
+            raise PredictionError(f"{self.task.name}: sample {sample.id}: {error}") from None
+        return options[best].strip()
+
+    def _with_corpus(self, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The rows with the values of corpus metrics, in the order of the task's metrics."""
+        if self.unknown or not rows:
+            yield from rows
+            return
+        found = {name: self._corpus(name, range(len(rows))) for name in self.corpus}
+        for name, each in found.items():
+            self.all.totals[name] = plain_sum(each)
+        for parts in self.groups.values():
+            for part in parts.values() if len(parts) <= MOST_VALUES else ():
+                for name in self.corpus:
+                    part.totals[name] = plain_sum(self._corpus(name, part.numbers))
+        for number, row in enumerate(rows):
+            values = row | {name: found[name][number] for name in self.corpus}
+            yield {"id": row["id"]} | {name: values[name] for name in self.task.metrics}
+
+    def _corpus(self, name: str, numbers: Sequence[int]) -> list[float]:
+        texts = [self.texts[number] for number in numbers]
+        return self.corpus[name].function(texts, [self.references[number] for number in numbers])
+
+    def _means(self, part: "Part") -> dict[str, float]:
+        totals = part.totals
+        return {name: totals[name] / part.samples for name in self.task.metrics if name in totals}
+
+
+@dataclass(slots=True)
+class Part:
+    """Totals of some of the samples.
+
+    numbers  of these samples among all, where a corpus metric has to see them again
+    """
+
+    samples: int = 0
+    totals: dict[str, float] = field(default_factory=dict)
+    numbers: list[int] = field(default_factory=list)
+
+    def add(self, row: Mapping[str, Any], number: int | None = None) -> None:
+        """Count a sample, by the values in its row."""
+        self.samples += 1
+        for name, value in row.items():
+            if name != "id":
+                self.totals[name] = self.totals.get(name, 0.0) + value
+        if number is not None:
+            self.numbers.append(number)
+
+
+def plain_sum(values: Iterable[float]) -> float:
+    """Addition from left to right: sum() compensates from Python 3.12 on and moves last digits."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total
+
+
+def bfloat16(value: float) -> float:
+    """The number rounded to bfloat16: the upper half of its float32, to even where halfway."""
+    if math.isnan(value):
+        return value
+    with np.errstate(over="ignore"):
+        bits = int(np.float32(value).view(np.uint32))
+    bits += 0x7FFF + (bits >> 16 & 1)
+    return float(np.uint32(bits & 0xFFFF0000).view(np.float32))
 
 
 def signature(task: Task, summary: Mapping[str, Any], settings: Mapping[str, str]) -> str:
@@ -83,76 +301,76 @@ def signature(task: Task, summary: Mapping[str, Any], settings: Mapping[str, str
         if isinstance(task.decode, Generate)
         else "rank"
     )
+    published = summary.get("as_published")
     facts = {
         "n": summary["samples"],
         "of": summary["size"] or "?",
         "images": summary["images"],
         "protocol": summary["protocol"],
+        **({"few_shot": summary["few_shot"]} if summary["few_shot"] else {}),
+        **({"faults": len(summary["faults"])} if summary["faults"] else {}),
         "decode": decode,
+        **({"as_published": "{processes}x{batch_size}".format(**published)} if published else {}),
         **settings,
     }
     told = " ".join(f"{name}={value}" for name, value in facts.items())
     return f"{task.name} {figures or 'not scored'} | {told}"
 
 
-def score_run(folder: RunFolder, task: Task, data: Path) -> Scores:
-    """Score one finished task of a run; write its scores and its summary.
+def score_run(
+    folder: RunFolder, task: Task, data: Path, as_published: AsPublished | None = None
+) -> dict[str, Any]:
+    """Score one finished task of a run; write its scores, then its summary, which is returned.
 
     Raises RunError where the data are not those that the run was asked from.
     """
-    asked = folder.manifest["tasks"][task.name]
-    now = describe_task(task, data, asked["limit"])
-    for path, digest in asked["sources"].items():
-        found = now["sources"].get(path)
-        if found != digest:
-            raise RunError(
-                f"{data / path}: not the file that the run was asked from (sha256 "
-                f"{found[:12] if found else 'not read'}, the run's {digest[:12]}); give the "
-                "right folder with --data"
-            )
+    entry = folder.manifest["tasks"][task.name]
+    sources = folder.check_sources(task, data)
     model = folder.manifest["model"]
     settings = {
-        "data": _short(now["sources"]),
+        "data": _short(sources),
         "ckpt": str(model.get("digest", "?"))[:12],
         "dtype": str(model.get("dtype", "?")),
         "batch": str(model.get("batch_size", "?")),
         "eval": version("qwen-vl-eval"),
     }
-    answers = {p.id: p.text for p in folder.predictions(task.name).values()}
-    result = score(task, read_samples(task, data, asked["limit"]), answers, settings)
-    folder.write_scores(task.name, result.rows, result.summary)
-    return result
+    rounded = as_published is not None and model.get("dtype") == "bfloat16"
+    scoring = Scoring(task, settings, entry, as_published, choose_anew=rounded)
+    scoring.server = folder.server_scores(task.name) or {}
+    samples = read_samples(task, data, Asked.of(entry))
+    rows = scoring.rows(samples, folder.answers(task.name))
+    return folder.write_scores(task.name, rows, scoring.summary)
 
 
-def score_file(predictions: Path, task: Task, data: Path) -> Scores:
+def score_file(
+    predictions: Path, task: Task, data: Path, as_published: AsPublished | None = None
+) -> Scores:
     """Score a result file of the published scripts; of two answers to a sample the last wins.
 
-    How they were asked for is not known, and the signature says so.
+    How they were asked for is not known, and the signature says so. Answers without ids, such as
+    ChartQA's, belong to the samples in their order.
     """
     settings = {
         "protocol": "?",
         "decode": "?",
         "answers": sha256_file(predictions)[:12],
-        "data": _short(describe_task(task, data, None)["sources"]),
+        "data": _short(describe_task(task, data, Asked())["sources"]),
         "eval": version("qwen-vl-eval"),
     }
-    return score(task, read_samples(task, data), dict(read_predictions(predictions)), settings)
+    samples: Iterable[Sample] = read_samples(task, data)
+    found = read_predictions(predictions)
+    answers = {sample_id: text for sample_id, text in found if sample_id is not None}
+    if not answers:
+        samples = list(samples)
+        if len(samples) != len(found):
+            raise PredictionError(
+                f"{predictions}: its answers have no ids, so one for each of the {len(samples)} "
+                f"samples of {task.name} expected, in their order; {len(found)} found"
+            )
+        answers = {sample.id: text for sample, (_, text) in zip(samples, found, strict=True)}
+    return score(task, samples, answers, settings, as_published=as_published)
 
 
 def _short(sources: Mapping[str, str]) -> str:
     """A short digest of a task's files, the same whatever their order."""
     return hashlib.sha256("".join(sorted(sources.values())).encode()).hexdigest()[:12]
-
-
-def _check_ids(task: Task, expected: list[str], predictions: Mapping[str, str]) -> None:
-    if not expected:
-        raise PredictionError(f"{task.name}: no samples to score")
-    missing = [sample_id for sample_id in expected if sample_id not in predictions]
-    unknown = sorted(set(predictions) - set(expected))
-    for kind, ids in (("without a prediction", missing), ("unknown", unknown)):
-        if ids:
-            some = ", ".join(ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")
-            raise PredictionError(
-                f"{task.name}: {len(ids)} samples {kind} ({some}); {len(expected)} samples and "
-                f"{len(predictions)} predictions found. Every sample needs exactly one"
-            )

@@ -3,33 +3,125 @@
 After a wanted change: python tests/test_docs.py
 """
 
+import importlib
+import inspect
 import os
+import pkgutil
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
-from eval import Generate
+import pytest
+
+import benchmarks as benchmark_modules
+from eval import Archive, Build, ByHand, Download, Generate, Mirror, Pictures
 from eval.registry import find_tasks
+from eval.report import load_card
 
 PAGE = Path(__file__).resolve().parents[1] / "EVALUATION.md"
-COMMANDS = ("run", "score", "list", "report", "demo")
+COMMANDS = (
+    "run",
+    "card",
+    "score",
+    "submit",
+    "report",
+    "list",
+    "data list",
+    "data prepare",
+    "data verify",
+    "demo",
+)
 BLOCK = r"(?s)(<!-- generated: {} -->\n).*?(<!-- end -->)"
 
 
+def card():
+    """Task -> what the card says of its column: "OK-VQA: Qwen-VL 58.6, Qwen-VL-Chat 56.6"."""
+    said = {}
+    for table in load_card().tables:
+        ours = [row for row in table.rows if row.checkpoint]
+        for column in table.columns:
+            figures = ", ".join(
+                f"{row.model} {row.cells[column.key].text or '-'}"
+                for row in ours
+                if not row.hidden or row.cells[column.key].text not in ("", "-")
+            )
+            for task in column.tasks:
+                said[task] = f"{column.label}: {figures}"
+    return said
+
+
 def tasks():
-    lines = ["| task | samples | decoding | metrics |", "| --- | --- | --- | --- |"]
+    lines = ["| task | samples | images | decoding | metrics |", "| --- | --- | --- | --- | --- |"]
     for task in find_tasks(["all"]):
-        size = f"{task.size:,}" if task.size else "?"
         decode = (
             f"greedy, {task.decode.min_new_tokens} to {task.decode.max_new_tokens} new tokens"
             if isinstance(task.decode, Generate)
             else "likeliest option"
         )
         metrics = ", ".join(f"`{name}`" for name in task.metrics)
-        lines.append(f"| `{task.name}` | {size} | {decode} | {metrics} |")
+        server = " (server)" if task.submission and "_test" in task.name else ""
+        counts = " | ".join(f"{n:,}" if n else "?" for n in (task.size, task.expect.images))
+        lines.append(f"| `{task.name}` | {counts} | {decode} | {metrics}{server} |")
     return "\n".join(lines) + "\n"
+
+
+def fields(text):
+    """A module's first sentence, and its fields by name: Paper, Split, Protocol, ..."""
+    title, *rest = inspect.cleandoc(text).split("\n\n")
+    found, name = {}, ""
+    for line in "\n".join(rest).splitlines():
+        if match := re.match(r"([A-Z][a-z]+)\s{2,}(\S.*)", line):
+            name = match[1]
+            found[name] = match[2]
+        elif line.startswith(" ") and name:
+            found[name] += f" {line.strip()}"
+        else:
+            name = ""
+    return " ".join(title.split()), found
+
+
+def steps(task):
+    """How the data are got, in a line a step."""
+    for step in task.steps:
+        match step:
+            case Download(url, _) | Archive(url):
+                yield f"fetched: {url}"
+            case ByHand(what, where):
+                yield f"by hand: {what}, from {where}"
+            case Mirror(repos):
+                yield f"or the mirror, with `--mirror`: {' or '.join(repos)}"
+            case Pictures():
+                yield "fetched: pictures one by one"
+            case Build(what):
+                yield f"made: {what}"
+
+
+def benchmarks():
+    """A part for each module: what its docstring and its tasks say."""
+    said, parts = card(), []
+    for info in pkgutil.iter_modules(benchmark_modules.__path__):
+        module = importlib.import_module(f"benchmarks.{info.name}")
+        title, protocol = fields(module.__doc__)
+        lines = [f"### {title.rstrip('.')}", ""]
+        lines += [f"- **{name}** {text}" for name, text in protocol.items()]
+        prompts = dict.fromkeys((task.prompt, task.chat) for task in module.TASKS)
+        for prompt, chat in prompts:
+            lines.append(f"- **Prompt** `{prompt!r}`; in ChatML the user's turn is `{chat!r}`")
+        layouts = {}
+        for task in module.TASKS:
+            for layout in task.layouts:
+                files = ", ".join(f"`{source.path}`" for source in layout.sources)
+                layouts.setdefault(f"{layout.name} ({files})", None)
+        lines.append(f"- **Reads** {'; '.join(layouts)}")
+        got = dict.fromkeys(line for task in module.TASKS for line in steps(task))
+        lines.append(f"- **Data** {'; '.join(got) or 'by hand'}")
+        names = dict.fromkeys(task.benchmark for task in module.TASKS)
+        lines.append(f"- **Command** `make eval-{next(iter(names))} CHECKPOINT=... DATA=...`")
+        figures = dict.fromkeys(said[task.name] for task in module.TASKS if task.name in said)
+        lines.append(f"- **Card** {'; '.join(figures) or 'no column of its own'}")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
 
 
 def help_of_commands():
@@ -37,7 +129,8 @@ def help_of_commands():
     parts = []
     for command in COMMANDS:
         code = (
-            f"import sys; sys.argv[1:] = ['{command}', '--help']; from eval.cli import main; main()"
+            f"import sys; sys.argv[1:] = '{command} --help'.split(); from eval.cli import main; "
+            "main()"
         )
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -51,7 +144,11 @@ def help_of_commands():
 
 
 def generated(page):
-    for name, text in (("tasks", tasks()), ("help", help_of_commands())):
+    for name, text in (
+        ("tasks", tasks()),
+        ("benchmarks", benchmarks()),
+        ("help", help_of_commands()),
+    ):
         page = re.sub(BLOCK.format(name), lambda match, text=text: match[1] + text + match[2], page)
     return page
 
@@ -73,14 +170,12 @@ def test_links_of_the_documentation_lead_somewhere():
             assert (root / target).exists(), f"{page.name}: {target}"
 
 
-def test_configurations_name_known_tasks():
-    """Every file of configs/ names a checkpoint, a dtype and tasks that exist."""
-    files = sorted((PAGE.parent / "configs").glob("*.toml"))
-    assert files
-    for file in files:
-        settings = tomllib.loads(file.read_text(encoding="utf-8"))
-        assert settings.keys() == {"model", "dtype", "tasks"}
-        assert find_tasks(settings["tasks"])
+@pytest.mark.parametrize("info", list(pkgutil.iter_modules(benchmark_modules.__path__)))
+def test_every_benchmark_says_its_protocol(info):
+    """Paper, split, protocol, metric and departures stand in the module's first lines."""
+    module = importlib.import_module(f"benchmarks.{info.name}")
+    _, found = fields(module.__doc__)
+    assert {"Paper", "Split", "Protocol", "Metric", "Departs"} <= found.keys()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.errors import DataError, EvalError, PredictionError
+from eval.metrics import caption as caption_metrics
 from eval.metrics.caption import bleu, cider, meteor, ptb_tokenize, rouge_l
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +39,6 @@ def mean(values):
 
 CASES = records("caption_cases.jsonl")
 EXPECTED = json.loads((GOLDEN / "caption_expected.json").read_text(encoding="utf-8"))
-PROTOCOL = [case for case in EXPECTED["protocol"] if case["name"] != "string_image_ids"]
 SUBSETS = {
     "first_50": CASES[:50],
     "even": CASES[::2],
@@ -111,13 +111,36 @@ def test_every_image_scores_as_recorded():
     assert expected == pytest.approx(bleu(*columns(CASES)), **EXACT)
 
 
+def figures(predictions, references):
+    """All figures of a corpus but METEOR's, by the names of the records."""
+    by_length = {f"Bleu_{n}": value for n, value in enumerate(bleu(predictions, references), 1)}
+    return {
+        **by_length,
+        "ROUGE_L": mean(rouge_l(predictions, references)),
+        "CIDEr": mean(cider(predictions, references)),
+    }
+
+
+def without_meteor(scores):
+    return {name: value for name, value in scores.items() if name != "METEOR"}
+
+
 @pytest.mark.parametrize("name", EXPECTED["subsets"])
 def test_parts_of_the_corpus_score_as_recorded(name):
     """Document frequencies come from the images that are scored; one image alone scores 0."""
     recorded = EXPECTED["subsets"][name]
     assert recorded["count"] == len(SUBSETS[name])
-    values = cider(*columns(SUBSETS[name]))
-    assert recorded["scores"]["CIDEr"] == pytest.approx(mean(values), **EXACT)
+    expected = without_meteor(recorded["scores"])
+    assert expected == pytest.approx(figures(*columns(SUBSETS[name])), **EXACT)
+
+
+def test_bleu_of_every_image_alone_is_as_recorded(monkeypatch):
+    """From the recorded tokens: what the tokenizer makes of a caption hangs on the next one."""
+    monkeypatch.setattr(caption_metrics, "ptb_tokenize", list)
+    for case in CASES:
+        expected = [case["expected"][f"Bleu_{n}"] for n in (1, 2, 3, 4)]
+        found = bleu([case["caption_tokens"]], [case["reference_tokens"]])
+        assert expected == pytest.approx(found, **EXACT), case["image_id"]
 
 
 @pytest.mark.slow
@@ -125,27 +148,69 @@ def test_meteor_of_the_corpus_is_as_recorded():
     assert EXPECTED["scores"]["METEOR"] == pytest.approx(meteor(*columns(CASES)), **EXACT)
 
 
-@pytest.mark.parametrize("case", PROTOCOL, ids=lambda case: case["name"])
-def test_complete_inputs_score_or_are_refused_as_recorded(case):
-    """A metric sees no ids: captions that are missing, too many or doubled show by their number."""
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPECTED["subsets"])
+def test_meteor_of_parts_of_the_corpus_is_as_recorded(name):
+    expected = EXPECTED["subsets"][name]["scores"]["METEOR"]
+    assert expected == pytest.approx(meteor(*columns(SUBSETS[name])), **EXACT)
+
+
+@pytest.mark.slow
+def test_meteor_of_an_image_alone_is_as_recorded(monkeypatch):
+    """For a few: each starts Java anew."""
+    monkeypatch.setattr(caption_metrics, "ptb_tokenize", list)
+    for case in CASES[:3]:
+        found = meteor([case["caption_tokens"]], [case["reference_tokens"]])
+        assert case["expected"]["METEOR"] == pytest.approx(found, **EXACT), case["image_id"]
+
+
+def complete(case):
+    """Captions and references of a complete input; a metric sees no ids.
+
+    Captions that are missing, too many or of unknown images show by their number.
+    """
     images = [image["id"] for image in case["annotations"]["images"]]
     references = {image: [] for image in images}
     for row in case["annotations"]["annotations"]:
         references[row["image_id"]].append(row["caption"])
-    captions = [row["caption"] for row in case["results"]]
-    by_image = dict(zip((row["image_id"] for row in case["results"]), captions, strict=True))
-    if set(by_image) == set(images) and len(captions) == len(images):
+    rows = [row for row in case["results"] if row["image_id"] in references]
+    captions = [row["caption"] for row in (rows if len(rows) < len(images) else case["results"])]
+    by_image = {row["image_id"]: row["caption"] for row in rows}
+    if by_image.keys() == references.keys() and len(captions) == len(images):
         captions = [by_image[image] for image in images]
+    return images, captions, list(references.values())
+
+
+@pytest.mark.parametrize("case", EXPECTED["protocol"], ids=lambda case: case["name"])
+def test_complete_inputs_score_or_are_refused_as_recorded(case):
+    """The order of the results changes nothing; ids of another type are unknown ones."""
+    images, captions, references = complete(case)
     if "raises" in case["expected"]:
         with pytest.raises(EvalError, match=r"one caption for each image|at least one caption"):
-            cider(captions, list(references.values()))
+            cider(captions, references)
     else:
-        values = cider(captions, list(references.values()))
-        per_image = {str(image): value for image, value in zip(images, values, strict=True)}
-        expected = case["expected"]["per_image"]
-        assert {image: scores["CIDEr"] for image, scores in expected.items()} == pytest.approx(
-            per_image, **EXACT
-        )
+        expected = without_meteor(case["expected"]["scores"])
+        assert expected == pytest.approx(figures(captions, references), **EXACT)
+        for name, metric in (("CIDEr", cider), ("ROUGE_L", rouge_l)):
+            values = [case["expected"]["per_image"][str(image)][name] for image in images]
+            assert values == pytest.approx(metric(captions, references), **EXACT)
+        for caption, texts, image in zip(captions, references, images, strict=True):
+            expected = case["expected"]["per_image"][str(image)]
+            values = [expected[f"Bleu_{n}"] for n in (1, 2, 3, 4)]
+            assert values == pytest.approx(bleu([caption], [texts]), **EXACT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["reversed_results", "empty_caption"])
+def test_meteor_of_complete_inputs_is_as_recorded(name):
+    (case,) = [case for case in EXPECTED["protocol"] if case["name"] == name]
+    images, captions, references = complete(case)
+    assert case["expected"]["scores"]["METEOR"] == pytest.approx(
+        meteor(captions, references), **EXACT
+    )
+    for caption, texts, image in zip(captions, references, images, strict=True):
+        expected = case["expected"]["per_image"][str(image)]["METEOR"]
+        assert expected == pytest.approx(meteor([caption], [texts]), **EXACT)
 
 
 @pytest.mark.parametrize("metric", [cider, bleu, rouge_l, meteor])

@@ -26,6 +26,7 @@ COLUMNS = {
     task: column for table in CARD.tables for column in table.columns for task in column.tasks
 }
 PRINTED_FIGURE = re.compile(r"[+-]?\d+\.\d+")
+RRC = "Robust Reading Competition, challenge 17, task 1, https://rrc.cvc.uab.es/?ch=17"
 HOSTILE = "<script>|**x**|\n\x1b[2J[red]`@you` $x$ \\| [a](http://b.c) www.d.e \u202eevil\u2069"
 
 
@@ -48,7 +49,14 @@ def run(*tasks, name="qwen-vl.bf16", chat=False):
 
 
 def synthetic_runs():
-    """A base run of all five families, partly finished, and a Chat run of a few tasks."""
+    """A base run of all five families, partly finished, a Chat run of a few tasks, and a run with
+    few-shot examples.
+    """
+    answer_types = {
+        "yes/no": {"samples": 1500, "vqa_accuracy": 0.7012},
+        "number": {"samples": 46, "vqa_accuracy": 0.4},
+        "other": {"samples": 3500, "vqa_accuracy": 0.5105},
+    }
     base = run(
         task("flickr30k_test", 0.8571),
         task("vqav2_testdev", None, size=107394),
@@ -56,21 +64,29 @@ def synthetic_runs():
         task("scienceqa_test_img", 0.6708, size=2017),
         task("vizwiz_val", 0.3921, size=4319),
         task("textvqa_val", 0.6377, size=5000),
+        task("docvqa_test", 0.6511, size=5188, scored_by=RRC),
         task("chartqa_test_human", 0.4992, size=1250),
         task("chartqa_test_augmented", 0.8144, size=1250),
+        task("ai2d_test", 0.624, size=3088, faults=("images: 982 expected, 981 found",)),
         task("refcoco_val", 0.8937, size=10834, unreadable=3),
         task("refcoco_testA", 0.9237, size=5657, protocol="chatml"),
+        task("refcoco_testB", 0.8533, samples=5056, size=5095, as_published=(8, 8)),
         task("grit_refexp_ablation", 0.7812, samples=1900, size=None, complete=False),
     )
     chat = run(
-        task("okvqa_val", 0.5663, size=5046),
+        task("okvqa_val", 0.5663, size=5046, by={"answer_type": answer_types}),
         task("textvqa_val", 0.6149, size=5000),
         task("refcoco+_testA", 0.8862, size=5726),
         task("touchstone_en", 6.4519, size=908),
         name="qwen-vl-chat.bf16",
         chat=True,
     )
-    return [base, chat]
+    few_shot = run(
+        task("okvqa_val", 0.6342, size=5046, few_shot=4),
+        task("textvqa_val", 0.6402, size=5000, few_shot=4),
+        name="qwen-vl.4-shot",
+    )
+    return [base, chat, few_shot]
 
 
 def tables_of(*runs, **options):
@@ -98,7 +114,7 @@ def compared_of(table, column, number=0):
 
 
 def documents():
-    tables = build_tables(synthetic_runs(), CARD)
+    tables = build_tables(synthetic_runs(), CARD, by=True)
     return {
         "terminal_100.txt": text_of(tables, 100),
         "terminal_80.txt": text_of(tables, 80),
@@ -147,15 +163,61 @@ def test_the_caller_may_name_the_row():
             tables_of(both, row=unknown)
 
 
-def test_hidden_rows_are_printed_only_when_named():
-    """The few-shot rows are for few-shot runs, and never compete for bold type."""
-    okvqa = run(task("okvqa_val", 0.5), name="r")
-    (table,) = tables_of(okvqa).values()
+def test_few_shot_figures_stand_below_the_few_shot_row_of_their_checkpoint():
+    """Never in a 0-shot row, nor compared with one, nor competing with one for bold type."""
+    zero, four = (
+        run(task("okvqa_val"), name="zero"),
+        run(task("okvqa_val", 0.9, few_shot=4), name="k"),
+    )
+    (table,) = tables_of(zero).values()
     assert "Qwen-VL (4-shot)" not in models_of(table)
-    (table,) = tables_of(okvqa, row="Qwen-VL (4-shot)").values()
-    assert models_of(table)[9:11] == ["Qwen-VL (4-shot)", "r"]
-    assert not any(cell.bold for cell in row_of(table, "Qwen-VL (4-shot)").cells)
-    assert compared_of(table, "OK-VQA").difference == "-13.6"
+    (table,) = tables_of(zero, four).values()
+    assert models_of(table)[8:12] == ["Qwen-VL (Qwen-7B)", "zero", "Qwen-VL (4-shot)", "k"]
+    compared = compared_of(table, "OK-VQA", number=1)
+    assert (compared.card, compared.difference) == ("63.6", "+26.4")
+    assert (compared.protocol, compared.comparable) == ("published, 4-shot", True)
+    assert row_of(table, "Qwen-VL (Qwen-7B)").cells[3].bold
+    for model in ("Qwen-VL (4-shot)", "k"):
+        assert not any(cell.bold for cell in row_of(table, model).cells)
+    chat = run(task("vizwiz_test", 0.44, few_shot=4), name="c", chat=True)
+    (table,) = tables_of(chat).values()
+    assert models_of(table)[10:12] == ["Qwen-VL-Chat (4-shot)", "c"]
+    assert compared_of(table, "VizWiz (0-shot)").difference == "-0.45"
+
+
+@pytest.mark.parametrize(("name", "few_shot"), [("okvqa_val", 2), ("textvqa_val", 4)])
+def test_few_shot_figures_without_a_row_of_their_own_stand_apart(name, few_shot):
+    """The card has 4-shot rows in one table, and no 2-shot row."""
+    tables = tables_of(run(task(name, few_shot=few_shot)), all_tables=True)
+    compared = compared_of(tables["others"], f"{name} vqa_accuracy")
+    assert compared.protocol == f"published, {few_shot}-shot"
+    assert compared.remark == f"the card has no {few_shot}-shot row here; complete"
+    beside = [c for table in tables.values() if table.id != "others" for c in table.compared]
+    assert all(column.missing for compared in beside for column in compared.columns)
+
+
+def test_a_run_of_0_shot_and_4_shot_tasks_fills_two_rows():
+    """A folder may hold both; each figure stands where it belongs."""
+    mixed = run(task("okvqa_val", 0.6, few_shot=4), task("gqa_testdev", 0.5), name="m")
+    (table,) = tables_of(mixed).values()
+    below = ["Qwen-VL (Qwen-7B)", "m, 0-shot", "Qwen-VL (4-shot)", "m, 4-shot"]
+    assert models_of(table)[8:12] == below
+    texts = [[cell.text for cell in row_of(table, model).cells] for model in below[1::2]]
+    assert texts == [["-"] * 4 + ["50.0", "-", "-"], ["-"] * 3 + ["60.0"] + ["-"] * 3]
+
+
+def test_a_named_row_is_taken_by_figures_asked_with_as_many_examples():
+    """Whoever names a 4-shot row for a 0-shot run is told why it is not taken, and the reverse."""
+    zero, four = run(task("okvqa_val"), name="zero"), run(task("okvqa_val", few_shot=4), name="k")
+    (table,) = tables_of(zero, four, row="Qwen-VL-Chat (4-shot)").values()
+    assert [c.model for c in table.compared] == ["Qwen-VL-Chat", "Qwen-VL-Chat (4-shot)"]
+    assert [c.remark for c in table.compared] == [
+        "asked 0-shot, so not beside Qwen-VL-Chat (4-shot)",
+        "",
+    ]
+    (table,) = tables_of(zero, four, row="Flamingo-9B").values()
+    assert [c.model for c in table.compared] == ["Flamingo-9B", "Qwen-VL (4-shot)"]
+    assert table.compared[1].remark == "asked 4-shot, so not beside Flamingo-9B"
 
 
 def test_only_tables_with_a_figure_are_printed_unless_all_are_wanted():
@@ -189,10 +251,34 @@ def test_a_partial_figure_is_marked_and_never_best():
         ({"size": None, "samples": 70, "complete": False}, "70 samples, official number unknown"),
         ({"protocol": "chatml"}, "asked by protocol chatml, not the card's"),
         ({"unreadable": 1200, "size": 5046}, "complete; 1,200 unreadable, scored 0"),
+        ({"scored_by": "EvalAI (https://evalai.org)"}, "complete; scored by EvalAI"),
+        ({"scored_by": "https://a.b/c"}, "complete; scored by https://a.b/c"),
+        (
+            {"faults": ("images: 9 expected, 8 found", "answers: 5 expected, 4 found")},
+            "data not the official: images: 9 expected, 8 found (2 faults in all)",
+        ),
+        (
+            {"size": 9, "samples": 8, "faults": ("samples: 9 expected, 8 found",)},
+            "partial: 8 of 9 samples",
+        ),
+        (
+            {"size": 8, "samples": 9, "faults": ("samples: 8 expected, 9 found",)},
+            "data not the official: samples: 8 expected, 9 found",
+        ),
+        (
+            {"samples": 960, "as_published": (8, 16)},
+            "partial: 960 of 1,000 samples; scored as published, 8 processes, batches of 16",
+        ),
+        (
+            {"size": None, "samples": 70, "complete": False, "scored_by": "AI2"},
+            "complete; scored by AI2",
+        ),
     ],
 )
 def test_what_a_figure_is_worth_is_said(more, remark):
-    """Unknown sizes and other protocols are doubts; unreadable answers are counted."""
+    """Unknown sizes, other protocols and faulty data are doubts; unreadable answers are counted;
+    a server is named, and knows how many samples there are.
+    """
     (table,) = tables_of(run(task("okvqa_val", 0.9, **more))).values()
     compared = compared_of(table, "OK-VQA")
     assert compared.remark == remark
@@ -243,6 +329,30 @@ def test_runs_of_one_name_are_told_apart():
     assert models_of(table)[9:11] == ["same (old/same)", "same (new/same)"]
     with pytest.raises(UsageError, match="old/same: given twice"):
         tables_of(first, first)
+
+
+def test_figures_by_group_are_printed_only_when_wanted():
+    """As the column has them, in the order of the summary; a group's name may be anything."""
+    by = {
+        "type": {
+            "yes/no": {"samples": 600, "vqa_accuracy": 0.7, "vqa_accuracy_official": 0.6},
+            HOSTILE: {"samples": 400, "vqa_accuracy": 0.25},
+        },
+        "domain": {"in": {"samples": 3}},
+    }
+    given_run = run(task("okvqa_val", by=by), task("vizwiz_val", by=by), name="r")
+    assert "by" not in tables_of(given_run)
+    parts = tables_of(given_run, by=True)["by"].parts["r"]
+    first = parts[0]
+    assert (first.task, first.group, first.value) == ("okvqa_val vqa_accuracy", "type", "yes/no")
+    assert (first.samples, first.figure, first.protocol) == ("600", "70.0", "published")
+    assert [part.figure for part in parts] == ["70.0", "25.0", "-", "-", "-", "-"]
+    lines = text_of([tables_of(given_run, by=True)["by"]]).split("\n")
+    assert all(line.isprintable() and cell_len(line) <= 100 for line in lines)
+    tables = [table for table in build_tables([given_run], CARD, by=True) if table.id == "by"]
+    page = Cells(MarkdownIt("commonmark").enable("table").render(render_markdown(tables)))
+    assert set(page.tags) == {"h3", "p", "code", "table", "thead", "tbody", "tr", "th", "td"}
+    assert "by" not in tables_of(run(task("okvqa_val")), by=True)
 
 
 class Cells(HTMLParser):

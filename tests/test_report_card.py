@@ -10,7 +10,7 @@ import yaml
 
 import benchmarks
 from eval.errors import DataError
-from eval.report import build_tables, load_card
+from eval.report import build_tables, card_columns, load_card
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "results" / "model_card.yaml"
@@ -85,6 +85,33 @@ def test_labels_name_a_column_in_full_where_they_must():
     assert labels["captioning_and_general_vqa"][:3] == ["NoCaps", "Flickr30K", "VQAv2 dev"]
     assert labels["referring_expressions"][3] == "RefCOCO+ val"
     assert labels["touchstone_en"] == ["Score"]
+
+
+def test_every_column_says_what_fills_it():
+    """All 23 columns of the five tables, also those that no installed task serves."""
+    columns = card_columns(CARD)
+    assert len(columns) == 7 + 5 + 9 + 1 + 1
+    assert columns[2] == (
+        "Zero-shot Captioning & General VQA",
+        "VQAv2 dev",
+        ("vqav2_testdev",),
+        "vqa_accuracy",
+        "server",
+    )
+    chartqa = next(column for column in columns if column.column == "ChartQA")
+    assert chartqa.tasks == ("chartqa_test_human", "chartqa_test_augmented")
+    assert [(c.table, c.tasks, c.scored_by) for c in columns[-2:]] == [
+        ("Chat Evaluation: English", ("touchstone_en",), "judge"),
+        ("Chat Evaluation: Chinese", ("touchstone_cn",), "judge"),
+    ]
+    served = {c.column for c in columns if c.scored_by == "server"}
+    assert served == {"VQAv2 dev", "VizWiz (0-shot)", "DocVQA", "GRIT refexp"}
+
+
+def test_few_shot_rows_are_known_by_their_names():
+    """No other name of the card tells a number of examples."""
+    shots = {r.model: r.few_shot for t in CARD.tables for r in t.rows if r.few_shot}
+    assert shots == {"Qwen-VL (4-shot)": 4, "Qwen-VL-Chat (4-shot)": 4}
 
 
 def test_columns_read_metrics_that_their_tasks_have():

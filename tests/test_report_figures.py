@@ -45,6 +45,32 @@ def test_a_run_is_read(tmp_path):
     assert (task.unreadable, task.signature) == (3, SUMMARY["signature"])
 
 
+def test_what_a_run_may_record_beside_its_figures_is_read(tmp_path):
+    """Examples, faults of the data, a server, the published procedure, figures by group."""
+    by = {"answer_type": {"yes/no": {"samples": 90, "vqa_accuracy": 0.7}}}
+    recorded = {
+        "few_shot": 4,
+        "faults": ["images: 180 expected, 179 found"],
+        "scored_by": "EvalAI",
+        "as_published": {"processes": 8, "batch_size": 16},
+        "by": by,
+    }
+    task = load_run(write(tmp_path / "run", **recorded)).tasks["okvqa_val"]
+    assert (task.few_shot, task.asked) == (4, "published, 4-shot")
+    assert task.faults == ("images: 180 expected, 179 found",)
+    assert (task.scored_by, task.as_published, task.by) == ("EvalAI", (8, 16), by)
+    plain = load_run(write(tmp_path / "plain")).tasks["okvqa_val"]
+    assert (plain.few_shot, plain.asked, plain.faults) == (0, "published", ())
+    assert (plain.scored_by, plain.as_published, plain.by) == ("", None, {})
+
+
+def test_faulty_data_may_hold_more_samples_than_the_official_split(tmp_path):
+    """What --allow-partial let through can still be shown, with its mark."""
+    more = {"samples": 5047, "faults": ["samples: 5,046 expected, 5,047 found"]}
+    task = load_run(write(tmp_path / "run", **more)).tasks["okvqa_val"]
+    assert (task.samples, task.complete) == (5047, False)
+
+
 def test_kept_summaries_need_no_manifest(tmp_path):
     """Folders of results/ may hold summaries alone; the folder's name is then the run's."""
     run = load_run(write(tmp_path / "qwen-vl.fp16", manifest=None))
@@ -90,6 +116,21 @@ def test_a_task_that_a_server_scores_has_no_metrics(tmp_path):
         ({"samples": 5046}, "'complete': true expected, as 5,046 samples of 5,046 were scored"),
         ({"complete": "no"}, "'complete': true or false expected, 'no' found"),
         ({"protocol": "published\n| 99.9 |"}, "'protocol': a protocol's name expected"),
+        ({"few_shot": -4}, "'few_shot': an integer, 0 or more, expected, -4 found"),
+        ({"faults": "images"}, "'faults': a list of texts expected, 'images' found"),
+        ({"faults": [3]}, r"'faults': a list of texts expected, \[3\] found"),
+        ({"scored_by": True}, "'scored_by': a server's name expected, True found"),
+        (
+            {"as_published": {"processes": 8}},
+            "'batch_size': a positive integer expected, nothing found",
+        ),
+        ({"by": {"type": [1]}}, r"'type': value -> figures expected, \[1\] found"),
+        ({"by": {"type": {"x": {}}}}, "'samples': a positive integer expected, nothing found"),
+        ({"by": {"type": {"x": {"samples": 201}}}}, "type 'x': at most 200 samples expected, 201"),
+        (
+            {"by": {"type": {"x": {"samples": 2, "vqa_accuracy": "high"}}}},
+            "'vqa_accuracy': a number, 0 or more, expected, 'high' found",
+        ),
         ({"unreadable": True}, "'unreadable': an integer, 0 or more, expected, True found"),
     ],
 )

@@ -42,7 +42,8 @@ def finished(tmp_path_factory, checkpoint):
 
 
 def run_okvqa(checkpoint, data, out, *more):
-    return command("run", "okvqa", "--model", checkpoint, "--data", data, "--out", out, *more)
+    arguments = ["--model", checkpoint, "--data", data, "--out", out, "--allow-partial"]
+    return command("run", "okvqa", *arguments, *more)
 
 
 def lines(path):
@@ -79,7 +80,7 @@ def test_same_run_again_asks_nothing(checkpoint, data, tmp_path):
 def test_stopped_and_continued_equals_uninterrupted(checkpoint, tmp_path, how):
     """Killed or asked to stop, a run goes on where it was and ends in the same bytes."""
     data = make_data(tmp_path / "data", questions=24)
-    arguments = ["run", "okvqa", "--model", checkpoint, "--data", data, "--out"]
+    arguments = ["run", "okvqa", "--allow-partial", "--model", checkpoint, "--data", data, "--out"]
     journal = tmp_path / "stopped" / "okvqa_val" / "journal-0.jsonl"
     process = subprocess.Popen(
         [*COMMAND, *map(str, arguments), str(tmp_path / "stopped")],
@@ -135,9 +136,10 @@ def break_nothing(data):
     return ["run", "okvka"], "did you mean 'okvqa"
 
 
-def break_image_missing(data):
-    (data / IMAGE.format(0)).unlink()
-    return ["run", "okvqa"], IMAGE.format(0)
+def break_all_images_missing(data):
+    for number in range(3):
+        (data / IMAGE.format(number)).unlink()
+    return ["run", "okvqa"], "no sample has its picture"
 
 
 def break_questions_missing(data):
@@ -185,7 +187,7 @@ def test_bad_input(checkpoint, data, tmp_path, break_it):
     arguments, said = break_it(data)
     options = {"--model": checkpoint, "--data": data, "--out": tmp_path / "run"}
     more = [part for name, at in options.items() if name not in arguments for part in (name, at)]
-    done = command(*arguments, *more)
+    done = command(*arguments, *more, "--allow-partial")
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -267,7 +269,7 @@ def test_score_result_file_of_the_published_scripts(finished, tmp_path):
 def test_replay_gives_the_recorded_answers(finished, tmp_path):
     """A recorded run answers in place of its model."""
     arguments = ["--model", finished / "run", "--backend", "replay", "--data", finished / "data"]
-    done = command("run", "okvqa", *arguments, "--out", tmp_path / "run")
+    done = command("run", "okvqa", *arguments, "--out", tmp_path / "run", "--allow-partial")
     assert done.returncode == 0, done.stderr
     files = [
         run / "okvqa_val" / "predictions.jsonl" for run in (finished / "run", tmp_path / "run")
@@ -294,7 +296,9 @@ def test_batch_size_changes_no_answer(finished, checkpoint, size):
 def test_run_from_a_configuration_file(checkpoint, data, tmp_path):
     """A TOML file names checkpoint, dtype and tasks; a wrong key is named."""
     config = tmp_path / "config.toml"
-    config.write_text(f'model = "{checkpoint}"\ndtype = "float32"\ntasks = ["okvqa_val"]\n')
+    config.write_text(
+        f'model = "{checkpoint}"\ndtype = "float32"\npartial = true\ntasks = ["okvqa_val"]\n'
+    )
     done = command("run", "--config", config, "--data", data, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     config.write_text('modell = "x"\n')
@@ -306,7 +310,58 @@ def test_limit_marks_the_figure(checkpoint, data, tmp_path):
     """A limited run says so beside its figure and in the table."""
     done = run_okvqa(checkpoint, data, tmp_path / "run", "--limit", "2")
     assert "n=2 of=5046" in done.stdout
-    assert "partial: 2 of" in done.stdout
+    assert "partial:" in done.stdout
+
+
+def test_data_that_fail_are_refused(checkpoint, data, tmp_path):
+    """Seven questions are not OK-VQA: the run says so before a model is loaded."""
+    arguments = ["--model", tmp_path / "none", "--data", data, "--out", tmp_path / "run"]
+    (data / IMAGE.format(1)).unlink()
+    done = command("run", "okvqa", *arguments)
+    assert done.returncode == 2
+    assert "samples: 5,046 expected, 7 found" in done.stderr
+    assert f"1 of 3 images are missing: {IMAGE.format(1)}" in done.stderr
+    assert "--allow-partial" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_allow_partial_leaves_out_and_marks(checkpoint, data, tmp_path):
+    """What has no picture is left out, and every figure says that the data are not the split's."""
+    (data / IMAGE.format(1)).unlink()
+    done = run_okvqa(checkpoint, data, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "okvqa_val" / "summary.json").read_text())
+    assert (summary["samples"], summary["complete"]) == (5, False)
+    assert "samples: 5,046 expected, 7 found" in summary["faults"]
+    assert "faults=" in summary["signature"]
+    assert "†" in done.stdout
+    again = command("score", tmp_path / "run")
+    assert summary["signature"] in again.stdout
+
+
+def test_chatml_asks_a_dialogue(finished, checkpoint, tmp_path):
+    """The other protocol: another prompt, other answers, and its name beside the figure."""
+    done = run_okvqa(checkpoint, finished / "data", tmp_path / "run", "--protocol", "chatml")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    told = manifest["tasks"]["okvqa_val"]
+    assert told["protocol"] == "chatml"
+    assert told["prompt"] == "Picture 1: <img>{image}</img>\n{question}"
+    assert "protocol=chatml" in done.stdout
+    answers = [
+        lines(run / "okvqa_val" / "predictions.jsonl")
+        for run in (tmp_path / "run", finished / "run")
+    ]
+    assert answers[0] != answers[1]
+    done = run_okvqa(checkpoint, finished / "data", finished / "run", "--protocol", "chatml")
+    assert (done.returncode, "okvqa_val protocol" in done.stderr) == (2, True)
+
+
+def test_a_finished_run_loads_no_model(finished, checkpoint):
+    """The checkpoint's files are digested, not loaded; one changed byte would be noticed."""
+    done = run_okvqa(checkpoint, finished / "data", finished / "run")
+    assert done.returncode == 0
+    assert "loading" not in done.stderr
 
 
 def test_damaged_journal_is_named(finished, tmp_path):

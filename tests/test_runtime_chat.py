@@ -7,8 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from small import make_checkpoint
 
 from eval.runtime.chat import SYSTEM, chat_ids, chat_prompt, decode_reply, stop_words_ids
+from eval.runtime.qwen_vl import QwenVL
 from eval.runtime.tokenizer import Tokenizer
 
 RECORDED = json.loads(
@@ -138,3 +141,20 @@ def test_the_window_keeps_the_newest_turns(tokenizer, history, query, max_window
         kept = count
     expected = chat_ids(tokenizer, query, history[len(history) - kept :])
     assert expected == chat_ids(tokenizer, query, history, max_window_size=max_window_size)
+
+
+def test_a_prompt_asked_as_a_dialogue_is_the_chats_only_turn(tmp_path):
+    """What the protocol chatml asks in a batch is what `chat` asks alone, ids and losses."""
+    Image.new("RGB", (30, 20), (200, 10, 10)).save(tmp_path / "a.png")
+    model = QwenVL.from_pretrained(make_checkpoint(tmp_path / "small"))
+    prompts = [f"Picture 1: <img>a.png</img>\n{text}" for text in ("Hi", "What <|im_end|> is it?")]
+    alone = [model.chat(p, max_new_tokens=7, image_root=tmp_path).ids for p in prompts]
+    batch = model.generate(prompts, 7, image_root=tmp_path, chat=True)
+    assert alone == [answer.ids for answer in batch]
+    raw = model.generate(prompts, 7, image_root=tmp_path)
+    assert [answer.ids for answer in raw] != alone
+    choices = [
+        model.choice_losses(prompts[0], ("A", "B"), image_root=tmp_path, chat=chat)
+        for chat in (True, False)
+    ]
+    assert choices[0] != choices[1]

@@ -7,7 +7,7 @@ from small import make_data
 
 from eval.errors import DataError, PredictionError
 from eval.registry import find_tasks
-from eval.run import read_samples
+from eval.asked import read_samples
 from eval.score import score
 
 

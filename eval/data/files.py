@@ -7,8 +7,10 @@ key that stands twice in one object both keep the last; that is the one laxity l
 """
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -20,6 +22,12 @@ from eval.errors import DataError
 
 MAX_FILE_BYTES = 4_000_000_000  # far more than any benchmark's file
 MAX_LINE_BYTES = 64_000_000
+PIECE_BYTES = 200_000  # of a long list, parsed at a time; what is parsed fits a cache
+MAX_TRIES = 16  # places looked at for the start of a list, or the end of a piece, before more is read
+SPACE = rb"[ \t\n\r]*"
+LIST = re.compile(SPACE + rb"\[")
+FIRST_FIELD = re.compile(SPACE + rb'(\{[ \t\n\r]*"(?:[^"\\]|\\.)*")', re.DOTALL)
+COMMA = re.compile(rb"," + SPACE + rb"\Z")
 
 
 def read_json(path: Path) -> Record:
@@ -27,13 +35,44 @@ def read_json(path: Path) -> Record:
     return Record(_parse_file(path), str(path))
 
 
+def read_records(path: Path, name: str) -> Iterator[Record]:
+    """The objects of the list in a file's field `name`, as `read_json(path).records(name)` has them.
+
+    Read in pieces: what is held at a time does not grow with the list. What precedes damage is
+    given before the error comes, and a field `name` after the list is an error, not another list.
+    """
+
+    def close(rest: bytes) -> list[Any]:
+        free = "_" * len(rest)  # longer than the name of any field in the rest
+        tail = orjson.loads(b'{"%s":[%s' % (free.encode(), rest))
+        if name in tail:
+            raise DataError(f"{path}: field {name!r}: one expected, another found after its list")
+        values: list[Any] = tail[free]
+        return values
+
+    with _open(path) as file:
+        rest = _after_head(file, path, name)
+        if rest is not None:
+            for number, value in enumerate(_elements(file, path, rest, close)):
+                yield Record(value, f"{name}[{number}] of {path}")
+            return
+    yield from read_json(path).records(name)
+
+
 def read_list(path: Path) -> Iterator[Record]:
-    """The objects of a JSON file that is one list, in order."""
-    rows = _parse_file(path)
-    if not isinstance(rows, list):
-        raise DataError(f"{path}: a list expected, {describe(rows)} found")
-    for number, row in enumerate(rows):
-        yield Record(row, f"[{number}] of {path}")
+    """The objects of a JSON file that is one list, in order; read in pieces like `read_records`."""
+
+    def close(rest: bytes) -> list[Any]:
+        values: list[Any] = orjson.loads(b"[" + rest)
+        return values
+
+    with _open(path) as file:
+        start = _read(file, path, PIECE_BYTES)
+        if head := LIST.match(start):
+            for number, value in enumerate(_elements(file, path, start[head.end() :], close)):
+                yield Record(value, f"[{number}] of {path}")
+            return
+    raise DataError(f"{path}: a list expected, {describe(_parse_file(path))} found")
 
 
 def read_jsonl(path: Path) -> Iterator[Record]:
@@ -63,16 +102,23 @@ def is_list(path: Path) -> bool:
     return False
 
 
-def _open(path: Path) -> BufferedReader:
+def read_bytes(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
+    """All of a file of at most so many bytes."""
+    with _open(path, most) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _open(path: Path, most: int = MAX_FILE_BYTES) -> BufferedReader:
     """A regular file that is not absurdly large. Raises DataError for anything else."""
     try:
         status = path.stat()
         if not S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise DataError(f"{path}: a file expected, a folder or a device found")
-        if status.st_size > MAX_FILE_BYTES:
-            raise DataError(
-                f"{path}: at most {MAX_FILE_BYTES:,} bytes expected, {status.st_size:,} found"
-            )
+        if status.st_size > most:
+            raise DataError(f"{path}: at most {most:,} bytes expected, {status.st_size:,} found")
         return path.open("rb")
     except FileNotFoundError as error:
         raise DataError(f"{path}: a file expected, none found") from error
@@ -95,13 +141,85 @@ def _lines(file: BufferedReader, path: Path) -> Iterator[bytes]:
         yield line
 
 
+def _after_head(file: BufferedReader, path: Path, name: str) -> bytes | None:
+    """What was read behind the `[` of a file's field `name`; None where no such field is found.
+
+    The file's beginning up to that bracket, closed by `]}`, is JSON only where the list is the
+    value of a field of the outermost object.
+    """
+    opening = re.compile(rb'(?<!\\)"%s"%s:%s\[' % (re.escape(name.encode()), SPACE, SPACE))
+    head = b""
+    while more := _read(file, path, max(PIECE_BYTES, len(head))):
+        head += more
+        for found in islice(opening.finditer(head), MAX_TRIES):
+            if _parses(head[: found.end()] + b"]}") is not None:
+                return head[found.end() :]
+    return None
+
+
+def _elements(
+    file: BufferedReader, path: Path, rest: bytes, close: Callable[[bytes], list[Any]]
+) -> Iterator[Any]:
+    """The elements of a list, of which `rest` was read behind its `[`.
+
+    close  what remains when the file is read, up to its end -> the last elements
+
+    A piece ends at a comma before an object that begins with the same field as the piece. If the
+    piece in brackets is JSON, all its strings and nested lists are closed and the list itself is
+    not, so the comma stands between two elements. Where no comma is found the piece grows, at most
+    to the whole file.
+    """
+    wanted = PIECE_BYTES
+    while len(more := _read(file, path, wanted)) == wanted:
+        rest += more
+        wanted = len(rest)
+        for comma in _commas(rest):
+            values = _parses(b"[%s]" % rest[:comma])
+            if values is not None:
+                yield from values
+                rest = rest[comma + 1 :]
+                wanted = PIECE_BYTES
+                break
+    try:
+        values = close(rest + more)
+    except orjson.JSONDecodeError:
+        _parse_file(path)  # tells where in the whole file
+        raise DataError(f"{path}: JSON expected. Has it been written to meanwhile?") from None
+    yield from values
+
+
+def _commas(piece: bytes) -> Iterator[int]:
+    """Where the piece may end, from its end to its start."""
+    first = FIRST_FIELD.match(piece)
+    if first is None:
+        return
+    place = len(piece)
+    for _ in range(MAX_TRIES):
+        place = piece.rfind(first[1], first.end(), place)
+        if place < 0:
+            return
+        before = max(0, place - 1000)
+        if comma := COMMA.search(piece[before:place]):
+            yield before + comma.start()
+
+
+def _read(file: BufferedReader, path: Path, size: int) -> bytes:
+    try:
+        return file.read(size)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parses(content: bytes) -> Any:
+    """What the bytes hold, or None where they are not JSON."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+
+
 def _parse_file(path: Path) -> Any:
-    with _open(path) as file:
-        try:
-            content = file.read()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    return _parse(content, str(path))
+    return _parse(read_bytes(path), str(path))
 
 
 def _parse(content: bytes, where: str) -> Any:

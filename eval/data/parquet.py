@@ -22,15 +22,24 @@ def read_parquet(root: Path, source: Source, columns: Sequence[str]) -> Iterator
 
 
 def read_pictures(
-    root: Path, source: Source, columns: Sequence[str], image: str = "image"
+    root: Path,
+    source: Source,
+    columns: Sequence[str],
+    image: str = "image",
+    *,
+    sparse: bool = False,
 ) -> Iterator[tuple[Record, bytes]]:
     """Rows as above, each with the bytes of the picture in its column `image`, as they were saved.
+
+    sparse  rows where that column is null are passed over; else they are an error
 
     The record's column `image` is the name that the picture was saved under, or null.
     """
     for number, row in enumerate(_rows(root, source, [*columns, image], image)):
         where = f"row {number} of {root / source.path}"
         picture = row[image]
+        if picture is None and sparse:
+            continue
         if not isinstance(picture, dict) or not isinstance(picture.get("bytes"), bytes):
             raise DataError(f"{where}: column {image!r}: a picture expected, none found")
         yield Record({**row, image: picture.get("path")}, where), picture["bytes"]

@@ -4,8 +4,9 @@
     [{"questionId": 101, "answer": "May 3"}]        GQA, OCR-VQA, DocVQA
     [{"image_id": 42, "caption": "A goat."}]        captions
     [{"image": 7, "answer": "soup"}]                AI2D, VizWiz test
+    [{"answer": "5", "annotation": "5"}]            ChartQA: no ids, in the order of the data
 
-as one list or as JSON lines; other fields are passed over. ChartQA's carry no id and are refused.
+as one list or as JSON lines; other fields are passed over.
 """
 
 from pathlib import Path
@@ -18,14 +19,24 @@ IDS = ("question_id", "questionId", "image_id", "image")
 TEXTS = ("answer", "caption")
 
 
-def read_predictions(path: Path) -> list[tuple[str, str]]:
+def read_predictions(path: Path) -> list[tuple[str | None, str]]:
     """(sample id, text) of each record, in the order of the file; an id may stand twice.
 
-    Raises PredictionError, naming file and record.
+    The id is None in all of them where the file has none at all. Raises PredictionError, naming
+    file and record, where some have one and some have not.
     """
+    found: list[tuple[str | None, str]] = []
     try:
-        rows = read_list(path) if is_list(path) else read_jsonl(path)
-        found = [(row.id(_field(row, IDS)), row.text(_field(row, TEXTS))) for row in rows]
+        for row in read_list(path) if is_list(path) else read_jsonl(path):
+            name = _field(row, IDS)
+            if found and (name is None) != (found[0][0] is None):
+                raise row.error(
+                    f"one of the fields {', '.join(IDS)} expected in every record or in none"
+                )
+            text = _field(row, TEXTS)
+            if text is None:
+                raise row.error(f"one of the fields {', '.join(TEXTS)} expected, none found")
+            found.append((row.id(name) if name else None, row.text(text)))
     except DataError as error:
         raise PredictionError(str(error)) from error
     if not found:
@@ -33,9 +44,6 @@ def read_predictions(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _field(row: Record, names: tuple[str, ...]) -> str:
+def _field(row: Record, names: tuple[str, ...]) -> str | None:
     """The first of the names that the record has."""
-    for name in names:
-        if row.has(name):
-            return name
-    raise row.error(f"one of the fields {', '.join(names)} expected, none found")
+    return next((name for name in names if row.has(name)), None)

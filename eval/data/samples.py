@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from eval.api import Sample, Source
-from eval.data.files import read_json
+from eval.data.files import read_records
 from eval.data.records import Record
 from eval.errors import DataError
 
 CONVERTED_URL = "https://ofasys-wlcb.oss-cn-wulanchabu.aliyuncs.com/Qwen-VL/evaluation/"
+GROUPS = ("answer_type", "question_type")  # what figures on VQA v2 are broken down by
 
 
 def converted_source(path: str) -> Source:
@@ -39,24 +40,46 @@ def vqa_samples(questions: Iterable[tuple[Record, str]], annotations: Path) -> I
     questions    records with `question_id` and `question`, each with its image below the data root
     annotations  file with `annotations`, each `{"question_id": 1, "answers": [...]}`
 
-    The reference is what vqa_accuracy takes; see _answers. Annotations of other questions are
-    passed over; a question without one is an error.
+    The reference is what vqa_accuracy takes; see human_answers. Annotations of other questions are
+    passed over; a question without one is an error. Both are read side by side, so what is held at
+    a time does not grow with the files where they have one order.
     """
-    answers: dict[str, list[Any]] = {}
-    for row in read_json(annotations).records("annotations"):
+    rows = read_records(annotations, "annotations")
+    annotated: set[str] = set()
+    waiting: dict[str, tuple[str, list[Any], dict[str, str]]] = {}
+
+    def read_next() -> bool:
+        row = next(rows, None)
+        if row is None:
+            return False
         question = row.id("question_id")
-        if question in answers:
+        if question in annotated:
             raise row.error(f"question_id {question!r} is annotated twice")
-        answers[question] = _answers(row)
+        annotated.add(question)
+        groups = {
+            name: value
+            for name in GROUPS
+            if isinstance(value := row.values.get(name), str) and value
+        }
+        waiting[question] = question, human_answers(row), groups
+        return True
+
     for row, image in questions:
         question = row.id("question_id")
-        if question not in answers:
-            raise row.error(f"question_id {question!r} has no annotation in {annotations}")
+        while question not in waiting:
+            if not read_next():
+                if question in annotated:
+                    raise row.error(f"question_id {question!r} stands for a second question")
+                raise row.error(f"question_id {question!r} has no annotation in {annotations}")
+        # the text that `annotated` holds already, not an equal one beside it
+        question, answers, groups = waiting.pop(question)
         fields = {"image": image, "question": row.text("question")}
-        yield Sample(question, fields, reference=answers[question])
+        yield Sample(question, fields, reference=answers, groups=groups)
+    while read_next():  # the rest must be sound too
+        waiting.clear()
 
 
-def _answers(row: Record) -> list[Any]:
+def human_answers(row: Record) -> list[Any]:
     """One question's human answers: strings wherever each human counts for one.
 
     Strings stand for answers numbered 1, 2, ...: right where the file numbers them, and where it
@@ -64,6 +87,9 @@ def _answers(row: Record) -> list[Any]:
     number stands twice the records stay, because the published scorer then leaves out all that are
     equal in every field.
     """
+    texts = _numbered(row.values.get("answers"))
+    if texts:
+        return texts
     humans = list(row.records("answers"))
     if not humans:
         raise row.error("field 'answers': at least one answer expected, none found")
@@ -75,3 +101,18 @@ def _answers(row: Record) -> list[Any]:
         {name: value for name, value in human.values.items() if not isinstance(value, dict | list)}
         for human in humans
     ]
+
+
+def _numbered(humans: Any) -> list[Any] | None:
+    """The texts of plain records whose integers `answer_id` differ; None for any other form.
+
+    What nearly every question of the large benchmarks has, so that only others are looked at field
+    by field.
+    """
+    try:
+        texts = [human["answer"] for human in humans]
+        numbers = {human["answer_id"] for human in humans}
+    except (KeyError, TypeError):
+        return None
+    plain = {*map(type, texts)} == {str} and {*map(type, numbers)} == {int}
+    return texts if plain and len(numbers) == len(texts) and min(numbers) >= 0 else None

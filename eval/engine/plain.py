@@ -12,7 +12,7 @@ from typing import Any
 from eval.api import Generate, Prediction, Rank, Request
 from eval.errors import DataError, PredictionError, UsageError
 from eval.runtime import QwenVL
-from eval.runtime.checkpoint import combined_digest
+from eval.runtime.checkpoint import combined_digest, find_checkpoint
 
 
 class PlainEngine:
@@ -31,21 +31,22 @@ class PlainEngine:
         A batch holds neighbours with the same decoding. Raises DataError, naming the request, for
         an image that cannot be read; all before it have been answered.
         """
-        for decode, group in groupby(requests, key=lambda request: request.decode):
+        for (decode, chat), group in groupby(requests, key=lambda each: (each.decode, each.chat)):
             if isinstance(decode, Rank):
                 for request in group:
                     yield self._rank(request, decode)
                 continue
             while batch := list(islice(group, self.batch_size)):
-                yield from self._generate(batch, decode)
+                yield from self._generate(batch, decode, chat)
 
-    def _generate(self, batch: list[Request], decode: Generate) -> Iterator[Prediction]:
+    def _generate(self, batch: list[Request], decode: Generate, chat: bool) -> Iterator[Prediction]:
         try:
             answers = self.model.generate(
                 [request.prompt for request in batch],
                 decode.max_new_tokens,
                 decode.min_new_tokens,
                 image_root=self.image_root,
+                chat=chat,
             )
         except (DataError, ValueError) as error:
             if len(batch) == 1:
@@ -55,12 +56,12 @@ class PlainEngine:
                 yield Prediction(request.id, answer.text, tuple(answer.ids))
             return
         for request in batch:  # one of them is bad: answer those before it, and name it
-            yield from self._generate([request], decode)
+            yield from self._generate([request], decode, chat)
 
     def _rank(self, request: Request, decode: Rank) -> Prediction:
         try:
             losses = self.model.choice_losses(
-                request.prompt, decode.options, image_root=self.image_root
+                request.prompt, decode.options, image_root=self.image_root, chat=request.chat
             )
             best = decode.best(losses)
         except (DataError, PredictionError, ValueError) as error:
@@ -91,3 +92,8 @@ def open_backend(
     """Load a checkpoint behind the plain engine."""
     model = QwenVL.from_pretrained(checkpoint, device=device, dtype=dtype, revision=revision)
     return PlainEngine(model, image_root, batch_size)
+
+
+def identify(checkpoint: str, revision: str | None = None) -> str:
+    """The digest that `describe` would give, without loading the model."""
+    return combined_digest(find_checkpoint(checkpoint, revision).digests())

@@ -33,7 +33,7 @@ def box_accuracy(prediction: str, reference: Mapping[str, Any]) -> float:
              tests/golden/metrics/refcoco_cases.jsonl
     Quirks   as parse_box and box_iou; an overlap that is not a number counts as none
     """
-    box, width, height = _true_box(reference)
+    box, width, height = true_box(reference)
     return float(box_iou(parse_box(prediction, width=width, height=height), box) >= THRESHOLD)
 
 
@@ -107,8 +107,8 @@ def _as_box(values: NDArray[np.float32]) -> Box:
     return x1, y1, x2, y2
 
 
-def _true_box(reference: Mapping[str, Any]) -> tuple[Sequence[float], float, float]:
-    """Box, width and height of a reference, checked."""
+def true_box(reference: Mapping[str, Any]) -> tuple[Sequence[float], float, float]:
+    """Box, width and height of a reference as box_accuracy takes it; DataError for another."""
     try:
         box, width, height = reference["box"], reference["width"], reference["height"]
         finite = all(map(math.isfinite, (*box, width, height)))

@@ -10,6 +10,7 @@ Two rules that share their text functions and differ in what they apply them to:
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from eval.errors import DataError, EvalError, PredictionError, UsageError
@@ -17,11 +18,14 @@ from eval.metrics.vqa_tables import ARTICLES, CONTRACTIONS, NUMBER_WORDS, PUNCTU
 
 Variant = Literal["published", "official"]
 Answer = str | Mapping[str, Any]
+VARIANTS = get_args(Variant)
 
 ENOUGH = 3  # humans who must agree for the full score
 MOST_PERIODS = 32  # the source passes a regex flag, of this value, where a count is expected
 PERIOD = re.compile(r"\.(?!\d)")
 THOUSANDS = re.compile(r"\d,\d")
+MARK = re.compile(f"[{re.escape(PUNCTUATION)}]")
+KEPT = 16384  # texts whose clean form is remembered: most answers of a benchmark are few words
 
 
 def vqa_accuracy(
@@ -42,11 +46,45 @@ def vqa_accuracy(
              bare records without ids score less; a single answer always scores 0. Published: a
              human's `two`, `Red`, `the dog` or `isnt` can never be matched
     """
-    if variant not in get_args(Variant):
-        raise UsageError(f"variant: one of {get_args(Variant)} expected, {variant!r} found")
+    if variant not in VARIANTS:
+        raise UsageError(f"variant: one of {VARIANTS} expected, {variant!r} found")
     if not isinstance(prediction, str):
         raise PredictionError(f"prediction: a text expected, {prediction!r} found")
-    humans = _records(answers)
+    if isinstance(answers, list) and {*map(type, answers)} == {str}:
+        return _of_texts(prediction, answers, variant)
+    return _of_records(prediction, _records(answers), variant)
+
+
+def _of_texts(prediction: str, texts: list[str], variant: Variant) -> float:
+    """As _of_records, where each text is one human's: only the places of the matches count."""
+    if variant == "published":
+        prediction = _full(prediction)
+        if texts.count(texts[0]) < len(texts):
+            texts = [*map(_punct, texts)]
+    else:
+        normal = [*map(_full, texts)]
+        # Texts that differ when they are normalised differ when they are cleaned, too.
+        if normal.count(normal[0]) < len(normal) or len({*map(_clean, texts)}) > 1:
+            prediction, texts = _full(prediction), normal
+        else:
+            prediction, texts = _clean(prediction), [*map(_clean, texts)]
+    matches = texts.count(prediction)
+    if not matches:
+        return 0.0
+    if matches > ENOUGH:  # enough agree without any one human
+        return 1.0
+    return _mean(tuple([text == prediction for text in texts]))
+
+
+@lru_cache(KEPT)
+def _mean(matches: tuple[bool, ...]) -> float:
+    """The mean over leaving out each human; the order matters, for rounding alone."""
+    among = sum(matches)
+    return _sum(min(1.0, (among - match) / ENOUGH) for match in matches) / len(matches)
+
+
+def _of_records(prediction: str, humans: list[dict[str, Any]], variant: Variant) -> float:
+    """VQA accuracy by its definition."""
     texts = [human["answer"] for human in humans]
     if variant == "published":
         prediction = full(prediction)
@@ -141,11 +179,11 @@ def punct(text: str) -> str:
     """
     delete_all = THOUSANDS.search(text) is not None
     result = text
-    for mark in PUNCTUATION:
-        if mark in text:
+    if MARK.search(text):
+        for mark in [mark for mark in PUNCTUATION if mark in text]:
             delete = delete_all or f"{mark} " in text or f" {mark}" in text
             result = result.replace(mark, "" if delete else " ")
-    return PERIOD.sub("", result, count=MOST_PERIODS)
+    return PERIOD.sub("", result, count=MOST_PERIODS) if "." in result else result
 
 
 def digit_article(text: str) -> str:
@@ -161,6 +199,9 @@ def digit_article(text: str) -> str:
 def full(text: str) -> str:
     """All three steps, in the order in which a prediction goes through them."""
     return digit_article(punct(clean(text)))
+
+
+_clean, _punct, _full = lru_cache(KEPT)(clean), lru_cache(KEPT)(punct), lru_cache(KEPT)(full)
 
 
 def _records(answers: Sequence[Answer]) -> list[dict[str, Any]]:

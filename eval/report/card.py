@@ -1,9 +1,10 @@
 """The model card's tables as checked data, from results/model_card.yaml. Knows nothing of runs."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -12,6 +13,8 @@ from eval.errors import DataError
 NAME = "model_card.yaml"
 MISSING = "-"  # how the card prints a figure that it does not have
 BASE, CHAT = "base", "chat"
+SERVER, JUDGE = "server", "judge"  # what scores a column that is not scored here
+FEW_SHOT = re.compile(r"\(([0-9]+)-shot\)$")
 LABELS = ("group", "model")  # the columns that hold no figures
 
 
@@ -37,11 +40,11 @@ HeaderRows = tuple[tuple[Header, ...], ...]
 class Column:
     """A column of figures, and what fills it.
 
-    label     the header in one line, with its parent's where it would not be unique without
-    tasks     whose summaries are read; of several the mean is shown
-    metric    its name in a summary, where it lies in [0, maximum]; shown times scale
-    decimals  of a run's figure
-    server    whether the benchmark's own server scores it
+    label      the header in one line, with its parent's where it would not be unique without
+    tasks      whose summaries are read; of several the mean is shown
+    metric     its name in a summary, where it lies in [0, maximum]; shown times scale
+    decimals   of a run's figure
+    scored_by  "server" for the benchmark's own, "judge", or "" where it is scored here
     """
 
     key: str
@@ -51,7 +54,7 @@ class Column:
     maximum: float
     scale: int
     decimals: int
-    server: bool = False
+    scored_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,12 @@ class CardRow:
     checkpoint: str = ""
     bold: bool = False
     hidden: bool = False
+
+    @property
+    def few_shot(self) -> int:
+        """Examples before each question, which the card tells in a row's name, or 0."""
+        told = FEW_SHOT.search(self.model)
+        return int(told[1]) if told else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,25 @@ class Card:
     """The tables, in the card's order."""
 
     tables: tuple[CardTable, ...]
+
+
+class CardColumn(NamedTuple):
+    """What fills a column of the card: its tasks' summaries, and who scores them."""
+
+    table: str
+    column: str
+    tasks: tuple[str, ...]
+    metric: str
+    scored_by: str
+
+
+def card_columns(card: Card) -> list[CardColumn]:
+    """Every column of figures, in the card's order, whether or not its tasks are installed."""
+    return [
+        CardColumn(table.title, column.label, column.tasks, column.metric, column.scored_by)
+        for table in card.tables
+        for column in table.columns
+    ]
 
 
 def load_card(path: Path | None = None) -> Card:
@@ -269,7 +297,7 @@ def _column(key: str, label: str, node: _Node, table: str) -> Column:
         maximum=node["maximum"].count(),
         scale=node["scale"].count(),
         decimals=node["decimals"].count(),
-        server=node["scored_by"].one_of(None, "server") == "server",
+        scored_by=node["scored_by"].one_of(None, SERVER, JUDGE) or "",
     )
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,17 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")  # of a task, a metric, a
 class TaskFigures:
     """What a summary says.
 
-    size       samples in the official split, or None where it is not known
-    images     distinct ones among the samples
-    complete   samples == size
-    protocol   "published", or the name of another way to ask
-    metrics    name -> mean over samples, the main one first; empty where only a server can score
-    signature  one line that the figures can be quoted with
+    size          samples in the official split, or None where it is not known
+    images        distinct ones among the samples
+    complete      samples == size, and the data have no faults
+    protocol      "published", or the name of another way to ask
+    metrics       name -> mean over samples, the main one first; empty where only a server can score
+    signature     one line that the figures can be quoted with
+    few_shot      examples before each question
+    faults        what keeps the data from being the official split's
+    scored_by     the server that gave the figures, "" where they were computed here
+    as_published  processes and batch size, where the published procedure was reproduced
+    by            group -> value -> {"samples": count, metric: mean over them}
     """
 
     task: str
@@ -36,6 +41,16 @@ class TaskFigures:
     metrics: Mapping[str, float]
     unreadable: int = 0
     signature: str = ""
+    few_shot: int = 0
+    faults: tuple[str, ...] = ()
+    scored_by: str = ""
+    as_published: tuple[int, int] | None = None
+    by: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> str:
+        """How: the protocol, and the number of examples if there were any."""
+        return f"{self.protocol}, {self.few_shot}-shot" if self.few_shot else self.protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +98,16 @@ def _figures(file: Path) -> TaskFigures:
     size = _field(file, fields, "size", _is_size, "a positive integer or null")
     samples = _field(file, fields, "samples", _is_positive, "a positive integer")
     complete = _field(file, fields, "complete", _is_bool, "true or false")
-    if size is not None and samples > size:
+    faults = _faults(file, fields)
+    if size is not None and samples > size and not faults:
         raise RunError(f"{file}: at most {size:,} samples expected, its 'size', {samples:,} found")
-    if complete != (samples == size):
+    if complete != (samples == size and not faults):
         raise RunError(
             f"{file}: 'complete': {str(not complete).lower()} expected, as {samples:,} samples of "
-            f"{'an unknown number' if size is None else f'{size:,}'} were scored, "
-            f"{str(complete).lower()} found"
+            f"{'an unknown number' if size is None else f'{size:,}'} were scored and the data have "
+            f"{len(faults)} faults, {str(complete).lower()} found"
         )
-    metrics = _field(file, fields, "metrics", _is_mapping, "name -> figure")
-    for name in metrics:
-        if not _is_name(name):
-            raise RunError(f"{file}: a metric's name expected, {name!r:.80} found")
-        _field(file, metrics, name, _is_figure, "a number, 0 or more,")
+    metrics = _metrics(file, _field(file, fields, "metrics", _is_mapping, "name -> figure"))
     return TaskFigures(
         task,
         size,
@@ -108,7 +120,54 @@ def _figures(file: Path) -> TaskFigures:
             file, fields, "unreadable", _is_count, "an integer, 0 or more,", default=0
         ),
         signature=_field(file, fields, "signature", _is_text, "a text", default=""),
+        few_shot=_field(file, fields, "few_shot", _is_count, "an integer, 0 or more,", default=0),
+        faults=faults,
+        scored_by=_field(file, fields, "scored_by", _is_text, "a server's name", default=""),
+        as_published=_as_published(file, fields),
+        by=_breakdowns(file, fields, samples),
     )
+
+
+def _metrics(file: Path, metrics: dict[str, Any]) -> dict[str, float]:
+    for name in metrics:
+        if not _is_name(name):
+            raise RunError(f"{file}: a metric's name expected, {name!r:.80} found")
+        _field(file, metrics, name, _is_figure, "a number, 0 or more,")
+    return metrics
+
+
+def _faults(file: Path, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(_field(file, fields, "faults", _is_texts, "a list of texts", default=()))
+
+
+def _as_published(file: Path, fields: Mapping[str, Any]) -> tuple[int, int] | None:
+    given = _field(file, fields, "as_published", _is_mapping, "a mapping", default=None)
+    if given is None:
+        return None
+    processes, batch_size = (
+        _field(file, given, name, _is_positive, "a positive integer")
+        for name in ("processes", "batch_size")
+    )
+    return processes, batch_size
+
+
+def _breakdowns(
+    file: Path, fields: Mapping[str, Any], samples: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Figures by group and value; no value can have more samples than there are."""
+    groups: dict[str, Any] = _field(file, fields, "by", _is_mapping, "a mapping", default={})
+    for group in groups:
+        values = _field(file, groups, group, _is_mapping, "value -> figures")
+        for value in values:
+            part = _field(file, values, value, _is_mapping, "samples and figures")
+            count = _field(file, part, "samples", _is_positive, "a positive integer")
+            if count > samples:
+                raise RunError(
+                    f"{file}: {group} {value!r:.80}: at most {samples:,} samples expected, "
+                    f"{count:,} found"
+                )
+            _metrics(file, {name: figure for name, figure in part.items() if name != "samples"})
+    return groups
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -146,6 +205,10 @@ def _field(
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _is_name(value: Any) -> bool:

@@ -4,14 +4,17 @@ import re
 from collections.abc import Iterable, Sequence
 
 from eval.report.card import Header
-from eval.report.tables import Cell, Compared, Row, Table
+from eval.report.compare import Cell
+from eval.report.tables import Compared, Part, Row, Table
 
 # Signs that could be taken for Markdown, HTML, a link, a mention or a formula: all but those that
 # are harmless inside a line, such as underscores inside a word.
 ACTIVE = re.compile(
     r"(?![:&]\s)[^\w\s.,;()+/%'={}†▸…-]|(?<![^\W_])_|_(?![^\W_])|(?<=www)\.", re.IGNORECASE
 )
-COMPARED = ("Column", "Run", "Card", "Difference", "Samples", "Images", "Comparable")
+COMPARED = ("Column", "Run", "Card", "Difference", "Samples", "Images")  # figures but the first
+ASKED = ("Protocol", "Comparable")
+PARTS = ("Task", "Group", "Value", "Samples", "Run", "Protocol")
 
 
 def render_markdown(tables: Sequence[Table]) -> str:
@@ -30,6 +33,8 @@ def _table(table: Table) -> list[str]:
         if signatures:
             lines = "\n".join(f"- {_code(signature)}" for signature in signatures)
             blocks.append(f"<details><summary>Signatures</summary>\n\n{lines}\n\n</details>")
+    for run, parts in table.parts.items():
+        blocks += [f"▸ {_code(run)}", _parts(parts)]
     if any(column.cell.marked for each in table.compared for column in each.columns):
         blocks.append("† not comparable with the card: see the last column.")
     return blocks
@@ -47,10 +52,20 @@ def _card_table(table: Table) -> str:
 
 
 def _comparison(compared: Compared) -> str:
-    lines = [_line(COMPARED), _line([":---", *["---:"] * (len(COMPARED) - 2), ":---"])]
-    for column in compared.columns:
-        texts = (column.card, column.difference, column.samples, column.images, column.remark)
+    figures = ["---:"] * (len(COMPARED) - 1)
+    lines = [_line([*COMPARED, *ASKED]), _line([":---", *figures, *[":---"] * len(ASKED)])]
+    for column in (each for each in compared.columns if not each.empty):
+        texts = [column.card, column.difference, column.samples, column.images]
+        texts += [column.protocol, column.remark]
         lines.append(_line([_escape(column.column), _figure(column.cell), *map(_escape, texts)]))
+    return "\n".join(lines)
+
+
+def _parts(parts: Sequence[Part]) -> str:
+    lines = [_line(PARTS), _line([*[":---"] * 3, "---:", "---:", ":---"])]
+    for part in parts:
+        texts = (part.task, part.group, part.value, part.samples, part.figure, part.protocol)
+        lines.append(_line(map(_escape, texts)))
     return "\n".join(lines)
 
 

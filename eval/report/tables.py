@@ -1,14 +1,13 @@
-"""The model card's tables with runs' rows in place, and how far each figure can be compared.
+"""The model card's tables with runs' rows in place.
 
 Everything is text here, rounded and cleaned, so that a renderer only has to lay it out.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
-from eval.errors import RunError, UsageError
+from eval.errors import UsageError
 from eval.report.card import (
     BASE,
     CHAT,
@@ -22,29 +21,20 @@ from eval.report.card import (
     HeaderRows,
     header_paths,
 )
+from eval.report.compare import (
+    DECIMALS,
+    SCALE,
+    Cell,
+    Comparison,
+    beside_nothing,
+    clean,
+    compare,
+    number,
+)
 from eval.report.figures import RunFigures, TaskFigures
-from eval.run import PROTOCOL, SUMMARY
 
 CHATML = "chatml"  # the chat format of a Chat checkpoint
 KINDS = {BASE: "base", CHAT: "Chat"}
-SCALE, DECIMALS = 100, 2  # of a figure that belongs to no column
-SERVER = "to be scored by its server"
-LONGEST = 80  # characters of a name that comes from a run
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A figure as it is printed.
-
-    note    the line under it
-    bold    the best of its group
-    marked  not comparable with the card as it stands: partial, or asked in another way
-    """
-
-    text: str
-    note: str = ""
-    bold: bool = False
-    marked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,38 +56,6 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """One column of a run beside the card. Texts are "-" where there is nothing to show.
-
-    difference  of the two figures as printed
-    samples     per task, joined by " + "; images: the distinct ones, likewise
-    comparable  whether the run measured what the card did
-    remark      "complete", or why the figure is missing or not comparable
-    signatures  of the summaries behind the figure
-    """
-
-    column: str
-    figure: str
-    card: str
-    difference: str
-    samples: str
-    images: str
-    comparable: bool
-    remark: str
-    signatures: tuple[str, ...]
-
-    @property
-    def missing(self) -> bool:
-        """Whether there is no figure."""
-        return self.figure == MISSING
-
-    @property
-    def cell(self) -> Cell:
-        """The figure as it stands in the run's row."""
-        return Cell(self.figure, marked=not self.missing and not self.comparable)
-
-
-@dataclass(frozen=True, slots=True)
 class Compared:
     """A run beside a row of the card, column by column.
 
@@ -112,12 +70,29 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """The figure of the samples that have one value of a group. All are texts.
+
+    task   with its metric
+    group  such as answer_type; value: such as yes/no
+    """
+
+    task: str
+    group: str
+    value: str
+    samples: str
+    figure: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """A table of the card with the runs' rows, and their comparison below it.
 
-    header   with the card's spans; empty, like groups, in the last table, which lists what fits
-             into no column
+    header   with the card's spans; empty, like groups, in the tables that are not the card's: of
+             what fits into no column, and of the figures by group
     grouped  whether the first column holds the groups' labels
+    parts    run -> its figures by group
     """
 
     id: str
@@ -126,6 +101,7 @@ class Table:
     grouped: bool
     groups: tuple[Group, ...]
     compared: tuple[Compared, ...]
+    parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
 
     @property
     def paths(self) -> tuple[tuple[Header, ...], ...]:
@@ -135,13 +111,20 @@ class Table:
 
 
 def build_tables(
-    runs: Sequence[RunFigures], card: Card, row: str | None = None, all_tables: bool = False
+    runs: Sequence[RunFigures],
+    card: Card,
+    row: str | None = None,
+    all_tables: bool = False,
+    by: bool = False,
 ) -> list[Table]:
     """The card's tables in which the runs have figures, and one of what fits into no column.
 
     row         the card's model that the runs are compared with and printed below; default: the
                 card's own Chat or base row, as the run's checkpoint is
     all_tables  also those without a figure of a run
+    by          also a table of the figures by group, where summaries have them
+
+    What was asked with few-shot examples stands below rows with as many, and nowhere else.
 
     Raises UsageError for a model that the card lacks or a run given twice, RunError for a summary
     that lacks the card's metric or has it in another range.
@@ -154,140 +137,75 @@ def build_tables(
     tables, shown = [], {name: set[str]() for name in named}
     for table in card.tables:
         placed = []
-        for name, run in named.items():
+        for name, (run, few_shot) in named.items():
             wanted = kind or (CHAT if run.chat_format == CHATML else BASE)
-            anchor = _anchor(table, row, wanted)
-            columns = tuple(_compare(run, column, anchor) for column in table.columns)
+            anchor = _anchor(table, row, wanted, few_shot)
+            if anchor is None:
+                continue
+            columns = tuple(compare(run, column, anchor) for column in table.columns)
             if not all_tables and all(column.missing for column in columns):
                 continue
-            kept = row == anchor.model or anchor.checkpoint == wanted
-            remark = "" if kept else f"the card has no {KINDS[wanted]} row here"
+            remark = _unexpected(anchor, row, wanted, few_shot)
             placed.append((anchor, Compared(name, anchor.model, remark, columns)))
             shown[name] |= {task for c in table.columns for task in _covered(run, c)}
         if placed or all_tables:
             tables.append(_table(table, placed))
-    others = [_others(name, run, card, shown[name]) for name, run in named.items()]
-    if any(compared.columns for compared in others):
-        kept_others = tuple(compared for compared in others if compared.columns)
-        tables.append(Table("others", "In no column of the card", (), False, (), kept_others))
+    owners = {task: column for t in card.tables for column in t.columns for task in column.tasks}
+    others = []
+    for name, (run, _) in named.items():
+        rest = [task for task in run.tasks.values() if task.task not in shown[name]]
+        columns = tuple(beside_nothing(task, owners.get(task.task)) for task in rest)
+        others += [Compared(name, "", "", columns)] if columns else []
+    if others:
+        tables.append(Table("others", "In no column of the card", (), False, (), tuple(others)))
+    parts = {name: tuple(_parts(run, owners)) for name, (run, _) in named.items()} if by else {}
+    if any(parts.values()):
+        some = {name: found for name, found in parts.items() if found}
+        tables.append(Table("by", "Figures by group", (), False, (), (), some))
     return tables
 
 
-def _clean(text: str) -> str:
-    """One line that can be printed: what is not printable is replaced, what is long cut off."""
-    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    line = line.strip() or "(no name)"
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+def _named(runs: Sequence[RunFigures]) -> dict[str, tuple[RunFigures, int]]:
+    """Runs by the name they are printed under, with their number of few-shot examples.
 
-
-def _named(runs: Sequence[RunFigures]) -> dict[str, RunFigures]:
-    """Runs by the name they are printed under; two of one name are told apart by their folders."""
+    Two runs of one name are told apart by their folders. Tasks of one run that were asked with
+    different numbers of examples are as the tasks of different runs.
+    """
     folders = [run.folder.resolve() for run in runs]
-    names = [_clean(run.name) for run in runs]
-    named: dict[str, RunFigures] = {}
+    names = [clean(run.name) for run in runs]
+    named: dict[str, tuple[RunFigures, int]] = {}
     for run, folder, name in zip(runs, folders, names, strict=True):
         if folders.count(folder) > 1:
             raise UsageError(f"{run.folder}: given twice")
-        label = name if names.count(name) == 1 else _clean(f"{name} ({run.folder})")
+        label = name if names.count(name) == 1 else clean(f"{name} ({run.folder})")
         while label in named:
             label += "'"
-        named[label] = run
+        shots = sorted({task.few_shot for task in run.tasks.values()})
+        for few_shot in shots:
+            tasks = {name: t for name, t in run.tasks.items() if t.few_shot == few_shot}
+            several = f"{label}, {few_shot}-shot" if len(shots) > 1 else label
+            named[several] = (replace(run, tasks=tasks), few_shot)
     return named
 
 
-def _anchor(table: CardTable, row: str | None, wanted: str) -> CardRow:
-    """The row that is named, or the card's own for the checkpoint, or any of its own."""
-    own = [each for each in table.rows if each.checkpoint and not each.hidden]
-    own.sort(key=lambda each: each.checkpoint != wanted)
-    return next((each for each in table.rows if each.model == row), own[0])
-
-
-def _compare(run: RunFigures, column: Column, anchor: CardRow) -> Comparison:
-    tasks = [run.tasks[name] for name in column.tasks if name in run.tasks]
-    lacking = [name for name in column.tasks if name not in run.tasks]
-    unscored = [task.task for task in tasks if not task.metrics]
-    card = anchor.cells[column.key].text
-    figure, comparable = MISSING, False
-    if lacking:
-        remarks = [f"missing: {', '.join(lacking)}{' (' + SERVER + ')' if column.server else ''}"]
-        tasks = []
-    elif unscored:
-        remarks = [f"{', '.join(unscored)} answered, {SERVER}"]
-    else:
-        values = [_value(run, task, column) for task in tasks]
-        figure = f"{sum(values) / len(values) * column.scale:.{column.decimals}f}"
-        remarks = _doubts(tasks)
-        comparable = not remarks
-        remarks = remarks or ["complete"]
-        if _number(card) is None:
-            remarks.append("the card has no figure")
-    return Comparison(
-        column.label,
-        figure,
-        card or MISSING,
-        _difference(figure, card),
-        " + ".join(f"{task.samples:,}" for task in tasks) or MISSING,
-        " + ".join(f"{task.images:,}" for task in tasks) or MISSING,
-        comparable,
-        "; ".join(remarks + _unreadable(tasks)),
-        tuple(_signature(task) for task in tasks if task.signature),
+def _anchor(table: CardTable, row: str | None, wanted: str, few_shot: int) -> CardRow | None:
+    """The row that is named, or the card's own for the checkpoint, or any of its own; of those with
+    as many few-shot examples.
+    """
+    rows = [each for each in table.rows if each.few_shot == few_shot]
+    own = sorted(
+        (each for each in rows if each.checkpoint), key=lambda each: each.checkpoint != wanted
     )
+    return next((each for each in rows if each.model == row), own[0] if own else None)
 
 
-def _signature(task: TaskFigures) -> str:
-    """The signature as one printable line, in full."""
-    return "".join(char if char.isprintable() else " " for char in task.signature)
-
-
-def _value(run: RunFigures, task: TaskFigures, column: Column) -> float:
-    file = run.folder / task.task / SUMMARY
-    if column.metric not in task.metrics:
-        raise RunError(
-            f"{file}: metric {column.metric!r} expected for the card's {column.label}, "
-            f"{', '.join(task.metrics)} found. Score the run again: qwen-vl-eval score"
-        )
-    value = task.metrics[column.metric]
-    if value > column.maximum:
-        raise RunError(
-            f"{file}: {column.metric!r}: a figure from 0 to {column.maximum:g} expected, {value:g} "
-            f"found. Tables show it times {column.scale}; a summary holds it as it is"
-        )
-    return value
-
-
-def _doubts(tasks: Sequence[TaskFigures]) -> list[str]:
-    """Why the figure is not what the card measured; empty where it is."""
-    doubts = []
-    for task in tasks:
-        prefix = f"{task.task} " if len(tasks) > 1 else ""
-        if task.size is None:
-            doubts.append(f"{prefix}{task.samples:,} samples, official number unknown")
-        elif not task.complete:
-            doubts.append(f"{prefix}partial: {task.samples:,} of {task.size:,} samples")
-        if task.protocol != PROTOCOL:
-            doubts.append(f"{prefix}asked by protocol {task.protocol}, not the card's")
-    return doubts
-
-
-def _unreadable(tasks: Sequence[TaskFigures]) -> list[str]:
-    count = sum(task.unreadable for task in tasks)
-    return [f"{count:,} unreadable, scored 0"] if count else []
-
-
-def _number(text: str) -> Decimal | None:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        return None
-
-
-def _difference(figure: str, card: str) -> str:
-    """Of the figures as printed, so that a reader can check it."""
-    ours, theirs = _number(figure), _number(card)
-    if ours is None or theirs is None:
-        return MISSING
-    difference = ours - theirs
-    return f"{difference:+}" if difference else f"{abs(difference)}"
+def _unexpected(anchor: CardRow, row: str | None, wanted: str, few_shot: int) -> str:
+    """Why the row is not the one that was named or the checkpoint's own."""
+    if row and row != anchor.model and CardRow(row, {}).few_shot != few_shot:
+        return f"asked {few_shot}-shot, so not beside {row}"
+    if row == anchor.model or anchor.checkpoint == wanted:
+        return ""
+    return f"the card has no {KINDS[wanted]} row here"
 
 
 def _covered(run: RunFigures, column: Column) -> set[str]:
@@ -314,7 +232,7 @@ def _group(table: CardTable, group: CardGroup, placed: list[tuple[CardRow, Compa
         own = Row(card_row.model, printed, card_row.bold)
         ran = [Row(c.run, tuple(each.cell for each in c.columns), run=True) for c in here]
         rows += [own, *ran]
-        competing += ran if card_row.hidden else [own, *ran]
+        competing += [] if card_row.hidden else [own, *ran]
     if group.marks_best:
         best = [_best(cells) for cells in zip(*(row.cells for row in competing), strict=True)]
         rows = [_embolden(row, best) if row in competing else row for row in rows]
@@ -322,54 +240,36 @@ def _group(table: CardTable, group: CardGroup, placed: list[tuple[CardRow, Compa
 
 
 def _best(cells: Sequence[Cell]) -> Decimal | None:
-    numbers = [_number(cell.text) for cell in cells if not cell.marked]
+    numbers = [number(cell.text) for cell in cells if not cell.marked]
     return max((number for number in numbers if number is not None), default=None)
 
 
 def _embolden(row: Row, best: Sequence[Decimal | None]) -> Row:
     cells = (
-        replace(cell, bold=not cell.marked and value is not None and _number(cell.text) == value)
+        replace(cell, bold=not cell.marked and value is not None and number(cell.text) == value)
         for cell, value in zip(row.cells, best, strict=True)
     )
     return replace(row, cells=tuple(cells))
 
 
-def _others(name: str, run: RunFigures, card: Card, shown: set[str]) -> Compared:
-    """The run's tasks that no printed column accounts for, with their main figures."""
-    columns: Mapping[str, Column] = {
-        task: column
-        for column in chain.from_iterable(table.columns for table in card.tables)
-        for task in column.tasks
-    }
-    return Compared(
-        name,
-        "",
-        "",
-        tuple(
-            _other(task, columns.get(task.task))
-            for task in run.tasks.values()
-            if task.task not in shown
-        ),
-    )
+def _parts(run: RunFigures, owners: Mapping[str, Column]) -> Iterator[Part]:
+    """A task's main figure by group, scaled as its column is."""
+    for task in run.tasks.values():
+        if task.metrics:
+            yield from _parts_of(task, owners.get(task.task))
 
 
-def _other(task: TaskFigures, column: Column | None) -> Comparison:
-    figure, label = MISSING, task.task
-    remarks = [f"part of {column.label}" if column else "no column of the card"]
-    if task.metrics:
-        metric, value = next(iter(task.metrics.items()))
-        figure, label = f"{value * SCALE:.{DECIMALS}f}", f"{label} {metric}"
-        remarks += _doubts([task]) or ["complete"]
-    else:
-        remarks = [f"answered, {SERVER}"]
-    return Comparison(
-        label,
-        figure,
-        MISSING,
-        MISSING,
-        f"{task.samples:,}",
-        f"{task.images:,}",
-        bool(task.metrics) and not _doubts([task]),
-        "; ".join(remarks + _unreadable([task])),
-        (_signature(task),) if task.signature else (),
-    )
+def _parts_of(task: TaskFigures, column: Column | None) -> Iterator[Part]:
+    metric = column.metric if column else next(iter(task.metrics))
+    scale, decimals = (column.scale, column.decimals) if column else (SCALE, DECIMALS)
+    for group, values in task.by.items():
+        for value, figures in values.items():
+            found = figures.get(metric)
+            yield Part(
+                f"{task.task} {metric}",
+                clean(group),
+                clean(value),
+                f"{figures['samples']:,}",
+                MISSING if found is None else f"{found * scale:.{decimals}f}",
+                task.asked,
+            )

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from eval.report.card import Header
+from eval.report.compare import Cell
 from eval.report.grid import NO_BREAK, Field, Grid, GridColumn, Section, draw, fold
-from eval.report.tables import Cell, Compared, Table
+from eval.report.tables import Compared, Part, Table
 
 SUPERSCRIPTS = str.maketrans("abcdeghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
 COMPARED = ("Run", "Card", "Difference", "Samples", "Images")
@@ -48,6 +50,10 @@ def _table(table: Table, signs: _Signs, width: int) -> list[Text]:
         title += f" beside {compared.model}" if compared.model else ""
         title += f" ({compared.remark})" if compared.remark else ""
         grid = draw(_comparison_grid(compared, signs), width)
+        lines += [*_prose(title, width, "cyan"), Text(), *grid, Text()]
+    for run, parts in table.parts.items():
+        title = f"{signs.run}{NO_BREAK}{run}"
+        grid = draw(_parts_grid(parts, signs), width)
         lines += [*_prose(title, width, "cyan"), Text(), *grid, Text()]
     if legend := _legend(table, signs):
         lines += [*_prose(legend, width, "dim"), Text()]
@@ -88,9 +94,11 @@ def _comparison_grid(compared: Compared, signs: _Signs) -> Grid:
     columns = (
         GridColumn(("Column",)),
         *(GridColumn((name,), "right", fixed=name in COMPARED[:3]) for name in COMPARED),
+        GridColumn(("Protocol",)),
         GridColumn(("Comparable",)),
     )
-    figures = _aligned([column.cell for column in compared.columns], signs)
+    shown = [column for column in compared.columns if not column.empty]
+    figures = _aligned([column.cell for column in shown], signs)
     rows = tuple(
         (
             Field(column.column),
@@ -99,18 +107,39 @@ def _comparison_grid(compared: Compared, signs: _Signs) -> Grid:
             Field(column.difference),
             Field(column.samples),
             Field(column.images),
+            Field(column.protocol),
             Field(column.remark, style="yellow" if column.cell.marked else ""),
         )
-        for column, figure in zip(compared.columns, figures, strict=True)
+        for column, figure in zip(shown, figures, strict=True)
     )
     return Grid(columns, (Section("", rows),), rule=signs.rule)
+
+
+def _parts_grid(parts: Sequence[Part], signs: _Signs) -> Grid:
+    columns = (
+        GridColumn(("Value",)),
+        *(GridColumn((name,), "right", fixed=True) for name in ("Samples", "Run")),
+        GridColumn(("Protocol",)),
+    )
+    figures = iter(_aligned([Cell(part.figure) for part in parts], signs))
+    sections = tuple(
+        Section(
+            f"{task} by {group}",
+            tuple(
+                (Field(p.value), Field(p.samples), Field(next(figures)), Field(p.protocol))
+                for p in of_group
+            ),
+        )
+        for (task, group), of_group in groupby(parts, key=lambda part: (part.task, part.group))
+    )
+    return Grid(columns, sections, "Figure", signs.rule)
 
 
 def _legend(table: Table, signs: _Signs) -> str:
     cells = [cell for group in table.groups for row in group.rows for cell in row.cells]
     cells += [column.cell for compared in table.compared for column in compared.columns]
     legend = []
-    if table.compared:
+    if table.compared or table.parts:
         legend.append(f"{signs.run} a run")
     if any(cell.marked for cell in cells):
         legend.append(f"{signs.marked} not comparable with the card: see the last column")
@@ -146,6 +175,6 @@ def _aligned(cells: Sequence[Cell], signs: _Signs) -> list[str]:
         whole, point, decimals = cell.text.partition(".")
         sign = signs.marked if cell.marked else signs.best if cell.bold else ""
         parts.append((whole, point + decimals + sign))
-    left = max(cell_len(whole) for whole, _ in parts)
-    right = max(cell_len(rest) for _, rest in parts)
+    left = max((cell_len(whole) for whole, _ in parts), default=0)
+    right = max((cell_len(rest) for _, rest in parts), default=0)
     return [whole.rjust(left) + rest.ljust(right) for whole, rest in parts]

@@ -134,23 +134,34 @@ class QwenVL:
         sampling: Sampling | None = None,
         seeds: Sequence[int] | None = None,
         image_root: Path | None = None,
+        chat: bool = False,
     ) -> list[Generated]:
         """Continue each prompt until `<|endoftext|>` or the maximum: greedily, or sampled.
 
         min_new_tokens  `<|endoftext|>` is forbidden for so many steps
         sampling        with it `seeds`, one a prompt: equal seeds give equal texts
+        chat            each prompt is the only turn of a ChatML dialogue, and `<|im_end|>` ends the
+                        reply too
         """
-        rows, paths = self._read(prompts, image_root)
+        rows, paths = self._read(prompts, image_root, chat)
+        stops = (self.tokenizer.im_end_id,) if chat else ()
         new = self._continue(
-            rows, paths, max_new_tokens, min_new_tokens, sampling=sampling, seeds=seeds
+            rows, paths, max_new_tokens, min_new_tokens, stops, sampling=sampling, seeds=seeds
         )
         return [Generated(ids, self.tokenizer.decode_answer(ids)) for ids in new]
 
     def choice_losses(
-        self, prompt: str, choices: Sequence[str], image_root: Path | None = None
+        self,
+        prompt: str,
+        choices: Sequence[str],
+        image_root: Path | None = None,
+        chat: bool = False,
     ) -> list[float]:
-        """Mean negative log-likelihood (nats) of each choice's tokens after the prompt."""
-        (prefix,), paths = self._read([prompt], image_root)
+        """Mean negative log-likelihood (nats) of each choice's tokens after the prompt.
+
+        chat  the prompt is the only turn of a ChatML dialogue, the choices are replies to it
+        """
+        (prefix,), paths = self._read([prompt], image_root, chat)
         targets = [self.tokenizer.encode(choice) for choice in _listed(choices, "choices")]
         if not targets or not all(targets):
             raise UsageError("choices: at least one, each of at least one token, expected")
@@ -194,12 +205,15 @@ class QwenVL:
         return Generated(new, chat.decode_reply(self.tokenizer, prompt, new))
 
     def _read(
-        self, prompts: Sequence[str], image_root: Path | None
+        self, prompts: Sequence[str], image_root: Path | None, as_dialogue: bool = False
     ) -> tuple[list[list[int]], list[Path | str]]:
         """Ids of each prompt, and the files of all images in reading order."""
         rows, files = [], []
         for prompt in _listed(prompts, "prompts"):
-            ids, paths = self.tokenizer.encode_prompt(prompt)
+            if as_dialogue:
+                ids, paths, _ = chat.chat_prompt(self.tokenizer, prompt)
+            else:
+                ids, paths = self.tokenizer.encode_prompt(prompt)
             if not ids:
                 raise UsageError("a prompt of at least one token expected, an empty one found")
             rows.append(ids)

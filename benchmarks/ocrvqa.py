@@ -1,0 +1,173 @@
+"""OCR-VQA: questions about the covers of books: title, author, genre, year.
+
+Paper     Mishra et al. 2019, https://anandmishra22.github.io/files/mishra-OCR-VQA.pdf
+Split     test, about 100,000 questions on 20,796 covers; val, as many on 20,731. How many exactly
+          is not known here, so the number of questions is not checked
+Protocol  zero-shot, greedy, 1 to 100 new tokens; Qwen-VL eval_mm/evaluate_vqa.py, "ocrvqa_test" and
+          "ocrvqa_val"
+Metric    exact match in lower case, ends stripped
+Departs   nowhere known. Questions are numbered <cover>_<n>, n from 0 among the cover's own: what
+          the converted files call them is not known, so published result files do not fit
+Known     on the day of the release the published script scored val with at most 10 new tokens; val
+          and test with 100 came three days later. Where test disagrees with the card's 75.7,
+          compute val too. Some covers are gone from the shop or are GIFs: `data verify` names them,
+          and an image of one pixel may be what the shop sends for a cover that is gone
+"""
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from eval import ByHand, Expect, Generate, Layout, Mirror, Pictures, Sample, Source, Task
+from eval.data import (
+    Record,
+    converted_source,
+    read_json,
+    read_jsonl,
+    read_parquet,
+    read_pictures,
+)
+from eval.metrics.exact import exact_match
+
+SITE = "https://ocr-vqa.github.io/"
+OFFICIAL = Source("ocrvqa/dataset.json", origin=f"the drive folder linked at {SITE}")
+HUB = "howard-hou/OCR-VQA"
+PROMPT = "<img>{image}</img>{question} Answer:"
+CHAT = "Picture 1: <img>{image}</img>\n{question}"
+NUMBERS = {"train": 1, "val": 2, "test": 3}  # of the splits, in the official file
+IN_MIRROR = {"train": "train", "val": "validation", "test": "test"}
+KEY = "[0-9A-Za-z]{1,32}"
+ENDING = r"(?:\.[0-9A-Za-z]{1,5})?"
+
+
+def official(split: str, root: Path) -> Iterator[Sample]:
+    """One object for all splits, with a record for each cover."""
+    for key, row in covers(split, root):
+        yield from cover(split, row, f"ocrvqa/images/{key}{ending(row, 'imageURL')}")
+
+
+def covers(split: str, root: Path) -> Iterator[tuple[str, Record]]:
+    """A split's covers by their keys."""
+    file = read_json(root / OFFICIAL.path)
+    for key in file.values:
+        row = file.record(key)
+        number = row.integer("split", low=1)
+        if number not in NUMBERS.values():
+            raise row.error(f"field 'split': 1, 2 or 3 expected, {number} found")
+        if number == NUMBERS[split]:
+            if not re.fullmatch(KEY, key, re.ASCII):
+                raise row.error(f"a key like {KEY} expected, {key[:60]!r} found")
+            yield key, row
+
+
+def converted(split: str, path: str, root: Path) -> Iterator[Sample]:
+    """Questions one by one, numbered by how many of the same cover came before."""
+    before: Counter[str] = Counter()
+    for row in read_jsonl(root / path):
+        image = f"ocrvqa/{row.tail('image', f'images/{KEY}{ENDING}')}"
+        yield sample(split, image, before[image], row.text("question"), row.text("answer"))
+        before[image] += 1
+
+
+def mirrored(split: str, source: Source, root: Path) -> Iterator[Sample]:
+    """One row for each cover, under the key and the URL of the official file."""
+    columns = ("image_id", "image_url", "questions", "answers", "set_name")
+    for row in read_parquet(root, source, columns):
+        row.text("set_name", f"(?i:{split}|{IN_MIRROR[split]})")
+        yield from cover(split, row, mirror_name(row))
+
+
+def mirror_pictures(source: Source, root: Path) -> Iterator[tuple[str, bytes]]:
+    """The covers."""
+    for row, picture in read_pictures(root, source, ("image_id", "image_url")):
+        yield mirror_name(row), picture
+
+
+def mirror_name(row: Record) -> str:
+    """Where the cover of a mirror's row lies."""
+    return f"ocrvqa/images/{row.text('image_id', KEY)}{ending(row, 'image_url')}"
+
+
+def ending(row: Record, name: str) -> str:
+    """The ending of a cover's URL, under which the official downloader saves it."""
+    found = posixpath.splitext(row.text(name))[1]
+    if not re.fullmatch(ENDING, found, re.ASCII):
+        raise row.error(f"field {name!r}: an ending such as .jpg expected, {found[:60]!r} found")
+    return found
+
+
+def cover(split: str, row: Record, image: str) -> Iterator[Sample]:
+    """All questions on one cover."""
+    questions, answers = row.texts("questions"), row.texts("answers")
+    if len(questions) != len(answers):
+        raise row.error(
+            f"as many answers as questions expected, {len(questions)} questions and "
+            f"{len(answers)} answers found"
+        )
+    for number, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+        yield sample(split, image, number, question, answer)
+
+
+def sample(split: str, image: str, number: int, question: str, answer: str) -> Sample:
+    """One question, known by its cover and its number among the cover's."""
+    fields = {"image": image, "question": question}
+    if split == "train":
+        fields["answer"] = answer
+    return Sample(f"{PurePosixPath(image).stem}_{number}", fields, reference=answer)
+
+
+def cover_urls(split: str, root: Path) -> Iterator[tuple[str, str]]:
+    """(URL, path) of each cover, saved as the official downloader does. Only from the web."""
+    for key, row in covers(split, root):
+        url = row.text("imageURL", r"https?://[!-~]+")
+        yield url, f"ocrvqa/images/{key}{ending(row, 'imageURL')}"
+
+
+def still_cover(sample: Sample) -> str | None:
+    """A GIF may hold several pictures; which was asked about is not known."""
+    image = sample.images[0]
+    return f"{image} is a GIF, a JPEG expected" if image.lower().endswith(".gif") else None
+
+
+def layouts(split: str) -> tuple[Layout, ...]:
+    """All in which a split is found."""
+    lines = converted_source(f"ocrvqa/ocrvqa_{split}.jsonl")
+    tables = Source(
+        f"ocrvqa/mirror/**/{IN_MIRROR[split]}-*.parquet",
+        origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
+    )
+    return (
+        Layout((OFFICIAL,), partial(official, split)),
+        Layout((lines,), partial(converted, split, lines.path), name="converted"),
+        Layout(
+            (tables,),
+            partial(mirrored, split, tables),
+            name="mirror",
+            pictures=partial(mirror_pictures, tables),
+        ),
+    )
+
+
+IMAGES = {"val": 20731, "test": 20796}
+TASKS = tuple(
+    Task(
+        name=f"ocrvqa_{split}",
+        size=None,  # about 100,000
+        layouts=layouts(split),
+        prompt=PROMPT,
+        decode=Generate(max_new_tokens=100, min_new_tokens=1),
+        metrics={"exact_match": exact_match},
+        chat=CHAT,
+        expect=Expect(images=images, each=still_cover),
+        steps=(
+            ByHand("ocrvqa/dataset.json", SITE),
+            Pictures(partial(cover_urls, split)),
+            Mirror((HUB,), f"**/{IN_MIRROR[split]}-*.parquet", "ocrvqa/mirror"),
+        ),
+        train=layouts("train"),
+    )
+    for split, images in IMAGES.items()
+)

@@ -1,0 +1,132 @@
+"""A row of the card from one configuration: what is missing is run, then the tables are printed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from eval import registry, report, submit
+from eval.api import Task
+from eval.asked import check_data
+from eval.cli.config import Config
+from eval.cli.console import err, out
+from eval.cli.evaluate import DEMO, Place, evaluate, wanted
+from eval.cli.options import folder_option
+from eval.errors import DataError, RunError, UsageError
+from eval.run import RunFolder
+from eval.score import score_run
+
+INCOMPLETE = 3  # exit code
+DEMO_DATA = Path("demo-data")
+
+
+def run_card(
+    config: Config, data: Path | None, out_folder: Path, device: str, *, dry_run: bool = False
+) -> None:
+    """Run the configuration's tasks whose data are there; exit with 3 where some are missing."""
+    if config.model == DEMO:
+        data = data or DEMO_DATA
+        draw_demo(data)
+    if data is None:
+        raise UsageError("--data: missing; the folder of the benchmarks' files is needed")
+    place = Place(folder_option(data, "--data"), out_folder, device=device)
+    tasks = registry.find_tasks(config.tasks)
+    table = Table("task", "samples", "state", "data", box=None, pad_edge=False)
+    ready, lacking = [], []
+    for task in tasks:
+        try:
+            count, _ = check_data(task, data, wanted(config, place), allow_partial=config.partial)
+        except DataError as error:
+            lacking.append(task)
+            table.add_row(task.name, "", "cannot run", str(error).partition("\n")[0])
+            continue
+        ready.append(task)
+        table.add_row(task.name, f"{count:,}", _state(out_folder, task, count), "found")
+    if dry_run or lacking:
+        out.print(table)
+    if dry_run:
+        raise typer.Exit(INCOMPLETE if lacking else 0)
+    if ready:
+        evaluate(config, ready, place)
+        if config.model == DEMO:
+            ask_demo_servers(ready, place)
+        print_report([out_folder], all_tables=not lacking and len(tasks) > 1)
+        say_where(out_folder)
+    if config.model == DEMO:
+        err.print(
+            f"demo data: {escape(str(data))} (drawn scenes: no figure compares with the card's)",
+            highlight=False,
+        )
+    if lacking:
+        names = ", ".join(task.name for task in lacking)
+        err.print(
+            f"incomplete: {names} could not run. See: qwen-vl-eval data prepare, data verify",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(INCOMPLETE)
+
+
+def _state(out_folder: Path, task: Task, count: int) -> str:
+    try:
+        folder = RunFolder.open(out_folder)
+    except RunError:
+        return "to run"
+    if folder.scored(task.name):
+        return "done"
+    if folder.sealed(task.name):
+        return "answered, to be scored"
+    answered = len(folder.recorded(task.name))
+    return f"answered {answered:,} of {count:,}" if answered else "to run"
+
+
+def draw_demo(data: Path) -> None:
+    """Draw the demo's data where they are not there yet."""
+    from eval.demo.data import write_demo_data
+
+    err.print(f"demo data in {escape(str(data))}", highlight=False)
+    write_demo_data(data)
+
+
+def ask_demo_servers(tasks: Sequence[Task], place: Place) -> None:
+    """Submit what only a server scores to the demo's stand-ins, which know the drawn answers."""
+    from eval.demo.server import score_submission
+
+    folder = RunFolder.open(place.out)
+    for task in tasks:
+        if task.submission is None or folder.server_scores(task.name):
+            continue
+        written = submit.submit(task, folder, place.data, None)
+        metrics = score_submission(place.data, task.name, written)
+        submit.record(task, folder, metrics, "the demo's stand-in for the server", "", written)
+        score_run(folder, task, place.data)
+
+
+def print_report(
+    runs: list[Path],
+    row: str | None = None,
+    all_tables: bool = False,
+    by: bool = False,
+    form: str = "text",
+) -> None:
+    """The card's tables with the runs' rows in place, on standard output."""
+    if form not in ("text", "md"):
+        raise UsageError(f"--format {form!r}: text or md expected")
+    figures = [report.load_run(run) for run in runs]
+    tables = report.build_tables(figures, report.load_card(), row=row, all_tables=all_tables, by=by)
+    if form == "md":
+        print(report.render_markdown(tables))
+    else:
+        report.render_terminal(tables, out)
+
+
+def say_where(out_folder: Path) -> None:
+    """Where a run's files lie, on standard error."""
+    err.print(
+        f"run folder: {escape(str(out_folder))} (manifest.json; predictions.jsonl, scores.jsonl, "
+        "summary.json for each task)",
+        highlight=False,
+        soft_wrap=True,
+    )

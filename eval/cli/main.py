@@ -1,0 +1,359 @@
+"""The commands: arguments in, exit codes out.
+
+Exit codes: 0 complete; 1 a defect of ours (run with --debug for the traceback); 2 the user's input
+is wrong; 3 incomplete: data must be fetched by hand or fail verification, or a row has gaps; 130
+and 143 interrupted, with everything obtained on disk.
+"""
+
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from eval import registry, report, submit
+from eval.api import Task
+from eval.cli import card
+from eval.cli import data as data_commands
+from eval.cli.card import print_report, say_where
+from eval.cli.config import Config, read_config
+from eval.cli.console import err, out
+from eval.cli.evaluate import DEMO, Place, evaluate
+from eval.cli.options import AsPublishedOption, Tasks, folder_option, parse_as_published
+from eval.data import sha256_file
+from eval.errors import EvalError, UsageError
+from eval.run import RunFolder, write_rows
+from eval.score import score_file, score_run
+
+app = typer.Typer(
+    name="qwen-vl-eval",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Every command takes --debug, which shows the traceback of an error.",
+)
+app.add_typer(data_commands.app, name="data")
+
+
+class Stopped(BaseException):
+    """A signal asked us to stop: SIGINT, SIGTERM. No handler of errors may swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"qwen-vl-eval {version('qwen-vl-eval')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print it and stop."
+        ),
+    ] = False,
+) -> None:
+    """Evaluate Qwen-VL and Qwen-VL-Chat checkpoints on the benchmarks of their model card."""
+
+
+@app.command("list")
+def list_tasks() -> None:
+    """Show the tasks that can be run, and which column of the card each fills."""
+    offered = registry.catalogue()
+    columns = {
+        t: column for column in report.card_columns(report.load_card()) for t in column.tasks
+    }
+    table = Table("task", "samples", "card", "metric", "decoding", box=None, pad_edge=False)
+    for registered in offered.tasks.values():
+        task = registered.task
+        size = f"{task.size:,}" if task.size else "?"
+        column = columns.get(task.name)
+        server = ", scored by its server" if task.submission else ""
+        decode = (
+            "likeliest option"
+            if isinstance(task.decode, type)
+            else f"greedy {task.decode.min_new_tokens} to {task.decode.max_new_tokens}"
+        )
+        label = f"{column.table}: {column.column}" if column else "-"
+        table.add_row(task.name, size, label, next(iter(task.metrics)) + server, decode)
+    for name, column in columns.items():  # every column of the card, also one nobody serves
+        if name not in offered.tasks:
+            label = f"{column.table}: {column.column}"
+            table.add_row(name, "", label, column.metric, "not offered by this version")
+    out.print(table)
+    for broken in (*offered.clashes.values(), *offered.broken):
+        print(f"warning: {broken}", file=sys.stderr)
+
+
+@app.command()
+def run(
+    tasks: Tasks = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint folder, hub id, or 'demo' for the bundled one."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that holds the benchmarks' files.")
+    ] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run; a stopped run goes on.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N samples of each task.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="published (the default, as the card) or chatml.")
+    ] = None,
+    few_shot: Annotated[
+        int | None, typer.Option(min=0, help="Training examples before each question.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of their draw; 0.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, float16 or auto (the default).")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Prompts in a batch; 1. The authors used 8.")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Revision of a hub id: a commit, to pin it.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="Back end that answers.")] = "plain",
+    allow_partial: Annotated[
+        bool,
+        typer.Option(help="Take data that are not the official split's, and mark the figures."),
+    ] = False,
+    as_published: AsPublishedOption = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file, as in configs/; options override it.")
+    ] = None,
+) -> None:
+    """Ask a checkpoint the questions of some tasks, score the answers, print the tables."""
+    base = read_config(config) if config else Config(model or "", tuple(tasks or ()))
+    given: dict[str, Any] = {
+        "model": model,
+        "tasks": tuple(tasks) if tasks else None,
+        "revision": revision,
+        "dtype": dtype,
+        "protocol": protocol,
+        "few_shot": few_shot,
+        "seed": seed,
+        "batch_size": batch_size,
+        "partial": allow_partial or None,
+    }
+    settings = replace(base, **{key: value for key, value in given.items() if value is not None})
+    for value, option in ((settings.tasks, "TASK"), (settings.model, "--model"), (data, "--data")):
+        if not value:
+            raise UsageError(f"{option}: missing; see 'qwen-vl-eval run --help'")
+    if data is None or out_folder is None:
+        raise UsageError("--out: missing; give a new folder for the run")
+    place = Place(
+        folder_option(data, "--data"),
+        out_folder,
+        limit,
+        device,
+        backend,
+        parse_as_published(as_published),
+    )
+    evaluate(settings, registry.find_tasks(settings.tasks), place)
+    print_report([out_folder])
+    say_where(out_folder)
+
+
+@app.command()
+def score(
+    run_folder: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="With --predictions: the task they answer.")
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="A result file of the published scripts (JSON or JSON lines)."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the benchmarks' files; default: the run's.")
+    ] = None,
+    per_sample: Annotated[
+        Path | None, typer.Option(help="With --predictions: write each sample's value here.")
+    ] = None,
+    as_published: AsPublishedOption = None,
+) -> None:
+    """Score a run again, or a result file of the published scripts. Needs no model."""
+    if (run_folder is None) == (predictions is None):
+        raise UsageError("score: either a RUN folder or --predictions FILE expected")
+    if predictions is not None:
+        if not task or not data:
+            raise UsageError("score --predictions: --task and --data are needed too")
+        (chosen, *others) = registry.find_tasks([task])
+        if others:
+            raise UsageError(f"--task {task}: one task expected, such as {chosen.name}")
+        result = score_file(
+            predictions,
+            chosen,
+            folder_option(data, "--data"),
+            as_published=parse_as_published(as_published),
+        )
+        if per_sample is not None:
+            write_rows(per_sample, result.rows)
+        _print_signature(result.summary)
+        return
+    folder = RunFolder.open(run_folder)  # type: ignore[arg-type]  # checked above
+    root = folder_option(data or Path(str(folder.manifest.get("data", ""))), "--data")
+    for chosen in registry.find_tasks(list(folder.tasks)):
+        how = parse_as_published(as_published)
+        _print_signature(score_run(folder, chosen, root, as_published=how))
+
+
+@app.command("submit")
+def submit_task(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task that a server scores.")],
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the benchmarks' files; default: the run's.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="What to write; default: in the run's folder.")
+    ] = None,
+    scored: Annotated[
+        float | None,
+        typer.Option(help="The figure that the server gave, as in the card's tables (78.81)."),
+    ] = None,
+    on: Annotated[str, typer.Option(help="With --scored: the day, such as 2026-01-31.")] = "",
+) -> None:
+    """Write the file that a benchmark's server takes, or with --scored put down what it gave."""
+    (chosen, *others) = registry.find_tasks([task])
+    if others:
+        raise UsageError(f"{task}: one task expected, such as {chosen.name}")
+    folder = RunFolder.open(run_folder)
+    root = folder_option(data or Path(str(folder.manifest.get("data", ""))), "--data")
+    if scored is not None:
+        record_figure(chosen, folder, root, scored, on)
+        return
+    written = submit.submit(chosen, folder, root, file)
+    assert chosen.submission is not None  # submit() refuses a task without
+    out.print(f"{written}  sha256 {sha256_file(written)}", highlight=False, soft_wrap=True)
+    err.print(f"for {escape(chosen.submission.server)}", highlight=False)
+
+
+def record_figure(task: Task, folder: RunFolder, data: Path, figure: float, day: str) -> None:
+    """Put down a server's figure, given as tables show it, and score the task with it."""
+    metric = next(iter(task.metrics))
+    server = task.submission.server if task.submission else ""
+    submit.record(task, folder, {metric: figure / 100}, server, day, None)
+    _print_signature(score_run(folder, task, data))
+
+
+@app.command("report")
+def report_runs(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")],
+    row: Annotated[
+        str | None, typer.Option(help="Model of the card to compare with, by its name there.")
+    ] = None,
+    all_tables: Annotated[
+        bool, typer.Option("--all", help="Also the tables in which the runs have no figure.")
+    ] = False,
+    by: Annotated[
+        bool, typer.Option("--by", help="Also figures by kind of question, domain and so on.")
+    ] = False,
+    form: Annotated[str, typer.Option("--format", help="text or md.")] = "text",
+) -> None:
+    """Print the model card's tables with the runs' rows in place."""
+    print_report(runs, row=row, all_tables=all_tables, by=by, form=form)
+
+
+@app.command("card")
+def run_card(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, as in configs/.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the benchmarks' files; the demo draws its own."),
+    ] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run; runs/<config's name>.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Another place of the checkpoint, such as a folder.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run and which data are missing.")
+    ] = False,
+) -> None:
+    """Run what is still missing of a row of the card, and print the card's tables."""
+    settings = read_config(config)
+    if model:
+        settings = replace(settings, model=model)
+    folder = out_folder or Path("runs") / config.stem
+    card.run_card(settings, data, folder, device, dry_run=dry_run)
+
+
+@app.command("demo")
+def run_demo(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path(
+        "demo-run"
+    ),
+    data: Annotated[Path, typer.Option(help="Where the demo data are drawn.")] = Path("demo-data"),
+) -> None:
+    """Draw the demo data, run every benchmark on the bundled checkpoint, print the tables."""
+    card.run_card(Config(DEMO, ("all",), dtype="float32", partial=True), data, out_folder, "cpu")
+
+
+def _print_signature(summary: Mapping[str, Any]) -> None:
+    out.print(summary["signature"], highlight=False, soft_wrap=True, markup=False)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def main() -> None:
+    """Console script: run a command, turn errors into messages and exit codes."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s"
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        app(arguments, prog_name="qwen-vl-eval")
+    except EvalError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Stopped as stopped:
+        again = shlex.join(["qwen-vl-eval", *sys.argv[1:]])
+        print(
+            f"\ninterrupted. All predictions obtained are on disk; to go on:\n  {again}",
+            file=sys.stderr,
+        )
+        sys.exit(128 + stopped.number)
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"internal error: {type(error).__name__}: {error}\nThis is a defect of qwen-vl-eval; "
+            "the same command with --debug shows where",
+            file=sys.stderr,
+        )
+        sys.exit(1)

@@ -1,0 +1,124 @@
+"""Fetches files of a dataset on the model hub, all of them at one commit."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from eval.api import Mirror
+from eval.data.files import sha256_file
+from eval.data.lock import NAME, Lock, Mirrored, Pinned
+from eval.data.paths import safe_path
+from eval.errors import DataError
+
+
+def fetch_mirror(
+    mirror: Mirror, root: Path, lock: Lock, progress: Callable[[str, int, int], None]
+) -> None:
+    """Put the files of a mirror below `root` and pin the commit, then each file.
+
+    progress  called with (file, how many are there, how many in all)
+
+    Of the repositories the first that has such files is taken; once one is pinned, it alone. A
+    download that was interrupted goes on. Raises DataError for what the hub cannot provide.
+    """
+    pinned = lock.mirrors.get(mirror.into)
+    wanted, digests = _find(mirror, pinned)
+    lock.pin_mirror(mirror.into, wanted)  # before the first file: a second try takes this commit
+    for number, (file, told) in enumerate(digests.items()):
+        progress(file, number, len(digests))
+        path = f"{mirror.into}/{file}"
+        known = lock.digest(path)
+        if known is None or not (root / path).is_file():
+            found = _fetch(wanted, file, root / mirror.into)
+            for expected, source in ((told, "the hub tells"), (known, f"is pinned in {NAME}")):
+                if expected not in (None, found):
+                    (root / path).unlink()
+                    raise DataError(
+                        f"{wanted.repo}: {file}: sha256 {expected} {source}, {found} came; it was "
+                        "not kept"
+                    )
+            origin = f"https://huggingface.co/datasets/{wanted.repo}/resolve/{wanted.revision}"
+            size = (root / path).stat().st_size
+            lock.pin({path: Pinned(found, size, f"{origin}/{file}")})
+        progress(file, number + 1, len(digests))
+
+
+def mirror_is_there(mirror: Mirror, root: Path, lock: Lock) -> bool:
+    """Whether all that was pinned of a mirror lies below `root`; False where nothing was."""
+    folder = f"{mirror.into}/"
+    paths = [
+        path
+        for path in lock.files
+        if path.startswith(folder) and _matches(path.removeprefix(folder), mirror.files)
+    ]
+    return bool(paths) and all((root / path).is_file() for path in paths)
+
+
+def _find(mirror: Mirror, pinned: Mirrored | None) -> tuple[Mirrored, dict[str, str | None]]:
+    """The first repository that has such files, at its newest commit, or the pinned one at its own.
+
+    With it each file's path and digest, where the hub tells one.
+    """
+    from huggingface_hub import HfApi
+
+    refused = []
+    for repo in (pinned.repo,) if pinned else mirror.repos:
+        try:
+            with _reaching(repo):
+                told = HfApi().dataset_info(
+                    repo, revision=pinned.revision if pinned else None, files_metadata=True
+                )
+        except DataError as error:
+            refused.append(str(error))
+            continue
+        files = {
+            safe_path(each.rfilename, repo): each.lfs.sha256 if each.lfs else None
+            for each in told.siblings or ()
+            if _matches(each.rfilename, mirror.files)
+        }
+        if files and told.sha:
+            return Mirrored(repo, told.sha), dict(sorted(files.items()))
+        refused.append(f"{repo}: files like {mirror.files} expected, none found")
+    raise DataError("; ".join(refused))
+
+
+def _fetch(mirror: Mirrored, file: str, folder: Path) -> str:
+    """Download one file; its SHA-256."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    from huggingface_hub.utils import enable_progress_bars
+
+    drawn = not are_progress_bars_disabled()
+    disable_progress_bars()  # our caller draws its own
+    try:
+        with _reaching(mirror.repo):
+            path = hf_hub_download(
+                mirror.repo,
+                file,
+                repo_type="dataset",
+                revision=mirror.revision,
+                local_dir=folder,
+            )
+    finally:
+        if drawn:
+            enable_progress_bars()
+    return sha256_file(Path(path))
+
+
+def _matches(file: str, pattern: str) -> bool:
+    """Whether a path is like the pattern; a `**/` at its start also stands for no folder at all."""
+    return fnmatchcase(file, pattern) or fnmatchcase(f"/{file}", pattern)
+
+
+@contextmanager
+def _reaching(repo: str) -> Iterator[None]:
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        yield
+    except (OSError, ValueError, HTTPError) as error:
+        lines = str(error).strip().splitlines()
+        raise DataError(
+            f"{repo}: the model hub cannot provide it ({lines[0] if lines else type(error).__name__})"
+        ) from error

@@ -1,0 +1,242 @@
+"""qwen-vl-eval.lock.json in the data root: what was fetched once, and must be the same ever after.
+
+Official digests are known of hardly any benchmark. So the digest of a file is pinned when it was
+first received whole and could be read, and holds from then on.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from eval.data.files import read_json
+from eval.data.paths import safe_path
+from eval.data.records import Record
+from eval.errors import DataError
+
+NAME = "qwen-vl-eval.lock.json"
+GUARD = ".qwen-vl-eval.pin"  # held while the lock file is changed; the file itself is replaced
+FORMAT = 1
+SHA256 = "[0-9a-f]{64}"
+COMMIT = "[0-9a-f]{40}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A file.
+
+    url  where it came from, or the archive's that held it; empty for what a person brought
+    """
+
+    sha256: str
+    bytes: int
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What was kept of an archive: so many members, below the folder `into`."""
+
+    into: str
+    keep: str
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """An archive, which need not be there any more, and what was unpacked of it."""
+
+    sha256: str
+    bytes: int
+    unpacked: tuple[Unpacked, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """A dataset of the model hub, at a commit."""
+
+    repo: str
+    revision: str
+
+
+@dataclass(slots=True)
+class Lock:
+    """The pins of a data root.
+
+    files     path below the root -> file
+    archives  URL -> archive
+    mirrors   folder below the root -> dataset
+    """
+
+    root: Path
+    files: dict[str, Pinned] = field(default_factory=dict)
+    archives: dict[str, Archived] = field(default_factory=dict)
+    mirrors: dict[str, Mirrored] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, root: Path) -> "Lock":
+        """The pins, none where there is no lock file. Raises DataError for one that is malformed.
+
+        Nothing in it is passed over: a pin that is misread would no longer be enforced.
+        """
+        path = root / NAME
+        if not path.exists() and not path.is_symlink():
+            return cls(root)
+        try:
+            return _parse(read_json(path), root)
+        except DataError as error:
+            raise DataError(
+                f"{error}. The lock file was edited or damaged: restore it from a copy, or delete "
+                "it, and the next 'qwen-vl-eval data prepare' pins anew"
+            ) from None
+
+    def digest(self, path: str) -> str | None:
+        """Hexadecimal SHA-256 that the file at a path below the root must have, or None."""
+        return self.files[path].sha256 if path in self.files else None
+
+    def pin(self, files: Mapping[str, Pinned]) -> None:
+        """Add files. Raises DataError, changing nothing, where one is pinned otherwise."""
+
+        def change(lock: Lock) -> None:
+            for path, file in files.items():
+                _check_same(path, lock.files.get(path), file)
+                lock.files.setdefault(path, file)
+
+        self._change(change)
+
+    def pin_archive(self, url: str, archive: Archived) -> None:
+        """Add an archive, or what else was unpacked of it. Raises DataError as `pin` does."""
+
+        def change(lock: Lock) -> None:
+            known = lock.archives.get(url)
+            _check_same(url, known, archive)
+            fresh = {(one.into, one.keep): one for one in (known or archive).unpacked}
+            fresh |= {(one.into, one.keep): one for one in archive.unpacked}
+            lock.archives[url] = replace(archive, unpacked=tuple(fresh.values()))
+
+        self._change(change)
+
+    def pin_mirror(self, into: str, mirror: Mirrored) -> None:
+        """Add a dataset. Raises DataError as `pin` does."""
+
+        def change(lock: Lock) -> None:
+            known = lock.mirrors.setdefault(into, mirror)
+            if known != mirror:
+                raise DataError(
+                    f"{lock.root / into}: commit {known.revision} of {known.repo} is pinned in "
+                    f"{NAME}, {mirror.revision} of {mirror.repo} found"
+                )
+
+        self._change(change)
+
+    def _change(self, change: Callable[["Lock"], None]) -> None:
+        """Apply to what the file holds now: another process may have pinned in between."""
+        with held(self.root / GUARD):
+            latest = Lock.read(self.root)
+            change(latest)
+            latest._write()
+        self.files, self.archives, self.mirrors = latest.files, latest.archives, latest.mirrors
+
+    def _write(self) -> None:
+        values = {
+            "format": FORMAT,
+            "files": {path: asdict(file) for path, file in sorted(self.files.items())},
+            "archives": {url: asdict(archive) for url, archive in sorted(self.archives.items())},
+            "mirrors": {into: asdict(mirror) for into, mirror in sorted(self.mirrors.items())},
+        }
+        content = orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        write_whole(self.root / NAME, content, durable=True)
+
+
+def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write a file beside its place and move it there, so that it is whole if it is there.
+
+    durable  wait for the disk too, for what a power cut must not take
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Let one process at a time through; the lock ends with its process, however that ends.
+
+    waiting  called once where another process has to be waited for
+    """
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass  # some cluster file systems have no locks: then it is for the user to take turns
+        yield
+
+
+def _check_same(name: str, known: Pinned | Archived | None, found: Pinned | Archived) -> None:
+    if known and known.sha256 != found.sha256:
+        raise DataError(
+            f"{name}: sha256 {known.sha256} is pinned in {NAME}, {found.sha256} found. If the "
+            "file has changed for a reason, delete its entry there"
+        )
+
+
+def _parse(record: Record, root: Path) -> Lock:
+    _only(record, "format", "files", "archives", "mirrors")
+    if record.integer("format") != FORMAT:
+        raise record.error(f"field 'format': {FORMAT} expected, {record.integer('format')} found")
+    return Lock(
+        root,
+        {safe_path(path, one.where): _file(one) for path, one in _entries(record, "files")},
+        {url: _archive(one) for url, one in _entries(record, "archives")},
+        {safe_path(into, one.where): _mirror(one) for into, one in _entries(record, "mirrors")},
+    )
+
+
+def _entries(record: Record, name: str) -> Iterator[tuple[str, Record]]:
+    section: dict[str, Any] = record.record(name).values
+    for key, value in section.items():
+        yield key, Record(value, f"{name}[{key!r}] of {record.where}")
+
+
+def _file(record: Record) -> Pinned:
+    _only(record, "sha256", "bytes", "url")
+    return Pinned(record.text("sha256", SHA256), record.integer("bytes"), record.text("url"))
+
+
+def _archive(record: Record) -> Archived:
+    _only(record, "sha256", "bytes", "unpacked")
+    unpacked = tuple(_unpacked(one) for one in record.records("unpacked"))
+    return Archived(record.text("sha256", SHA256), record.integer("bytes"), unpacked)
+
+
+def _unpacked(record: Record) -> Unpacked:
+    _only(record, "into", "keep", "members")
+    return Unpacked(record.text("into"), record.text("keep"), record.integer("members", 1))
+
+
+def _mirror(record: Record) -> Mirrored:
+    _only(record, "repo", "revision")
+    return Mirrored(record.text("repo"), record.text("revision", COMMIT))
+
+
+def _only(record: Record, *names: str) -> None:
+    for name in record.values:
+        if name not in names:
+            raise record.error(f"field {name!r} is not known; known: {', '.join(names)}")

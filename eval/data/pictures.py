@@ -1,0 +1,71 @@
+"""Is a file a picture that the model can be shown? The bounds are those of the runtime's reader."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from stat import S_ISREG
+from typing import TypeVar
+
+from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FILE_BYTES = 1 << 30
+PIXELS = 178_956_970  # where Pillow too calls a file a decompression bomb
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
+
+
+def picture_fault(path: Path, *, decode: bool = True) -> str | None:
+    """What keeps the file from being a picture of a bearable size, or None.
+
+    decode  decode all of it, else its header must do
+
+    Pillow may warn; see `quiet`. Raises FileNotFoundError where there is no file.
+    """
+    status = path.stat()
+    if not S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        return "a folder or a device"
+    if not 0 < status.st_size <= FILE_BYTES:
+        return f"{status.st_size:,} bytes, 1 to {FILE_BYTES:,} expected"
+    try:
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            if not 0 < width * height <= PIXELS:
+                return f"{width} x {height} is not 1 to {PIXELS:,} pixels"
+            if decode:
+                image.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
+        return f"{type(error).__name__}: {error}".replace(f"{path}", path.name)
+    return None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Pillow's warnings stay unsaid; filters belong to the process, so not within its threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def in_threads(
+    function: Callable[[Given], Found], values: Iterable[Given], threads: int | None = None
+) -> Iterator[tuple[Given, Found]]:
+    """(value, what the function returns for it), in order; a bounded number is under way.
+
+    threads  as many as there are processors, eight at most, if it is not said
+    """
+    threads = threads or min(8, os.cpu_count() or 1)
+    waiting = iter(values)
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            while batch := list(islice(waiting, 32 * threads)):
+                yield from zip(batch, pool.map(function, batch), strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)  # a stop waits for what is under way, no more

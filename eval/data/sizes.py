@@ -1,0 +1,33 @@
+"""Width and height of a picture, read from its header: nothing is decoded."""
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from eval.data.files import read_bytes
+from eval.data.pictures import FILE_BYTES, FORMATS, PIXELS, quiet
+from eval.errors import DataError
+
+
+def picture_size(picture: Path | bytes, where: str = "") -> tuple[int, int]:
+    """Width and height, in pixels, of a file or of a file's bytes.
+
+    where  what an error about bytes begins with; one about a file names the file
+
+    Raises DataError for what is no picture that the model can be shown.
+    """
+    content = read_bytes(picture, FILE_BYTES) if isinstance(picture, Path) else picture
+    where = where or str(picture)
+    try:
+        with quiet(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
+        raise DataError(
+            f"{where}: a picture expected, {content[:8]!r}... found ({type(error).__name__})"
+        ) from error
+    if not 0 < width * height <= PIXELS:
+        raise DataError(f"{where}: 1 to {PIXELS:,} pixels expected, {width} x {height} found")
+    return width, height

@@ -1,0 +1,232 @@
+"""A run's figure beside the card's, and how far the two can be compared.
+
+All is text here, rounded and cleaned.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from eval.api import PUBLISHED
+from eval.errors import RunError
+from eval.report.card import JUDGE, MISSING, CardRow, Column
+from eval.report.figures import RunFigures, TaskFigures
+from eval.run import SUMMARY
+
+SCALE, DECIMALS = 100, 2  # of a figure that belongs to no column
+SCORED_BY_SERVER, SCORED_BY_JUDGE = "to be scored by its server", "to be scored by the judge"
+LONGEST = 80  # characters of a name that comes from a run
+ADDRESS = re.compile(r"[\s,;(<]*https?://\S*")  # in the name of a server
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A figure as it is printed.
+
+    note    the line under it
+    bold    the best of its group
+    marked  not comparable with the card as it stands: partial, or asked in another way
+    """
+
+    text: str
+    note: str = ""
+    bold: bool = False
+    marked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One column of a run beside the card. Texts are "-" where there is nothing to show.
+
+    difference  of the two figures as printed
+    samples     per task, joined by " + "; images: the distinct ones, likewise
+    protocol    how it was asked, such as "published, 4-shot"
+    comparable  whether the run measured what the card did
+    remark      "complete", or why the figure is missing or not comparable
+    signatures  of the summaries behind the figure
+    """
+
+    column: str
+    figure: str
+    card: str
+    difference: str
+    samples: str
+    images: str
+    protocol: str
+    comparable: bool
+    remark: str
+    signatures: tuple[str, ...]
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no figure."""
+        return self.figure == MISSING
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing on either side."""
+        return self.missing and self.card == self.samples == MISSING
+
+    @property
+    def cell(self) -> Cell:
+        """The figure as it stands in the run's row."""
+        return Cell(self.figure, marked=not self.missing and not self.comparable)
+
+
+def compare(run: RunFigures, column: Column, row: CardRow) -> Comparison:
+    """A run's figure of a column beside a row of the card.
+
+    Raises RunError for a summary that lacks the card's metric or has it in another range.
+    """
+    tasks = [run.tasks[name] for name in column.tasks if name in run.tasks]
+    lacking = [name for name in column.tasks if name not in run.tasks]
+    unscored = [task.task for task in tasks if not task.metrics]
+    card = row.cells[column.key].text
+    figure, doubts = MISSING, ["no figure"]
+    if lacking:
+        scorer = f" ({_scorer(column)})" if column.scored_by else ""
+        remarks, tasks = [f"missing: {', '.join(lacking)}{scorer}"], []
+    elif unscored:
+        remarks = [f"{', '.join(unscored)} answered, {_scorer(column)}"]
+    else:
+        values = [_value(run, task, column) for task in tasks]
+        figure = f"{sum(values) / len(values) * column.scale:.{column.decimals}f}"
+        doubts = _doubts(tasks)
+        remarks = _worth(tasks, doubts)
+        if number(card) is None:
+            remarks.append("the card has no figure")
+    return _comparison(column.label, figure, card, tasks, doubts, remarks)
+
+
+def beside_nothing(task: TaskFigures, column: Column | None) -> Comparison:
+    """The main figure of a task that no printed row of the card can stand beside.
+
+    column  the one that the task is a part of, if any
+    """
+    figure, label, doubts = MISSING, task.task, _doubts([task])
+    if task.metrics:
+        metric, value = next(iter(task.metrics.items()))
+        figure, label = f"{value * SCALE:.{DECIMALS}f}", f"{label} {metric}"
+        if column is None:
+            reason = "no column of the card"
+        elif task.few_shot:
+            reason = f"the card has no {task.few_shot}-shot row here"
+        else:
+            reason = f"part of {column.label}"
+        remarks = [reason, *_worth([task], doubts)]
+    else:
+        doubts, remarks = ["no figure"], [f"answered, {_scorer(column)}"]
+    return _comparison(label, figure, MISSING, [task], doubts, remarks)
+
+
+def clean(text: str) -> str:
+    """One line that can be printed: what is not printable is replaced, what is long cut off."""
+    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    line = line.strip() or "(no name)"
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+def number(text: str) -> Decimal | None:
+    """A figure as printed, or None where there is none."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return None
+
+
+def _comparison(
+    label: str,
+    figure: str,
+    card: str,
+    tasks: Sequence[TaskFigures],
+    doubts: Sequence[str],
+    remarks: list[str],
+) -> Comparison:
+    return Comparison(
+        label,
+        figure,
+        card or MISSING,
+        _difference(figure, card),
+        " + ".join(f"{task.samples:,}" for task in tasks) or MISSING,
+        " + ".join(f"{task.images:,}" for task in tasks) or MISSING,
+        " + ".join(dict.fromkeys(task.asked for task in tasks)) or MISSING,
+        not doubts,
+        "; ".join(remarks + _unreadable(tasks)),
+        tuple(_signature(task) for task in tasks if task.signature),
+    )
+
+
+def _scorer(column: Column | None) -> str:
+    return SCORED_BY_JUDGE if column and column.scored_by == JUDGE else SCORED_BY_SERVER
+
+
+def _value(run: RunFigures, task: TaskFigures, column: Column) -> float:
+    file = run.folder / task.task / SUMMARY
+    if column.metric not in task.metrics:
+        raise RunError(
+            f"{file}: metric {column.metric!r} expected for the card's {column.label}, "
+            f"{', '.join(task.metrics)} found. Score the run again: qwen-vl-eval score"
+        )
+    value = task.metrics[column.metric]
+    if value > column.maximum:
+        raise RunError(
+            f"{file}: {column.metric!r}: a figure from 0 to {column.maximum:g} expected, {value:g} "
+            f"found. Tables show it times {column.scale}; a summary holds it as it is"
+        )
+    return value
+
+
+def _doubts(tasks: Sequence[TaskFigures]) -> list[str]:
+    """Why the figure is not what the card measured; empty where it is."""
+    return [
+        f"{task.task} {doubt}" if len(tasks) > 1 else doubt
+        for task in tasks
+        for doubt in _doubts_of(task)
+    ]
+
+
+def _doubts_of(task: TaskFigures) -> list[str]:
+    doubts = []
+    faults = task.faults
+    if task.size is None:
+        if not task.scored_by:  # a server knows how many there are
+            doubts.append(f"{task.samples:,} samples, official number unknown")
+    elif task.samples < task.size:
+        doubts.append(f"partial: {task.samples:,} of {task.size:,} samples")
+        faults = tuple(fault for fault in faults if not fault.startswith("samples: "))  # said
+    if faults:
+        more = f" ({len(faults)} faults in all)" if len(faults) > 1 else ""
+        doubts.append(f"data not the official: {clean(faults[0])}{more}")
+    if task.as_published:
+        processes, batch_size = task.as_published
+        doubts.append(f"scored as published, {processes} processes, batches of {batch_size}")
+    if task.protocol != PUBLISHED:
+        doubts.append(f"asked by protocol {task.protocol}, not the card's")
+    return doubts
+
+
+def _worth(tasks: Sequence[TaskFigures], doubts: list[str]) -> list[str]:
+    """What a figure is worth: its doubts, or that it is complete; and the server that gave it."""
+    servers = dict.fromkeys(task.scored_by for task in tasks if task.scored_by)
+    told = [f"scored by {clean(ADDRESS.sub('', server) or server)}" for server in servers]
+    return [*(doubts or ["complete"]), *told]
+
+
+def _unreadable(tasks: Sequence[TaskFigures]) -> list[str]:
+    count = sum(task.unreadable for task in tasks)
+    return [f"{count:,} unreadable, scored 0"] if count else []
+
+
+def _signature(task: TaskFigures) -> str:
+    """The signature as one printable line, in full."""
+    return "".join(char if char.isprintable() else " " for char in task.signature)
+
+
+def _difference(figure: str, card: str) -> str:
+    """Of the figures as printed, so that a reader can check it."""
+    ours, theirs = number(figure), number(card)
+    if ours is None or theirs is None:
+        return MISSING
+    difference = ours - theirs
+    return f"{difference:+}" if difference else f"{abs(difference)}"

@@ -1,0 +1,124 @@
+"""What only a server can score: the file that it takes, and the figures that it gives.
+
+finished run -> submit -> the file -> (a person sends it) -> record -> the run's summary
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from eval.api import Corpus, Task
+from eval.asked import read_samples
+from eval.data import sha256_file
+from eval.errors import DataError, PredictionError, UsageError
+from eval.run import RunFolder, write_file
+
+SHOWN = 3  # ids that a message about many names
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every member of a zip: equal answers, equal bytes
+
+
+def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) -> Path:
+    """Write the file that the task's server takes; where it was written.
+
+    file  default: in the run's folder, under the name that the server knows
+
+    Complete or not at all: one answer to every sample of the official split, checked against the
+    server's format before a byte is written. Raises UsageError for a task that is scored here,
+    RunError for a run that is not finished or was asked from other data, PredictionError for
+    samples without an answer, DataError for data that are not the official split's.
+    """
+    if task.submission is None:
+        raise UsageError(f"{task.name}: no server scores it; its figure is in the run's summary")
+    folder.check_asked(task.name)
+    folder.check_sources(task, data)
+    predictions = folder.predictions(task.name)
+    answers: dict[str, str] = {}
+    missing: list[str] = []
+    for sample in read_samples(task, data):
+        found = predictions.get(sample.id)
+        if found is None:
+            missing.append(sample.id)
+        else:
+            answers[sample.id] = found.text
+    if missing:
+        some = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+        raise PredictionError(
+            f"{task.name}: its server refuses a file with gaps: an answer to each of "
+            f"{len(answers) + len(missing):,} samples expected, {len(missing):,} have none "
+            f"({some}). Run the whole task, without --limit"
+        )
+    content = task.submission.build(data, answers, folder.manifest["model"])
+    _check(content, task)
+    path = file or folder.submission_file(task.name, task.submission.file)
+    suffix = Path(task.submission.file).suffix
+    if path.suffix != suffix:
+        raise UsageError(f"--file {path}: a name that ends in {suffix} expected")
+    write_file(path, _zipped(content) if suffix == ".zip" else orjson.dumps(content))
+    return path
+
+
+def record(
+    task: Task,
+    folder: RunFolder,
+    metrics: Mapping[str, float],
+    server: str,
+    day: str = "",
+    submission: Path | None = None,
+) -> None:
+    """Put down the figures that a server gave, which the task's summary then has.
+
+    metrics     name -> figure in [0, 1], CIDEr's in [0, 10]
+    day         on which they were given, such as 2026-01-31
+    submission  the file that was scored; its digest is put down beside
+
+    Raises UsageError for a figure out of range, or a day that is none.
+    """
+    folder.check_asked(task.name)
+    folder.answers(task.name)  # refuses a run that is not finished
+    for name, value in metrics.items():
+        most = 10 if isinstance(task.metrics[name], Corpus) else 1
+        if not 0 <= value <= most:
+            raise UsageError(
+                f"{task.name} {name}: a figure from 0 to {most * 100} expected, as tables show it, "
+                f"{value * 100:g} given"
+            )
+    if day:
+        try:
+            date.fromisoformat(day)
+        except ValueError:
+            raise UsageError(f"--on {day!r}: a day such as 2026-01-31 expected") from None
+    told: dict[str, Any] = {"server": server, "metrics": dict(metrics)}
+    told |= {"day": day} if day else {}
+    told |= {"submission": sha256_file(submission)} if submission else {}
+    folder.write_server_scores(task.name, told)
+
+
+def _check(content: Any, task: Task) -> None:
+    """Against the server's format. Raises DataError at the first place that departs from it."""
+    from pydantic import TypeAdapter, ValidationError
+
+    assert task.submission is not None  # the caller's promise
+    try:
+        TypeAdapter(task.submission.schema).validate_python(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "".join(f"[{part!r}]" for part in first["loc"])
+        raise DataError(
+            f"{task.name}: its submission does not have the server's format: at {place or 'top'} "
+            f"{first['msg']}, {first['input']!r:.80} found. Nothing was written"
+        ) from None
+
+
+def _zipped(members: Mapping[str, Any]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, orjson.dumps(content))
+    return file.getvalue()
