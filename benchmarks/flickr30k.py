@@ -51,10 +51,6 @@ TABLES = Source(
     f"{MIRROR}/**/*.parquet",
     origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
 )
-PICTURES = Source(  # beside a file that tells the split
-    TABLES.path,
-    origin=f"the hub dataset {WHOLE_HUB}, https://huggingface.co/datasets/{WHOLE_HUB}",
-)
 PROMPT = "<img>{image}</img>Describe the image in English:"
 CHAT = "Picture 1: <img>{image}</img>\nDescribe the image in English:"
 NAME = r"[0-9]{1,18}\.jpg"
@@ -99,18 +95,20 @@ def mirrored(root: Path, split: str = "test") -> Iterator[Sample]:
 
 
 def mirror_pictures(root: Path, split: str = "test") -> Iterator[tuple[str, bytes]]:
-    """The pictures of one split."""
-    for row, content in told(read_pictures(root, TABLES, ["filename", "split"])):
-        if row.text("split") == split:
-            yield picture(row), content
+    """The pictures of one split: those that Karpathy's file names, else by the column `split`."""
+    if OFFICIAL.files(root):
+        yield from named_pictures(root, {p for s in official(root, split) for p in s.images})
+    elif CONVERTED.files(root) and split == "test":
+        yield from named_pictures(root, {p for s in converted(root) for p in s.images})
+    else:
+        for row, content in told(read_pictures(root, TABLES, ["filename", "split"])):
+            if row.text("split") == split:
+                yield picture(row), content
 
 
-def named_pictures(
-    read: Callable[[Path], Iterator[Sample]], root: Path
-) -> Iterator[tuple[str, bytes]]:
-    """Of a table with any pictures those that another file's samples name."""
-    wanted = {image for found in read(root) for image in found.images}
-    for row, content in read_pictures(root, PICTURES, ["filename"]):
+def named_pictures(root: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+    """Of a table with any pictures these."""
+    for row, content in read_pictures(root, TABLES, ["filename"]):
         if (path := picture(row)) in wanted:
             yield path, content
 
@@ -122,7 +120,8 @@ def told(rows: Iterator[T]) -> Iterator[T]:
     except DataError as error:
         raise DataError(
             f"{error}. Is it {WHOLE_HUB}? That holds all 31,783 images and does not tell which "
-            f"1,000 are Karpathy's test split, as {HUB} and {OFFICIAL.path} do"
+            f"1,000 are Karpathy's test split, as {HUB} does. Or put {OFFICIAL.path} beside it, "
+            f"from {SPLITS}"
         ) from error
 
 
@@ -157,12 +156,6 @@ def five_captions(found: Sample) -> str | None:
     return None if count == CAPTIONS else f"{CAPTIONS} captions expected, {count} found"
 
 
-def beside(source: Source, read: Callable[[Path], Iterator[Sample]]) -> Layout:
-    """A file that tells the split, and a mirror for no more than the pictures it names."""
-    pictures = partial(named_pictures, read)
-    return Layout((source, PICTURES), read, name="mirror", pictures=pictures)
-
-
 TASKS = (
     Task(
         name="flickr30k_test",
@@ -170,8 +163,6 @@ TASKS = (
         layouts=(
             Layout((OFFICIAL,), official),
             Layout((CONVERTED,), converted, name="converted"),
-            beside(OFFICIAL, official),
-            beside(CONVERTED, converted),
             Layout((TABLES,), mirrored, name="mirror", pictures=mirror_pictures),
         ),
         prompt=PROMPT,

@@ -249,6 +249,7 @@ TASKS = tuple(
         decode=Generate(max_new_tokens=28, min_new_tokens=10),
         metrics={"accuracy": box_accuracy},
         readable=has_box,
+        drops_last=True,
         chat=CHAT,
         expect=Expect(images=images, each=partial(of_the_split, split)),
         steps=steps(name, split),

@@ -263,6 +263,7 @@ class Task:
     steps       how the data are got
     train       layouts of the training split, whose samples few-shot examples are drawn from
     submission  what the server takes that alone can score this split
+    drops_last  whether the published loader drops each process's last incomplete batch
     """
 
     name: str
@@ -277,6 +278,7 @@ class Task:
     steps: tuple[Step, ...] = ()
     train: tuple[Layout, ...] = ()
     submission: Submission | None = None
+    drops_last: bool = False
 
     @property
     def benchmark(self) -> str:

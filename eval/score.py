@@ -190,7 +190,7 @@ class Scoring:
         self, pairs: Iterator[tuple[Sample, Prediction]]
     ) -> Iterable[tuple[Sample, Prediction]]:
         """Without what the published loader of boxes drops, where it is to be followed."""
-        if self.as_published is None or self.task.readable is None:
+        if self.as_published is None or not self.task.drops_last:
             return pairs
         known = list(pairs)
         return [known[index] for index in self.as_published.kept(len(known))]

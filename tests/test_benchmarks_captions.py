@@ -1,123 +1,33 @@
 """NoCaps and Flickr30K: every layout is one benchmark, and what looks like it is not taken for it.
 
-The records are those of golden/prompts; the tables of mirrors are real parquet.
+The broken records are in test_benchmarks_captions_faults.py.
 """
 
-import copy
-import json
 from functools import partial
 from pathlib import Path
 
-import datasets
 import pytest
+from caption_data import (
+    PICTURES,
+    RECORDED,
+    TASKS,
+    flickr_rows,
+    flickr_tables,
+    nocaps_rows,
+    nocaps_tables,
+    official,
+    read,
+    recorded,
+    whole_tables,
+    write,
+)
 from pydantic import TypeAdapter, ValidationError
 
-from benchmarks import flickr30k, nocaps
-from eval import Archive, ByHand, Download, Mirror, Pictures, Sample
-from eval.data import Examples, unique, verify
+from benchmarks import flickr30k
+from eval import Archive, ByHand, Download, Mirror, Pictures
+from eval.data import Examples, verify
 from eval.demo.data import SIZES, write_demo_data
 from eval.errors import DataError, PredictionError
-
-GOLDEN = Path(__file__).parent / "golden" / "prompts"
-TASKS = {task.name: task for module in (nocaps, flickr30k) for task in module.TASKS}
-RECORDED = {name: json.loads((GOLDEN / f"{name}.json").read_text("utf-8")) for name in TASKS}
-TEXTS = datasets.Sequence(datasets.Value("string"))
-TEXT = datasets.Value("string")
-FIRST, SECOND = "00ab00ab00ab00ab", "0123456789abcdef"  # the recorded images of NoCaps
-PICTURES = {FIRST: b"\xff\xd8\xffgoat", SECOND: b"\xff\xd8\xffbus"}
-
-datasets.disable_progress_bars()
-
-
-def write(root, files):
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content), "utf-8")
-
-
-def tables(path, rows, **features):
-    """Write rows as a hub has them, with a picture in the column `image`."""
-    rows = [{**row, "image": {"bytes": row["image"], "path": None}} for row in rows]
-    kinds = datasets.Features({**features, "image": datasets.Image()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    datasets.Dataset.from_list(rows, features=kinds).to_parquet(path)
-
-
-def recorded(name, groups=True):
-    """The samples, or without what their groups are where a layout does not tell them."""
-    rows = copy.deepcopy(RECORDED[name]["samples"])
-    for row in rows:
-        row["options"] = ()
-        if not groups:
-            row["groups"] = {}
-    return [Sample(**row) for row in rows]
-
-
-def official(name):
-    """A fresh copy of the recorded official file: its path and content."""
-    ((path, content),) = copy.deepcopy(RECORDED[name]["layouts"][0]).items()
-    return path, content
-
-
-def read(name, root):
-    return list(unique(TASKS[name].layout(root).read(root), name))
-
-
-def nocaps_rows(split):
-    captions = {"val": {s.id: s.reference for s in recorded("nocaps_val")}, "test": {}}[split]
-    _, content = official(f"nocaps_{split}")
-    return [
-        {
-            "image": PICTURES[row["open_images_id"]],
-            "image_id": row["id"],
-            "image_open_images_id": row["open_images_id"],
-            "image_file_name": row["file_name"],
-            "annotations_captions": captions.get(str(row["id"]), []),
-        }
-        for row in content["images"]
-    ]
-
-
-NOCAPS_COLUMNS = {
-    "image_id": datasets.Value("int64"),
-    "image_open_images_id": TEXT,
-    "image_file_name": TEXT,
-    "annotations_captions": TEXTS,
-}
-
-
-def nocaps_tables(root, split, rows):
-    part = {"val": "validation", "test": "test"}[split]
-    tables(root / f"nocaps/mirror/data/{part}-00000-of-00001.parquet", rows, **NOCAPS_COLUMNS)
-
-
-def flickr_rows():
-    """The recorded images of all splits, each with its split, as nlphuji/flickr30k has them."""
-    _, content = official("flickr30k_test")
-    return [
-        {
-            "image": b"\xff\xd8\xff" + row["filename"].encode(),
-            "caption": [sentence["raw"] for sentence in row["sentences"]],
-            "split": row["split"],
-            "filename": row["filename"],
-        }
-        for row in content["images"]
-    ]
-
-
-FLICKR_COLUMNS = {"caption": TEXTS, "split": TEXT, "filename": TEXT}
-
-
-def flickr_tables(root, rows, columns=FLICKR_COLUMNS):
-    rows = [{name: row[name] for name in (*columns, "image")} for row in rows]
-    tables(root / "flickr30k/mirror/TEST/test/0000.parquet", rows, **columns)
-
-
-def whole_tables(root):
-    """lmms-lab/flickr30k: no column that tells the split."""
-    columns = {name: kind for name, kind in FLICKR_COLUMNS.items() if name != "split"}
-    flickr_tables(root, flickr_rows(), columns)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -166,6 +76,15 @@ def test_flickr30k_is_karpathys_test_split_in_every_layout_of_files(tmp_path, nu
     assert [5, 5] == [len(sample.reference) for sample in found]
 
 
+def test_flickr30k_is_asked_alike_in_a_dialogue():
+    """The picture is numbered, as the Chat model was taught; the sentence stays."""
+    asked = TASKS["flickr30k_test"].request(recorded("flickr30k_test")[1], "chatml")
+    expected = (
+        "Picture 1: <img>flickr30k/flickr30k-images/42.jpg</img>\nDescribe the image in English:"
+    )
+    assert expected == asked.prompt
+
+
 def test_flickr30k_mirror_is_filtered_by_its_column_split(tmp_path):
     """nlphuji/flickr30k calls all images test; its column holds Karpathy's splits."""
     flickr_tables(tmp_path, flickr_rows())
@@ -193,14 +112,23 @@ def test_flickr30k_mirror_without_splits_serves_beside_the_names(tmp_path, numbe
     """With Karpathy's file names the same mirror gives the pictures of test, and those only."""
     write(tmp_path, RECORDED["flickr30k_test"]["layouts"][number])
     whole_tables(tmp_path)
-    layout = next(
-        each
-        for each in TASKS["flickr30k_test"].layouts
-        if each.name == "mirror" and each.complete(tmp_path)
-    )
-    assert recorded("flickr30k_test") == list(layout.read(tmp_path))
+    assert recorded("flickr30k_test") == read("flickr30k_test", tmp_path)
+    layout = TASKS["flickr30k_test"].layouts[-1]
+    assert layout.complete(tmp_path)
     expected = [sample.fields["image"] for sample in recorded("flickr30k_test")]
     assert expected == [path for path, _ in layout.pictures(tmp_path)]
+
+
+def test_flickr30k_pictures_of_the_training_split_are_its_own(tmp_path):
+    """Few-shot examples need them; no picture of test is among them."""
+    write(tmp_path, RECORDED["flickr30k_test"]["layouts"][0])
+    whole_tables(tmp_path)
+    pictures = TASKS["flickr30k_test"].train[-1].pictures
+    expected = ["flickr30k/flickr30k-images/555.jpg"]
+    assert expected == [path for path, _ in pictures(tmp_path)]
+    (tmp_path / flickr30k.OFFICIAL.path).unlink()
+    flickr_tables(tmp_path, flickr_rows())
+    assert expected == [path for path, _ in pictures(tmp_path)]
 
 
 def flickr_training(root, layout):
@@ -300,73 +228,6 @@ def test_the_split_itself_has_no_fault_but_its_size(tmp_path, name):
     found = verify(TASKS[name], tmp_path, limit=2)
     expected = f"2 of 2 images are missing: {', '.join(s.images[0] for s in recorded(name))}"
     assert (expected,) == found.faults
-
-
-def image(**change):
-    return lambda content: content["images"][1].update(change)
-
-
-def annotation(**change):
-    return lambda content: content["annotations"][-1].update(change)
-
-
-def only_one_image_annotated(content):
-    content["annotations"] = [row for row in content["annotations"] if row["image_id"] == 7]
-
-
-@pytest.mark.parametrize(
-    ("name", "layout", "change", "message"),
-    [
-        ("nocaps_val", 0, image(id="x"),
-         r"images\[1\] of .*4500_captions\.json: field 'id': an integer from 0 expected, 'x' found"),
-        ("nocaps_val", 0, image(id=0), "'0' found again at sample 1"),
-        ("nocaps_val", 0, image(open_images_id="../../etc/passwd"),
-         "field 'open_images_id': a string like"),
-        ("nocaps_val", 0, image(domain="test"), "field 'domain': a string like"),
-        ("nocaps_val", 0, annotation(caption=3),
-         r"annotations\[19\] of .*: field 'caption': a string expected, 3 found"),
-        ("nocaps_val", 0, annotation(image_id=None), "field 'image_id': an identifier expected"),
-        ("nocaps_val", 0, only_one_image_annotated,
-         r"images\[0\] of .*: captions expected, none found"),
-        ("nocaps_val", 0, lambda content: content.pop("annotations"),
-         "field 'annotations': a list expected, nothing found"),
-        ("nocaps_val", 1, image(image="/abs/0123456789abcdef.jpg"),
-         r"images\[1\] of .*nocaps_val\.json: field 'image': a relative path"),
-        ("nocaps_val", 1, image(image="data/nocaps/images/1.jpg"), "a path that ends like"),
-        ("nocaps_test", 0, image(open_images_id=7), "field 'open_images_id': a string expected"),
-        ("flickr30k_test", 0, image(filename="../1.jpg"),
-         r"images\[1\] of .*flickr30k\.json: field 'filename': a string like"),
-        ("flickr30k_test", 0, image(filename="42.jpg"), "'42' found again at sample 1"),
-        ("flickr30k_test", 0, image(sentences=[]), "captions expected, none found"),
-        ("flickr30k_test", 0, image(sentences=[{"raw": 1}]), "field 'raw': a string expected"),
-        ("flickr30k_test", 0, image(split=None), "field 'split': a string expected, null found"),
-        ("flickr30k_test", 1, image(id=1234567890),
-         "field 'id': the number of its image expected, 1234567890 found"),
-        ("flickr30k_test", 1, image(image="flickr30k/1.jpg"), "a path that ends like flickr30k-im"),
-    ],
-)  # fmt: skip
-def test_a_wrong_record_is_an_error_that_names_it(tmp_path, name, layout, change, message):
-    """File, record, field, what was expected and what was found."""
-    files = copy.deepcopy(RECORDED[name]["layouts"][layout])
-    (content,) = files.values()
-    change(content)
-    write(tmp_path, files)
-    with pytest.raises(DataError, match=message):
-        read(name, tmp_path)
-
-
-def test_a_wrong_row_of_a_mirror_is_an_error_that_names_it(tmp_path):
-    """Tables are checked like files: the number of the row stands in the message."""
-    rows = nocaps_rows("val")
-    rows[1]["image_open_images_id"] = "short"
-    nocaps_tables(tmp_path, "val", rows)
-    with pytest.raises(DataError, match=r"row 1 of .*validation-\*\.parquet: field 'image_open_im"):
-        read("nocaps_val", tmp_path)
-    rows = flickr_rows()
-    rows[1]["filename"] = "a/../1.jpg"
-    flickr_tables(tmp_path, rows)
-    with pytest.raises(DataError, match=r"row 1 of .*parquet: field 'filename'"):
-        read("flickr30k_test", tmp_path)
 
 
 def test_the_file_for_the_server_holds_a_caption_of_every_image(tmp_path):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import flickr30k, okvqa, refcoco, scienceqa, textvqa
-from eval.data import read_json, read_predictions, unique
+from benchmarks import flickr30k, gqa, nocaps, okvqa, refcoco, scienceqa, textvqa
+from eval.data import coco_captions, read_json, read_predictions, unique, verify
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
 
@@ -61,6 +61,90 @@ def test_scienceqa_keeps_the_questions_with_an_image(tmp_path):
     truth = {row["question_id"]: row for row in map(json.loads, lines)}
     assert [truth[s.id]["ground_truth"] for s in samples] == [s.reference for s in samples]
     assert all(truth[sample.id]["is_multimodal"] for sample in samples)
+
+
+def test_nocaps_in_domain_is_read_with_ten_captions_each(tmp_path):
+    """417 real images; a model's published captions name the same ones, in the same order."""
+    place(tmp_path, "nocaps/nocaps_val_in_domain.json", nocaps.OFFICIAL["val"].path)
+    task = nocaps.TASKS[0]
+    samples = list(unique(task.layout(tmp_path).read(tmp_path), task.name))
+    assert (417, {10}) == (len(samples), {len(sample.reference) for sample in samples})
+    assert [{"domain": "in-domain"}] * 417 == [sample.groups for sample in samples]
+    assert "nocaps/images/0013ea2087020901.jpg" == samples[0].fields["image"]
+    assert "A baby is standing in front of a house." == samples[0].reference[0]
+    file = "nocaps/predictions_viecap_coco_train_1_in_domain.json"
+    predicted = read_predictions(SAMPLES / file)
+    assert [sample.id for sample in samples] == [sample_id for sample_id, _ in predicted]
+
+
+def test_nocaps_in_domain_alone_is_not_val(tmp_path):
+    """A part that a paper may well call val is told from the whole, by each of its counts."""
+    place(tmp_path, "nocaps/nocaps_val_in_domain.json", nocaps.OFFICIAL["val"].path)
+    expected = [
+        "samples: 4,500 expected, 417 found",
+        "images: 4,500 expected, 417 found",
+        "answers: 45,000 expected, 4,170 found",
+        "domain 'in-domain': 648 expected, 417 found",
+        "domain 'near-domain': 2,938 expected, 0 found",
+        "domain 'out-domain': 914 expected, 0 found",
+    ]
+    assert expected == list(verify(nocaps.TASKS[0], tmp_path).faults[:-1])
+
+
+def test_coco_captions_are_those_of_the_images_that_are_named():
+    """500 real images, 2,501 captions; two models' published captions name the same images."""
+    file = read_json(SAMPLES / "coco_caption/captions_karpathy_test_subset.json")
+    captions = coco_captions(file)
+    assert (500, 2501) == (len(captions), sum(map(len, captions.values())))
+    assert {row.id("id") for row in file.records("images")} == set(captions)
+    expected = "A man with a red helmet on a small moped on a dirt road. "
+    assert expected == captions["391895"][0]
+    for name in ("vinvl_base", "viecap_coco_train_1"):
+        predicted = read_predictions(SAMPLES / f"coco_caption/predictions_{name}.json")
+        assert set(captions) == {sample_id for sample_id, _ in predicted}
+
+
+def test_gqa_official_records_are_read_with_their_types(tmp_path):
+    """Two complete records, and their images under the names that the records give."""
+    place(tmp_path, "gqa/questions_sample.json", gqa.OFFICIAL.path)
+    task = gqa.TASKS[0]
+    found = list(task.layout(tmp_path).read(tmp_path))
+    expected = [
+        ("202218649", "gqa/images/n578564.jpg", "What is hanging above the chalkboard?", "picture"),
+        ("02930152", "gqa/images/2354786.jpg", "Is the sky dark?", "yes"),
+    ]
+    assert expected == [(s.id, s.fields["image"], s.fields["question"], s.reference) for s in found]
+    assert all(set(sample.groups) == {"structural", "semantic"} for sample in found)
+    assert all((SAMPLES / sample.images[0]).is_file() for sample in found)
+
+
+def test_gqa_real_questions_fit_the_converted_layout(tmp_path):
+    """800 questions of testdev, their numbers and images; the answers stand for those not here."""
+    file = SAMPLES / "gqa/testdev_balanced_llava-v1.5-13b_first800.jsonl"
+    rows = list(map(json.loads, file.read_text().splitlines()))
+    path = tmp_path / gqa.CONVERTED.path
+    path.parent.mkdir()
+    lines = [
+        {**row, "image": f"data/gqa/images/{row['image']}", "answer": row["prediction"].lower()}
+        for row in rows
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task = gqa.TASKS[0]
+    samples = list(unique(task.layout(tmp_path).read(tmp_path), task.name))
+    expected = [(row["question_id"], f"gqa/images/{row['image']}") for row in rows]
+    assert expected == [(sample.id, sample.images[0]) for sample in samples]
+    assert 800 == len(samples)
+
+
+def test_scienceqa_groups_are_the_real_subjects_and_grades(tmp_path):
+    """Figures by subject and grade are what the paper reports; every problem tells both."""
+    place(tmp_path, "scienceqa/problems.json", scienceqa.PROBLEMS.path)
+    place(tmp_path, "scienceqa/pid_splits.json", scienceqa.SPLITS.path)
+    samples = list(scienceqa.official(tmp_path))
+    subjects = {"natural science", "social science", "language science"}
+    assert subjects >= {sample.groups["subject"] for sample in samples}
+    grades = {f"grade{number}" for number in range(1, 13)}
+    assert grades >= {sample.groups["grade"] for sample in samples}
 
 
 @pytest.mark.parametrize("split", ["val", "testA", "testB"])

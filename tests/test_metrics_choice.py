@@ -3,14 +3,17 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.api import Rank
 from eval.errors import DataError, PredictionError
 from eval.metrics.choice import choice_accuracy, option_tokens, options_text
+from eval.runtime.generation import choice_losses
 
 
 def pick(losses):
@@ -40,6 +43,50 @@ def test_the_lowest_recorded_loss_is_picked():
     ]
     assert [case["expected_correct"] for case in cases] == right
     assert RECORDED["accuracy"] == pytest.approx(sum(right) / len(right), abs=1e-12)
+
+
+class Toy(SimpleNamespace):
+    """A model whose logits follow the recorded formula."""
+
+    def __call__(self, ids, mask, features):
+        row, place = torch.arange(len(ids))[:, None, None], torch.arange(ids.shape[1])[:, None]
+        v, x = torch.arange(self.V), ids[:, :, None]
+        whole = self.a * row + self.b * place + self.c * v * v + self.d * x * v + self.e
+        return (whole % self.M).float() / self.k, None
+
+    def lm_head(self, logits):
+        return logits
+
+
+def toy_losses(logits, rows, targets):
+    longest, pad = max(map(len, rows)), RECORDED["pad_id"]
+    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
+    return choice_losses(Toy(**logits), ids, (ids != pad).long(), None, targets)
+
+
+def test_toy_logits_give_the_recorded_losses():
+    """The mean over a choice's own tokens, each told by the place before it."""
+    for case in RECORDED["cases"]:
+        choices = case["choice_tokens"]
+        rows = [case["prompt_tokens"] + choice for choice in choices]
+        losses = toy_losses(case["logits"], rows, [len(choice) for choice in choices])
+        assert case["expected_losses"] == pytest.approx(losses, abs=1e-5), case["id"]
+        assert case["expected_pred"] == pick(losses), case["id"]
+
+
+@pytest.mark.parametrize("size", RECORDED["batching"]["results_by_batch_size"])
+def test_questions_asked_together_choose_as_each_alone(size):
+    batching = RECORDED["batching"]
+    items, right = batching["items"], []
+    for start in range(0, len(items), int(size)):
+        batch = items[start : start + int(size)]
+        rows = [row for item in batch for row in item["tokens"]]
+        targets = [count for item in batch for count in item["target_lengths"]]
+        losses = iter(toy_losses(batching["logits"], rows, targets))
+        for item in batch:
+            chosen = pick([next(losses) for _ in item["tokens"]])
+            right.append(int(chosen == item["answer"]))
+    assert batching["results_by_batch_size"][size] == right
 
 
 @pytest.mark.parametrize("function", [options_text, option_tokens])

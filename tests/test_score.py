@@ -3,12 +3,15 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small import make_data
 
+from eval.api import Prediction, Sample
+from eval.asked import read_samples
 from eval.errors import DataError, PredictionError
 from eval.registry import find_tasks
-from eval.asked import read_samples
-from eval.score import score
+from eval.score import AsPublished, Scoring, bfloat16, score
 
 
 @pytest.fixture
@@ -48,3 +51,122 @@ def test_order_of_predictions_changes_nothing(asked):
     task, samples, answers = asked
     backwards = dict(reversed(answers.items()))
     assert score(task, samples, answers) == score(task, samples, backwards)
+
+
+def test_figures_are_broken_down_by_group(asked):
+    """Each value of a group has its own mean and count, and together they are all samples."""
+    task, samples, answers = asked
+    kinds = ["yes/no", "other", "other", "number", "other", "other", "yes/no"]
+    grouped = [
+        replace(sample, groups={"answer_type": kind})
+        for sample, kind in zip(samples, kinds, strict=True)
+    ]
+    answers[samples[1].id] = "blue"
+    by = score(task, grouped, answers).summary["by"]["answer_type"]
+    assert {"number": 1, "other": 4, "yes/no": 2} == {k: v["samples"] for k, v in by.items()}
+    assert (0.75, 1.0) == (by["other"]["vqa_accuracy"], by["yes/no"]["vqa_accuracy"])
+
+
+def test_a_corpus_metric_is_run_again_for_each_group():
+    """CIDEr of a domain takes its document frequencies from that domain alone."""
+    (task,) = find_tasks(["nocaps_val"])
+    texts = [f"a {c} {a}" for c in ("red", "blue", "small") for a in ("cat", "dog", "bird")]
+    samples = [
+        Sample(str(n), {"image": f"{n}.jpg"}, [text], groups={"domain": "ab"[n % 2]})
+        for n, text in enumerate(texts)
+    ]
+    answers = {str(n): text.replace("blue", "red") for n, text in enumerate(texts)}
+    whole = score(task, samples, answers)
+    alone = score(task, samples[::2], {sample.id: answers[sample.id] for sample in samples[::2]})
+    found = whole.summary["by"]["domain"]["a"]["cider"]
+    assert alone.summary["metrics"]["cider"] == found
+    values = [row["cider"] for row in whole.rows]
+    assert pytest.approx(sum(values) / len(values)) == whole.summary["metrics"]["cider"]
+    assert abs(sum(values[::2]) / 5 - found) > 0.01
+
+
+def test_faults_and_protocol_stand_in_the_summary(asked):
+    """Data that are not the official split's are never called complete."""
+    task, samples, answers = asked
+    how = {"protocol": "chatml", "few_shot": 4, "faults": ["images: 2 missing"]}
+    summary = score(replace(task, size=7), samples, answers, asked=how).summary
+    assert not summary["complete"]
+    assert ["images: 2 missing"] == summary["faults"]
+    assert "protocol=chatml few_shot=4 faults=1" in summary["signature"]
+    assert score(replace(task, size=7), samples, answers).summary["complete"]
+
+
+def test_as_published_drops_each_process_s_last_incomplete_batch():
+    """On 8 GPUs in batches of 8 the published loader keeps 10,816 of RefCOCO val's 10,834."""
+    assert 10816 == len(list(AsPublished(8, 8).kept(10834)))
+
+
+@given(
+    st.integers(min_value=0, max_value=300),
+    st.integers(min_value=1, max_value=9),
+    st.integers(min_value=1, max_value=9),
+)
+def test_what_is_kept_are_whole_batches_of_contiguous_shares(count, processes, batch):
+    """As the authors' sampler shares samples out: the first `count mod processes` get one more."""
+    shares = [count // processes + (rank < count % processes) for rank in range(processes)]
+    expected, start = [], 0
+    for share in shares:
+        expected += list(range(start, start + share))[: share - share % batch]
+        start += share
+    assert expected == list(AsPublished(processes, batch).kept(count))
+
+
+def test_boxes_as_published_lose_samples_and_say_so():
+    (task, *_) = find_tasks(["refcoco_val"])
+    box = {"box": [0.0, 0.0, 50.0, 50.0], "width": 100, "height": 100}
+    samples = [Sample(str(n), {"image": "x.jpg"}, box) for n in range(7)]
+    answers = {sample.id: "(0,0),(499,499)" for sample in samples} | {"3": "nothing"}
+    right = score(task, samples, answers).summary
+    published = score(task, samples, answers, as_published=AsPublished(2, 3)).summary
+    assert (7, 6 / 7) == (right["samples"], right["metrics"]["accuracy"])
+    assert (6, 1.0) == (published["samples"], published["metrics"]["accuracy"])
+    assert {"processes": 2, "batch_size": 3} == published["as_published"]
+    assert "as_published=2x3" in published["signature"]
+    with pytest.raises(PredictionError, match="that the published loader keeps"):
+        score(task, samples[:2], dict(list(answers.items())[:2]), as_published=AsPublished(1, 8))
+
+
+def test_choices_as_published_tie_in_bfloat16():
+    """Losses a hair apart are one number in bfloat16, so that the first option wins."""
+    (task,) = find_tasks(["scienceqa_test_img"])
+    sample = Sample("1", {"image": "x.png"}, "B", options=(" A", " B"))
+    answer = Prediction("1", "B", losses=(0.50001, 0.5))
+
+    def figures(anew):
+        scoring = Scoring(task, {}, {}, AsPublished(1, 1), choose_anew=anew)
+        return [row["accuracy"] for row in scoring.rows([sample], [answer])]
+
+    assert [1.0] == figures(anew=False)
+    assert [0.0] == figures(anew=True)
+
+
+@given(st.floats(width=32))
+def test_bfloat16_is_that_of_torch(value):
+    torch = pytest.importorskip("torch")
+    expected = torch.tensor(value, dtype=torch.float32).to(torch.bfloat16).item()
+    found = bfloat16(value)
+    assert expected == found or (expected != expected and found != found)
+
+
+def test_a_server_s_figures_never_hide_our_own(asked):
+    """What a server gave counts only where nothing can be scored here."""
+    task, samples, answers = asked
+    server = {"server": "EvalAI", "metrics": {"vqa_accuracy": 0.25}}
+
+    def summary(rows):
+        scoring = Scoring(task, {}, {})
+        scoring.server = server
+        list(scoring.rows(rows, [Prediction(*answer) for answer in answers.items()]))
+        return scoring.summary()
+
+    assert (1.0, False) == (
+        summary(samples)["metrics"]["vqa_accuracy"],
+        "scored_by" in summary(samples),
+    )
+    hidden = summary([replace(sample, reference=None) for sample in samples])
+    assert ({"vqa_accuracy": 0.25}, "EvalAI") == (hidden["metrics"], hidden["scored_by"])

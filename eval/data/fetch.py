@@ -6,10 +6,9 @@ the digest that it must have, and holds what its name says.
 """
 
 import csv
-import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -119,7 +118,7 @@ class Fetcher:
         while True:
             try:
                 return self._receive(url, part, limit, progress)
-            except (_Broken, requests.RequestException) as error:
+            except (_Broken, requests.RequestException, HTTPError) as error:
                 if _size(part) > most:
                     again, most = self._again, _size(part)
                 try:
@@ -156,7 +155,7 @@ class Fetcher:
                     notes = Begun(url, _validator(answer), total)
                     write_whole(_notes(part), orjson.dumps(asdict(notes)))
             with part.open("ab") as file:
-                for piece in answer.iter_content(PIECE):
+                for piece in _pieces(answer, encoded):
                     file.write(piece)
                     have += len(piece)
                     if have > limit:
@@ -209,6 +208,15 @@ class _Session(requests.Session):
             if (before, after) not in (("http", "http"), ("http", "https"), ("https", "https")):
                 raise DataError(f"{resp.url}: redirects to {target}, which is not https")
         return target
+
+
+def _pieces(answer: requests.Response, encoded: bool) -> Iterator[bytes]:
+    """The body as it comes: to wait for a whole piece is to lose it where the connection breaks."""
+    if encoded:
+        yield from answer.iter_content(PIECE)
+        return
+    while piece := answer.raw.read1(PIECE, decode_content=False):
+        yield piece
 
 
 def _continues(answer: requests.Response, have: int, begun: Begun | None) -> bool:
@@ -301,7 +309,7 @@ def _forget(part: Path) -> None:
 
 def _size(part: Path) -> int:
     try:
-        return os.stat(part).st_size
+        return part.stat().st_size
     except FileNotFoundError:
         return 0
 

@@ -23,7 +23,7 @@ from eval.errors import DataError
 MAX_FILE_BYTES = 4_000_000_000  # far more than any benchmark's file
 MAX_LINE_BYTES = 64_000_000
 PIECE_BYTES = 200_000  # of a long list, parsed at a time; what is parsed fits a cache
-MAX_TRIES = 16  # places looked at for the start of a list, or the end of a piece, before more is read
+MAX_TRIES = 16  # places looked at for a start or an end of a list, before more is read
 SPACE = rb"[ \t\n\r]*"
 LIST = re.compile(SPACE + rb"\[")
 FIRST_FIELD = re.compile(SPACE + rb'(\{[ \t\n\r]*"(?:[^"\\]|\\.)*")', re.DOTALL)
@@ -36,7 +36,7 @@ def read_json(path: Path) -> Record:
 
 
 def read_records(path: Path, name: str) -> Iterator[Record]:
-    """The objects of the list in a file's field `name`, as `read_json(path).records(name)` has them.
+    """The objects of the list in a file's field `name`, as `read_json(path).records(name)` does.
 
     Read in pieces: what is held at a time does not grow with the list. What precedes damage is
     given before the error comes, and a field `name` after the list is an error, not another list.

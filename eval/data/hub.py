@@ -15,7 +15,7 @@ from eval.errors import DataError
 def fetch_mirror(
     mirror: Mirror, root: Path, lock: Lock, progress: Callable[[str, int, int], None]
 ) -> None:
-    """Put the files of a mirror below `root` and pin the commit, then each file.
+    """Put the files of a mirror below `root`; pin the commit, then the files.
 
     progress  called with (file, how many are there, how many in all)
 
@@ -25,23 +25,22 @@ def fetch_mirror(
     pinned = lock.mirrors.get(mirror.into)
     wanted, digests = _find(mirror, pinned)
     lock.pin_mirror(mirror.into, wanted)  # before the first file: a second try takes this commit
+    fetched: dict[str, Pinned] = {}
     for number, (file, told) in enumerate(digests.items()):
         progress(file, number, len(digests))
         path = f"{mirror.into}/{file}"
-        known = lock.digest(path)
-        if known is None or not (root / path).is_file():
-            found = _fetch(wanted, file, root / mirror.into)
-            for expected, source in ((told, "the hub tells"), (known, f"is pinned in {NAME}")):
-                if expected not in (None, found):
-                    (root / path).unlink()
-                    raise DataError(
-                        f"{wanted.repo}: {file}: sha256 {expected} {source}, {found} came; it was "
-                        "not kept"
-                    )
-            origin = f"https://huggingface.co/datasets/{wanted.repo}/resolve/{wanted.revision}"
-            size = (root / path).stat().st_size
-            lock.pin({path: Pinned(found, size, f"{origin}/{file}")})
+        found = _fetch(wanted, file, root / mirror.into)
+        for expected, source in ((told, "the hub tells"), (lock.digest(path), f"{NAME} has")):
+            if expected not in (None, found):
+                (root / path).unlink()
+                raise DataError(
+                    f"{wanted.repo}: {file}: sha256 {expected} {source}, {found} came; it was not "
+                    "kept"
+                )
+        origin = f"https://huggingface.co/datasets/{wanted.repo}/resolve/{wanted.revision}/{file}"
+        fetched[path] = Pinned(found, (root / path).stat().st_size, origin)
         progress(file, number + 1, len(digests))
+    lock.pin(fetched)  # all at once: that they are pinned says that none is lacking
 
 
 def mirror_is_there(mirror: Mirror, root: Path, lock: Lock) -> bool:
@@ -86,8 +85,11 @@ def _find(mirror: Mirror, pinned: Mirrored | None) -> tuple[Mirrored, dict[str, 
 def _fetch(mirror: Mirrored, file: str, folder: Path) -> str:
     """Download one file; its SHA-256."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
-    from huggingface_hub.utils import enable_progress_bars
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented all the same
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     drawn = not are_progress_bars_disabled()
     disable_progress_bars()  # our caller draws its own
@@ -113,12 +115,11 @@ def _matches(file: str, pattern: str) -> bool:
 
 @contextmanager
 def _reaching(repo: str) -> Iterator[None]:
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
         yield
     except (OSError, ValueError, HTTPError) as error:
         lines = str(error).strip().splitlines()
-        raise DataError(
-            f"{repo}: the model hub cannot provide it ({lines[0] if lines else type(error).__name__})"
-        ) from error
+        reason = lines[0] if lines else type(error).__name__
+        raise DataError(f"{repo}: the model hub cannot provide it ({reason})") from error

@@ -1,12 +1,16 @@
 """Are the data on disk those that the card was measured on? Counts, identity, pictures."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.api import Sample, Task
+from eval.api import Sample, Source, Task
+from eval.data.files import sha256_file
+from eval.data.lock import NAME, Lock, Pinned
+from eval.data.pictures import in_threads, picture_fault, quiet
 from eval.data.samples import unique
+from eval.errors import DataError
 
 SHOWN = 3  # ids or paths that a fault about many names
 
@@ -17,29 +21,44 @@ class Findings:
 
     samples, images, answers  as counted; images are distinct ones
     faults                    a line for each way in which they are not the official split's
+    layout                    name of the layout that was read
     """
 
     samples: int
     images: int
     answers: int
     faults: tuple[str, ...]
+    layout: str
 
 
-def verify(task: Task, root: Path, *, limit: int | None = None) -> Findings:
+def verify(
+    task: Task,
+    root: Path,
+    *,
+    limit: int | None = None,
+    open_pictures: bool = False,
+    digests: bool = False,
+    opened: Callable[[int, int], None] | None = None,
+) -> Findings:
     """Read all of a task's records and look for its pictures.
 
-    limit  look at the first so many samples only, and compare no counts
+    limit          look at the first so many samples only, and compare no counts
+    open_pictures  decode each of them
+    digests        compare files with what is pinned, pictures too where they are opened
+    opened         called with (pictures opened, how many in all)
 
     Raises DataError for files that are missing or malformed; what is merely not the official
     split's is a fault.
     """
+    layout = task.layout(root)
     samples = answers = 0
     pictures: dict[str, None] = {}
     groups: dict[str, Counter[str]] = {}
     wrong: list[str] = []
-    for sample in _first(unique(task.layout(root).read(root), task.name), limit):
+    for sample in _first(unique(layout.read(root), task.name), limit):
         samples += 1
-        answers += len(sample.reference) if isinstance(sample.reference, list) else 1
+        if sample.reference is not None:
+            answers += len(sample.reference) if isinstance(sample.reference, list) else 1
         pictures.update(dict.fromkeys(sample.images))
         for group, value in sample.groups.items():
             groups.setdefault(group, Counter())[value] += 1
@@ -49,7 +68,78 @@ def verify(task: Task, root: Path, *, limit: int | None = None) -> Findings:
     faults += _some(wrong, "samples are not of this split")
     missing = [path for path in pictures if not (root / path).is_file()]
     faults += _some(missing, f"of {len(pictures):,} images are missing")
-    return Findings(samples, len(pictures), answers, tuple(faults))
+    lock = Lock.read(root) if digests else Lock(root)
+    if digests:
+        faults += _changed(layout.sources, root, lock)
+    if open_pictures:
+        lacking = set(missing)
+        there = [path for path in pictures if path not in lacking]
+        faults += _some(_damaged(there, root, lock, opened), "images cannot be shown to a model")
+    return Findings(samples, len(pictures), answers, tuple(faults), layout.name)
+
+
+def pin_sources(task: Task, root: Path) -> int:
+    """Pin what is not pinned yet of the files that the task reads; how many were.
+
+    For files that a person brought, once they are known to be right; those of its training split,
+    where it is there, too. Pictures are not pinned.
+    """
+    lock = Lock.read(root)
+    sources = [*task.layout(root).sources]
+    if trained := [layout for layout in task.train if layout.complete(root)]:
+        sources += trained[0].sources
+    fresh = {
+        path: Pinned(sha256_file(root / path), (root / path).stat().st_size)
+        for path in dict.fromkeys(path for path, _ in _files(sources, root))
+        if lock.digest(path) is None
+    }
+    if fresh:
+        lock.pin(fresh)
+    return len(fresh)
+
+
+def _files(sources: Iterable[Source], root: Path) -> Iterator[tuple[str, str | None]]:
+    """Path below the root, and the digest that the task itself demands, of each file."""
+    for source in sources:
+        for file in source.files(root):
+            yield file.relative_to(root).as_posix(), source.sha256
+
+
+def _changed(sources: Iterable[Source], root: Path, lock: Lock) -> list[str]:
+    faults = []
+    for path, demanded in _files(sources, root):
+        pinned = demanded or lock.digest(path)
+        if pinned is not None and (found := sha256_file(root / path)) != pinned:
+            faults.append(
+                f"{path}: sha256 {pinned} {'expected' if demanded else f'is pinned in {NAME}'}, "
+                f"{found} found: delete the file and prepare the data again"
+            )
+    return faults
+
+
+def _damaged(
+    paths: list[str], root: Path, lock: Lock, opened: Callable[[int, int], None] | None
+) -> list[str]:
+    """`path: what is wrong` for each picture that cannot be decoded, or is not the pinned one."""
+
+    def fault(path: str) -> str | None:
+        try:
+            if damage := picture_fault(root / path):
+                return damage
+            pinned = lock.digest(path)
+            changed = pinned is not None and pinned != sha256_file(root / path)
+        except (DataError, OSError) as error:
+            return str(error)
+        return f"not the file that is pinned in {NAME}" if changed else None
+
+    found = []
+    with quiet():
+        for number, (path, damage) in enumerate(in_threads(fault, paths), 1):
+            if damage:
+                found.append(f"{path} ({damage})")
+            if opened:
+                opened(number, len(paths))
+    return found
 
 
 def _counts(

@@ -17,6 +17,7 @@ from eval.run import SUMMARY
 SCALE, DECIMALS = 100, 2  # of a figure that belongs to no column
 SCORED_BY_SERVER, SCORED_BY_JUDGE = "to be scored by its server", "to be scored by the judge"
 LONGEST = 80  # characters of a name that comes from a run
+COUNTED = re.compile(r": [\d,]+ expected, [\d,]+ found$")  # a fault that is a wrong count
 ADDRESS = re.compile(r"[\s,;(<]*https?://\S*")  # in the name of a server
 
 
@@ -194,7 +195,7 @@ def _doubts_of(task: TaskFigures) -> list[str]:
             doubts.append(f"{task.samples:,} samples, official number unknown")
     elif task.samples < task.size:
         doubts.append(f"partial: {task.samples:,} of {task.size:,} samples")
-        faults = tuple(fault for fault in faults if not fault.startswith("samples: "))  # said
+        faults = tuple(fault for fault in faults if not COUNTED.search(fault))  # follow from it
     if faults:
         more = f" ({len(faults)} faults in all)" if len(faults) > 1 else ""
         doubts.append(f"data not the official: {clean(faults[0])}{more}")

@@ -1,0 +1,354 @@
+"""Gets benchmarks' data: what may be fetched is fetched, what a person must bring is named.
+
+A step that fails stops no other, and what was received stays: the same command goes on from there.
+Archives are kept in the data root's folder `archives` until they are unpacked.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from eval.api import Archive, Build, ByHand, Download, Layout, Mirror, Pictures, Step, Task
+from eval.data.archives import unpack
+from eval.data.fetch import PICTURES, Fetcher, Unreachable
+from eval.data.files import sha256_file
+from eval.data.hub import fetch_mirror, mirror_is_there
+from eval.data.lock import Archived, Lock, Pinned, Unpacked, held, write_whole
+from eval.data.paths import safe_path
+from eval.data.pictures import FILE_BYTES, in_threads, quiet
+from eval.data.verify import SHOWN, verify
+from eval.errors import DataError
+
+ARCHIVES = "archives"  # folder below the data root
+ARCHIVE_BYTES = 100_000_000_000  # bound of one
+GUARD = ".qwen-vl-eval.prepare"  # held while a process prepares
+THREADS = 8  # that fetch pictures: they wait for a server most of the time
+GIVE_UP = 32  # pictures one after another whose server cannot be reached
+PINNED = 500  # pictures fetched until they are pinned
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A step that is to be taken, and the tasks that need it."""
+
+    step: Step
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How what happens is told.
+
+    say       a line
+    progress  (name, so much done, of so much or None, whether it is bytes)
+    """
+
+    say: Callable[[str], None]
+    progress: Callable[[str, int, int | None, bool], None]
+
+
+SILENT = Watch(lambda _line: None, lambda _name, _done, _total, _bytes: None)
+
+
+def plan(tasks: Iterable[Task], root: Path, *, mirror: bool = False) -> list[Wanted]:
+    """The steps that tasks still need, in order; none for tasks whose data are all there.
+
+    What the training split needs, for few-shot examples, counts too, but not with `mirror`.
+
+    mirror  take a task's mirrors, where it has any, in place of its other steps
+    """
+    lock = Lock.read(root)
+    wanted: dict[Step, list[Task]] = {}
+    for task in tasks:
+        complete = is_complete(task, root)
+        trained = not task.train or any(layout.complete(root) for layout in task.train)
+        if complete and (trained or mirror):
+            continue
+        for step in steps_of(task, mirror=mirror):
+            told_by_task = isinstance(step, ByHand | Build | Mirror | Pictures)
+            if not (told_by_task and complete) and not _is_there(step, (task,), root, lock):
+                wanted.setdefault(step, []).append(task)
+    return [Wanted(step, tuple(needing)) for step, needing in wanted.items()]
+
+
+def steps_of(task: Task, *, mirror: bool = False) -> tuple[Step, ...]:
+    """The mirrors alone, or all but the mirrors; a task without mirrors has the latter only."""
+    mirrors = tuple(step for step in task.steps if isinstance(step, Mirror))
+    if mirror and mirrors:
+        return mirrors
+    return tuple(step for step in task.steps if not isinstance(step, Mirror))
+
+
+def is_complete(task: Task, root: Path) -> bool:
+    """Whether the task's data are there and those of the official split; no picture is opened."""
+    try:
+        return not verify(task, root).faults
+    except DataError:
+        return False
+
+
+def prepare(
+    tasks: Sequence[Task],
+    root: Path,
+    *,
+    mirror: bool = False,
+    keep_archives: bool = False,
+    watch: Watch = SILENT,
+    fetcher: Fetcher | None = None,
+) -> list[str]:
+    """Take the steps that are still needed; a line for each that failed, none if none did.
+
+    What a person must bring is no failure: `plan` names it. Another process that prepares the same
+    data root is waited for. Raises DataError where the lock file is malformed.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
+
+    def waiting() -> None:
+        watch.say(f"another process prepares {root}; waiting for it")
+
+    with held(root / GUARD, waiting):
+        work = _Work(root, Lock.read(root), fetcher or Fetcher(threads=THREADS), watch)
+        needed = plan(tasks, root, mirror=mirror)
+        for wanted in needed:
+            try:
+                work.take(wanted, needed, keep_archives)
+            except (DataError, OSError) as error:  # a full disk, a folder that may not be written
+                failed.append(str(error))
+                watch.say(f"failed: {error}")
+    return failed
+
+
+@dataclass(slots=True)
+class _Work:
+    """What all steps share."""
+
+    root: Path
+    lock: Lock
+    fetcher: Fetcher
+    watch: Watch
+
+    def take(self, wanted: Wanted, needed: Sequence[Wanted], keep_archives: bool) -> None:
+        """Take one step, unless those before it made it needless."""
+        step = wanted.step
+        if _is_there(step, wanted.tasks, self.root, self.lock):
+            return
+        if isinstance(step, Download):
+            self._download(step)
+        elif isinstance(step, Archive):
+            others = [each.step for each in needed]
+            parts = [each for each in others if isinstance(each, Archive) and each.url == step.url]
+            self._unpack(step.url, parts, keep_archives)
+        elif isinstance(step, Pictures):
+            self._fetch_pictures(step, wanted.tasks)
+        elif isinstance(step, Mirror):
+            self._mirror(step, wanted.tasks)
+        elif isinstance(step, Build):
+            self.watch.say(f"making {step.what}")
+            step.make(self.root)
+
+    def _download(self, step: Download) -> None:
+        path = safe_path(step.path, step.url)
+        name = PurePosixPath(path).name
+        self.watch.say(f"fetching {path}")
+
+        def received(done: int, total: int | None) -> None:
+            self.watch.progress(name, done, total, True)
+
+        with quiet():
+            digest = self.fetcher.fetch(
+                step.url, self.root / path, sha256=self.lock.digest(path), progress=received
+            )
+        self.lock.pin({path: Pinned(digest, (self.root / path).stat().st_size, step.url)})
+
+    def _unpack(self, url: str, parts: Sequence[Archive], keep_archives: bool) -> None:
+        """Fetch an archive and take from it what several steps may want of it."""
+        name = PurePosixPath(urlsplit(url).path).name
+        archive = self.root / ARCHIVES / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
+        pinned = self.lock.archives.get(url)
+        known = pinned.sha256 if pinned else None
+
+        def received(done: int, total: int | None) -> None:
+            self.watch.progress(name, done, total, True)
+
+        if archive.is_file():
+            digest = sha256_file(archive)
+            if known not in (None, digest):
+                archive.unlink()
+        if not archive.is_file():
+            self.watch.say(f"fetching {name}")
+            digest = self.fetcher.fetch(
+                url, archive, sha256=known, limit=ARCHIVE_BYTES, progress=received
+            )
+
+        def unpacked(done: int, total: int | None) -> None:
+            self.watch.progress(f"unpacking {name}", done, total, False)
+
+        size = archive.stat().st_size
+        for part in parts:
+            folder = self.root / part.into
+            self.watch.say(f"unpacking {name} into {folder}")
+            try:
+                kept = unpack(archive, folder, part.keep, progress=unpacked)
+            except DataError:
+                if not known:  # damaged on the server perhaps: the next try is to fetch it again
+                    archive.unlink()
+                raise
+            files = [path for path in kept if PurePosixPath(path).suffix.lower() not in PICTURES]
+            self.lock.pin({f"{part.into}/{path}": _pinned(folder / path, url) for path in files})
+            record = Unpacked(part.into, part.keep, len(kept))
+            self.lock.pin_archive(url, Archived(digest, size, (record,)))
+        if not keep_archives:
+            archive.unlink()
+
+    def _fetch_pictures(self, step: Pictures, tasks: Sequence[Task]) -> None:
+        lacking = list(_lacking(step, self.root))
+        name = f"pictures of {', '.join(task.name for task in tasks)}"
+        self.watch.say(f"fetching {len(lacking):,} {name}")
+        failures: list[str] = []
+        fetched: dict[str, Pinned] = {}
+        unreachable = done = 0
+        try:
+            with quiet():
+                for (url, path), found in in_threads(self._fetch_picture, lacking, THREADS):
+                    done += 1
+                    self.watch.progress(name, done, len(lacking), False)
+                    if isinstance(found, Pinned):
+                        fetched[path] = found
+                        unreachable = 0
+                    else:
+                        failures.append(str(found))
+                        unreachable = unreachable + 1 if isinstance(found, Unreachable) else 0
+                    if unreachable >= GIVE_UP:
+                        rest = len(lacking) - done
+                        failures.append(f"{urlsplit(url).netloc} given up, {rest:,} not asked for")
+                        break
+                    if len(fetched) >= PINNED:
+                        self.lock.pin(fetched)
+                        fetched.clear()
+        finally:
+            self.lock.pin(fetched)
+        if failures:
+            count = len(lacking) - done + len(failures)
+            shown = "; ".join([*failures[:SHOWN], *failures[SHOWN:][-1:]])
+            raise DataError(f"{name}: {count:,} could not be fetched: {shown}")
+
+    def _fetch_picture(self, given: tuple[str, str]) -> Pinned | DataError | OSError:
+        url, path = given
+        place = self.root / path
+        try:
+            digest = self.fetcher.fetch(url, place, sha256=self.lock.digest(path), limit=FILE_BYTES)
+            return Pinned(digest, place.stat().st_size, url)
+        except (DataError, OSError) as error:
+            return error
+
+    def _mirror(self, step: Mirror, tasks: Sequence[Task]) -> None:
+        def received(file: str, done: int, total: int) -> None:
+            self.watch.progress(file, done, total, False)
+
+        layouts = [layout for task in tasks for layout in _mirrors(task, step)]
+        by_hand = (
+            step.into not in self.lock.mirrors
+            and layouts
+            and all(layout.complete(self.root) for layout in layouts)
+        )
+        if not by_hand and not mirror_is_there(step, self.root, self.lock):
+            self.watch.say(f"fetching {step.into} from the model hub")
+            fetch_mirror(step, self.root, self.lock, received)
+        for layout in layouts:
+            if layout.pictures and layout.complete(self.root):
+                self._write_pictures(layout.pictures(self.root), f"pictures in {step.into}")
+
+    def _write_pictures(self, pictures: Iterator[tuple[str, bytes]], name: str) -> None:
+        self.watch.say(f"writing {name}")
+        for number, (path, picture) in enumerate(pictures, 1):
+            place = self.root / safe_path(path, name)
+            if not place.is_file():
+                write_whole(place, picture)
+            self.watch.progress(name, number, None, False)
+
+
+def _is_there(step: Step, tasks: Sequence[Task], root: Path, lock: Lock) -> bool:
+    """Whether a step's files lie below `root`; False for a step that does not tell its files."""
+    if isinstance(step, Download):
+        return (root / step.path).is_file()
+    if isinstance(step, Archive):
+        return _was_unpacked(step, root, lock) or _has_members(step, tasks, root)
+    if isinstance(step, Pictures):
+        try:
+            return not any(_lacking(step, root))
+        except DataError:  # the file that names them is not there yet
+            return False
+    return False
+
+
+def _was_unpacked(step: Archive, root: Path, lock: Lock) -> bool:
+    """Whether it was unpacked here and no member was lost since."""
+    archive = lock.archives.get(step.url)
+    for one in archive.unpacked if archive else ():
+        if (one.into, one.keep) == (step.into, step.keep):
+            return one.members <= sum(1 for _ in _files_like(root / step.into, step.keep))
+    return False
+
+
+def _files_like(folder: Path, keep: str) -> Iterator[str]:
+    """Paths of files, below a folder, that the pattern matches as a whole."""
+    pattern = re.compile(keep, re.ASCII)
+    for at, _folders, names in os.walk(folder, followlinks=True):
+        above = "" if Path(at) == folder else f"{Path(at).relative_to(folder).as_posix()}/"
+        yield from (f"{above}{name}" for name in names if pattern.fullmatch(f"{above}{name}"))
+
+
+def _has_members(step: Archive, tasks: Sequence[Task], root: Path) -> bool:
+    """Whether what the tasks read of it was brought here otherwise, all of it and at least a file.
+
+    Pictures are known only where the files that name them are there.
+    """
+    pattern = re.compile(step.keep, re.ASCII)
+    folder = f"{step.into}/"
+    try:
+        members = {
+            path
+            for task in tasks
+            for path in _paths_read(task, root)
+            if path.startswith(folder) and pattern.fullmatch(path.removeprefix(folder))
+        }
+    except DataError:
+        return False
+    return bool(members) and all((root / path).is_file() for path in members)
+
+
+def _paths_read(task: Task, root: Path) -> Iterator[str]:
+    for layouts in (task.layouts, task.train):
+        for layout in layouts:
+            yield from (source.path for source in layout.sources)
+        ready = [layout for layout in layouts if layout.complete(root)]
+        for sample in ready[0].read(root) if ready else ():
+            yield from sample.images
+
+
+def _lacking(step: Pictures, root: Path) -> Iterator[tuple[str, str]]:
+    """(URL, path) of each picture that is not there. Raises DataError if they are not known yet."""
+    seen: set[str] = set()
+    for url, named in step.urls(root):
+        path = safe_path(named, url)
+        if path not in seen and not (root / path).is_file():
+            yield url, path
+        seen.add(path)
+
+
+def _mirrors(task: Task, step: Mirror) -> list[Layout]:
+    """The task's layouts that read what a mirror provides."""
+    return [
+        layout
+        for layout in task.layouts
+        if any(source.path.startswith(f"{step.into}/") for source in layout.sources)
+    ]
+
+
+def _pinned(file: Path, url: str) -> Pinned:
+    return Pinned(sha256_file(file), file.stat().st_size, url)
