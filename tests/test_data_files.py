@@ -248,7 +248,11 @@ def test_result_files_of_the_published_scripts_are_read(tmp_path, content, expec
         ("", "result.json: predictions expected, none found"),
         ("[]", "result.json: predictions expected, none found"),
         ('{"question_id": 1, "answer": "a"}\n{"quest', "line 2 of .*result.json, character"),
-        ('[{"answer": "a"}]', r"\[0\] of .*: one of the fields question_id, .* expected, none"),
+        (
+            '[{"image": 1, "answer": "a"}, {"answer": "a"}]',
+            r"\[1\] of .*: one of the fields question_id, .* expected in every record or in none",
+        ),
+        ('[{"answer": "a"}, {"image": 1, "answer": "a"}]', r"\[1\] of .* or in none"),
         ('[{"image_id": 1}]', r"\[0\] of .*: one of the fields answer, caption expected"),
         ('[{"image_id": 1, "caption": 5}]', r"field 'caption': a string expected, 5 found"),
         ('[{"image_id": [1], "caption": "a"}]', "an identifier expected, a list of 1 found"),
@@ -280,8 +284,15 @@ FIELDS = st.dictionaries(
 def test_any_result_file_is_read_or_a_prediction_error(tmp_path, content):
     """No file can cause a KeyError or a TypeError, nor an id or a text that is no string."""
     with suppress(PredictionError):
-        for sample_id, text in read_predictions(write(tmp_path / "result.json", content)):
-            assert (str, str) == (type(sample_id), type(text))
+        found = read_predictions(write(tmp_path / "result.json", content))
+        assert {str} == {type(text) for _, text in found}
+        assert {type(sample_id) for sample_id, _ in found} in ({str}, {type(None)})
+
+
+def test_answers_without_ids_keep_their_order(tmp_path):
+    """ChartQA's result files hold an answer and the true one, in the order of the data."""
+    path = write(tmp_path / "result.json", '[{"answer": "5", "annotation": "6"}, {"answer": ""}]')
+    assert [(None, "5"), (None, "")] == read_predictions(path)
 
 
 def test_a_list_of_objects_is_read_in_order(tmp_path):

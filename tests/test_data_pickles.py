@@ -118,6 +118,15 @@ def test_a_shell_command_is_refused(file, tmp_path):
 REFUSED = sorted({each.name for each in pickletools.opcodes} - set(pickles.STEPS) - {"STOP"})
 
 
+@pytest.mark.parametrize("name", REFUSED)
+def test_every_other_instruction_is_refused_by_itself(file, name):
+    """Even where none before it was: two values, and what would be done with them."""
+    (opcode,) = (each for each in pickletools.opcodes if each.name == name)
+    argument = b"os\nsystem\n" if name in ("GLOBAL", "INST") else bytes([1, *bytes(8)]) + b"\n"
+    with pytest.raises(DataError, match=f"plain values expected, {name} .*found"):
+        read(file, b"NU\x01xU\x01y" + opcode.code.encode("latin-1") + argument + b".")
+
+
 def test_what_calls_imports_or_builds_is_among_the_refused():
     """A list by hand, so that a step added by mistake is seen."""
     dangerous = {

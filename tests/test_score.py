@@ -1,5 +1,6 @@
 """Scoring: what is not known is never made into a figure."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from eval.api import Prediction, Sample
 from eval.asked import read_samples
 from eval.errors import DataError, PredictionError
 from eval.registry import find_tasks
-from eval.score import AsPublished, Scoring, bfloat16, score
+from eval.score import AsPublished, Scoring, bfloat16, score, score_file
 
 
 @pytest.fixture
@@ -170,3 +171,17 @@ def test_a_server_s_figures_never_hide_our_own(asked):
     )
     hidden = summary([replace(sample, reference=None) for sample in samples])
     assert ({"vqa_accuracy": 0.25}, "EvalAI") == (hidden["metrics"], hidden["scored_by"])
+
+
+def test_a_result_file_without_ids_answers_in_order(asked, tmp_path):
+    """One answer for each sample, or an error: a gap would shift all that follow."""
+    task, samples, _ = asked
+    texts = ["red", "blue", *["red"] * (len(samples) - 2)]
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps([{"answer": text} for text in texts]), encoding="utf-8")
+    found = score_file(file, task, tmp_path)
+    assert [1.0, 0.0, *[1.0] * 5] == [row["vqa_accuracy"] for row in found.rows]
+    assert "protocol=?" in found.summary["signature"]
+    file.write_text(json.dumps([{"answer": text} for text in texts[1:]]), encoding="utf-8")
+    with pytest.raises(PredictionError, match=r"one for each of the 7 samples .* 6 found"):
+        score_file(file, task, tmp_path)

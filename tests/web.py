@@ -27,6 +27,7 @@ class Page:
     status: int = 200
     location: str = ""
     pause_s: float = 0
+    commit: str = ""  # of the hub's repository that the file is of
     asked: list = field(default_factory=list)  # the Range of each request, or None
 
 
@@ -41,6 +42,9 @@ class Web:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
+                web._answer(self)
+
+            def do_HEAD(self):
                 web._answer(self)
 
             def log_message(self, *_):
@@ -94,8 +98,12 @@ class Web:
             request.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         if page.tagged:
             request.send_header("ETag", tag)
+        if page.commit:
+            request.send_header("X-Repo-Commit", page.commit)
         request.send_header("Content-Length", str(len(content)))
         request.end_headers()
+        if request.command == "HEAD":
+            return
         sent = content if page.cut is None else content[: page.cut]
         with contextlib.suppress(OSError):  # who asked may be gone
             for place in range(0, len(sent), 65536):

@@ -4,6 +4,7 @@ A file appears in its place when all of it was read and its check sum holds. Of 
 only the end that was asked for is believed; links and devices are never made.
 """
 
+import errno
 import gzip
 import lzma
 import shutil
@@ -217,14 +218,17 @@ def _reading(archive: Path) -> Iterator[None]:
     except (
         zipfile.BadZipFile,
         tarfile.TarError,
-        gzip.BadGzipFile,
         zlib.error,
         lzma.LZMAError,
         EOFError,
         NotImplementedError,  # a zip's kind of compression
         RuntimeError,  # what zipfile raises for a password
+        OSError,
         ValueError,  # an offset beyond the file, a name that no system takes
     ) as error:
+        # a damaged file has no error number, or that of an offset before its start; a full disk has
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise DataError(
             f"{archive}: a whole archive expected, a truncated or damaged one found ({error})"
         ) from error
