@@ -128,7 +128,7 @@ def test_file_that_changed_between(web, fetcher, tmp_path, size, tagged):
     url = stop_in_the_middle(web, tmp_path, tagged=tagged)
     web.page("a", other, tagged=tagged)
     if not tagged and size == len(CONTENT):
-        with pytest.raises(DataError, match=f"{sha256(other)} expected"):
+        with pytest.raises(DataError, match=f"expected sha256:{sha256(other)}"):
             fetcher.fetch(url, tmp_path / "a.bin", sha256=sha256(other))
         assert [] == names(tmp_path)
     fetcher.fetch(url, tmp_path / "a.bin", sha256=sha256(other))
@@ -157,7 +157,7 @@ def test_damaged_notes_mean_a_new_start(web, fetcher, tmp_path, notes):
 def test_wrong_digest(web, fetcher, tmp_path):
     """A file that is not the pinned one is not kept; the error names URL and both digests."""
     url = web.page("a", CONTENT)
-    with pytest.raises(DataError, match=rf"{url}.*{'0' * 64} expected, {sha256(CONTENT)} found"):
+    with pytest.raises(DataError, match=rf"{url}.*{'0' * 64} but got {sha256(CONTENT)}"):
         fetcher.fetch(url, tmp_path / "a.bin", sha256="0" * 64)
     assert [] == names(tmp_path)
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from small import command, make_checkpoint, make_data
 
 from eval import Corpus, Generate, Layout, Sample, Source, Task
+from eval.asked import Asked, requests
 from eval.data import Examples
 from eval.errors import DataError, UsageError
-from eval.asked import Asked, requests
 
 PROMPT = "<img>{image}</img>{question} Answer:"
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import orjson
+import pooch
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, MaxRetryError
@@ -24,6 +26,8 @@ from eval.data.files import read_bytes, read_json, read_jsonl, sha256_file
 from eval.data.lock import write_whole
 from eval.data.pictures import picture_fault
 from eval.errors import DataError
+
+pooch.get_logger().setLevel("ERROR")  # it announces what our own messages say
 
 PIECE = 1 << 20  # bytes
 FILE_BYTES = 4_000_000_000  # bound of a file that is not an archive
@@ -95,22 +99,35 @@ class Fetcher:
         was received of a file that is still right stays for the next time. Pillow may warn of a
         picture; see `quiet`.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
-        self._receive_all(url, part, limit, progress)
-        found = sha256_file(part)
-        if sha256 is None:
-            _check_content(part, path, url)
-        elif found != sha256:
+
+        def download(_url: str, place: str, _pooch: Any) -> None:
+            Path(place).unlink()  # pooch's empty file would stay behind if we were killed
+            self._receive_all(url, part, limit, progress)
+            if sha256 is None:
+                _check_content(part, path, url)
+            # One file under two names: a kill while pooch reads it for its digest loses nothing.
+            try:
+                Path(place).hardlink_to(part)
+            except OSError:  # a file system without such links
+                part.replace(place)
+
+        try:
+            pooch.retrieve(
+                url,
+                f"sha256:{sha256}" if sha256 else None,
+                fname=path.name,
+                path=path.parent,
+                downloader=download,
+            )
+        except ValueError as error:  # only pooch's own: the digest is another
             _forget(part)
             raise DataError(
-                f"{url}: not the file that was fetched before: sha256 {sha256} expected, {found} "
-                "found; it was not kept. If the file was changed for a reason, delete its entry in "
-                "the lock file"
-            )
-        part.replace(path)
-        _notes(part).unlink(missing_ok=True)
-        return found
+                f"{url}: not the file that was fetched before, and not kept: {error} If it was "
+                "changed for a reason, delete its entry in the lock file"
+            ) from None
+        _forget(part)
+        return sha256 or sha256_file(path)
 
     def _receive_all(self, url: str, part: Path, limit: int, progress: Progress | None) -> None:
         """Until the part is the whole file, as long as connections break only now and then."""

@@ -54,20 +54,23 @@ def mirror_is_there(mirror: Mirror, root: Path, lock: Lock) -> bool:
     return bool(paths) and all((root / path).is_file() for path in paths)
 
 
+CONVERTED = "refs/convert/parquet"  # where the hub puts the parquet that it makes of other formats
+
+
 def _find(mirror: Mirror, pinned: Mirrored | None) -> tuple[Mirrored, dict[str, str | None]]:
     """The first repository that has such files, at its newest commit, or the pinned one at its own.
 
-    With it each file's path and digest, where the hub tells one.
+    Where it has none, those that the hub itself made of it in parquet do. With it each file's path
+    and digest, where the hub tells one.
     """
     from huggingface_hub import HfApi
 
     refused = []
-    for repo in (pinned.repo,) if pinned else mirror.repos:
+    places = [(repo, revision) for repo in mirror.repos for revision in (None, CONVERTED)]
+    for repo, revision in [(pinned.repo, pinned.revision)] if pinned else places:
         try:
             with _reaching(repo):
-                told = HfApi().dataset_info(
-                    repo, revision=pinned.revision if pinned else None, files_metadata=True
-                )
+                told = HfApi().dataset_info(repo, revision=revision, files_metadata=True)
         except DataError as error:
             refused.append(str(error))
             continue

@@ -250,16 +250,16 @@ class _Work:
         def received(file: str, done: int, total: int) -> None:
             self.watch.progress(file, done, total, False)
 
-        layouts = [layout for task in tasks for layout in _mirrors(task, step)]
-        by_hand = (
-            step.into not in self.lock.mirrors
-            and layouts
-            and all(layout.complete(self.root) for layout in layouts)
+        by_hand = step.into not in self.lock.mirrors and all(
+            any(layout.complete(self.root) for layout in _mirrors(task.layouts, step))
+            for task in tasks
         )
         if not by_hand and not mirror_is_there(step, self.root, self.lock):
             self.watch.say(f"fetching {step.into} from the model hub")
             fetch_mirror(step, self.root, self.lock, received)
-        for layout in layouts:
+        for layout in _mirrors(
+            [each for task in tasks for each in (*task.layouts, *task.train)], step
+        ):
             if layout.pictures and layout.complete(self.root):
                 self._write_pictures(layout.pictures(self.root), f"pictures in {step.into}")
 
@@ -341,11 +341,11 @@ def _lacking(step: Pictures, root: Path) -> Iterator[tuple[str, str]]:
         seen.add(path)
 
 
-def _mirrors(task: Task, step: Mirror) -> list[Layout]:
-    """The task's layouts that read what a mirror provides."""
+def _mirrors(layouts: Iterable[Layout], step: Mirror) -> list[Layout]:
+    """Of the layouts those that read what a mirror provides."""
     return [
         layout
-        for layout in task.layouts
+        for layout in layouts
         if any(source.path.startswith(f"{step.into}/") for source in layout.sources)
     ]
 

@@ -13,6 +13,7 @@ from eval.data.samples import unique
 from eval.errors import DataError
 
 SHOWN = 3  # ids or paths that a fault about many names
+DRAWN = "demo.json"  # in a data root that the demo drew
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,9 @@ def verify(
             groups.setdefault(group, Counter())[value] += 1
         if task.expect.each and (fault := task.expect.each(sample)):
             wrong.append(f"sample {sample.id}: {fault}")
-    faults = [] if limit is not None else _counts(task, samples, len(pictures), answers, groups)
+    faults = ["drawn by the demo"] if (root / DRAWN).is_file() else []
+    if limit is None:
+        faults += _counts(task, samples, len(pictures), answers, groups)
     faults += _some(wrong, "samples are not of this split")
     missing = [path for path in pictures if not (root / path).is_file()]
     faults += _some(missing, f"of {len(pictures):,} images are missing")

@@ -16,9 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from eval.api import Corpus, Sample, Task
 from PIL import Image
 
+from eval.api import Corpus, Sample, Task
 from eval.demo.data import write_demo_data
 from eval.demo.writer import SIZES, TRUTH
 
