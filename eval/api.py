@@ -223,7 +223,8 @@ class Submission:
     server  its name and address
     file    the file's name: .json, or .zip
     build   (data root, sample id -> text, the manifest's entry on the model) -> what a .json file
-            holds, or for a .zip member -> what it holds
+            holds, or for a .zip member -> what it holds; the texts are those of all samples, in
+            their order
     schema  a type that pydantic checks the result against, strictly, before it is written
     """
 

@@ -16,8 +16,6 @@ from benchmarks import grit, refcoco
 from eval import Archive, Generate, Mirror, Sample
 from eval.data import unique, verify
 from eval.data.paths import path_tail
-from eval.data.sizes import picture_size
-from eval.demo.data import SIZES, write_demo_data
 from eval.errors import DataError
 
 GOLDEN = Path(__file__).parent / "golden" / "prompts"
@@ -341,27 +339,6 @@ def test_verify_tells_the_hubs_val_from_the_cards(tmp_path):
     )
     assert "2 of 2 images are missing" in faults[2]
     assert len(faults) == 3
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    root = tmp_path_factory.mktemp("boxes") / "demo"
-    write_demo_data(root)
-    return root
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_the_demos_files_are_read_whole(demo, name):
-    """Every picture is there, boxes lie in them and the splits hold what they should."""
-    found = verify(TASKS[name], demo)
-    assert SIZES[name] == found.samples
-    counts = ("samples: ", "images: ")  # which only the real ones have
-    assert [fault for fault in found.faults if not fault.startswith(counts)] == []
-    for sample in read(name, demo)[:5]:
-        reference = sample.reference
-        if reference:
-            expected = reference["width"], reference["height"]
-            assert expected == picture_size(demo / sample.images[0])
 
 
 MEMBERS = {  # as the archives have them

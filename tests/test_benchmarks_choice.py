@@ -16,7 +16,6 @@ from PIL import Image
 from benchmarks import gqa, scienceqa
 from eval import Archive, Download, Generate, Mirror, Rank, Sample
 from eval.data import Examples, unique, verify
-from eval.demo.data import SIZES, write_demo_data
 from eval.errors import DataError, UsageError
 
 GOLDEN = Path(__file__).parent / "golden" / "prompts"
@@ -337,22 +336,3 @@ def test_the_steps_lead_to_the_files_that_are_read():
         fetched = Path(wanted.into) / path
         sources = [s.path for each in task.layouts if each.name == "mirror" for s in each.sources]
         assert any(fetched.match(source.replace("**/", "")) for source in sources)
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo") / "data"
-    write_demo_data(folder)
-    return folder
-
-
-@pytest.mark.parametrize("task", [GQA, SCIENCE], ids=["gqa", "scienceqa"])
-def test_drawn_data_are_read_by_the_official_layout(demo, task):
-    """The demo writes the official formats, pictures too; it differs in nothing but its size."""
-    assert task.layouts[0] == task.layout(demo)
-    found = verify(task, demo)
-    assert SIZES[task.name] == found.samples
-    expected = [f"samples: {task.size:,} expected, {found.samples} found"]
-    if task.expect.images:
-        expected.append(f"images: {task.expect.images} expected, {found.images} found")
-    assert tuple(expected) == found.faults

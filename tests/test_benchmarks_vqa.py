@@ -24,7 +24,7 @@ from vqa_data import (
 from benchmarks import okvqa, textvqa, vqav2
 from eval import Archive, Download, Generate, Mirror, Sample
 from eval.data import Examples, read_predictions, unique, verify
-from eval.demo.data import SIZES, write_demo_data
+from eval.demo.data import write_demo_data
 from eval.errors import DataError
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
@@ -182,15 +182,6 @@ def demo(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo") / "data"
     write_demo_data(root)
     return root
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_the_demos_data_are_read(demo, name):
-    """As many as planned; only counts differ from the real split's, and no picture is missing."""
-    found = verify(TASKS[name], demo)
-    assert SIZES[name] == found.samples
-    counts = r"(samples|images|answers): [0-9,]+ expected, [0-9,]+ found"
-    assert [] == [fault for fault in found.faults if not re.fullmatch(counts, fault)]
 
 
 @pytest.mark.parametrize("name", TRAINING)

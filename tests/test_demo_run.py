@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from small import command
 
+from eval.demo.writer import SIZES
+
 RECORDED = Path(__file__).resolve().parents[1] / "results" / "demo"
 
 
@@ -13,8 +15,8 @@ RECORDED = Path(__file__).resolve().parents[1] / "results" / "demo"
 def test_demo_gives_the_recorded_figures(tmp_path):
     """Every family's figure comes out again, and scoring the predictions again changes nothing.
 
-    Another processor may round a close choice differently, so a figure may move by two of a
-    hundred answers; on the machine that recorded them they are equal.
+    Another processor may round a close choice differently, so a figure may move by two answers,
+    or two of a hundred; on the machine that recorded them they are equal.
     """
     run = tmp_path / "demo"
     done = command("demo", "--data", tmp_path / "data", "--out", run)
@@ -25,10 +27,10 @@ def test_demo_gives_the_recorded_figures(tmp_path):
         assert expected["samples"] == found["samples"]
         assert expected["images"] == found["images"]
         for name, value in expected["metrics"].items():
-            spread = 0.3 if name == "cider" else 0.02
+            spread = 0.3 if name == "cider" else max(0.02, 2 / expected["samples"])
             assert value == pytest.approx(found["metrics"][name], abs=spread), expected["task"]
     files = [*run.glob("*/scores.jsonl"), *run.glob("*/summary.json")]
-    assert len(files) == 2 * len(list(RECORDED.glob("*/summary.json"))) == 14
+    assert 2 * len(list(RECORDED.glob("*/summary.json"))) == 2 * len(SIZES) == len(files)
     before = {file: file.read_bytes() for file in files}
     assert command("score", run).returncode == 0
     assert before == {file: file.read_bytes() for file in files}

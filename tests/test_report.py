@@ -255,7 +255,7 @@ def test_a_partial_figure_is_marked_and_never_best():
         ({"scored_by": "https://a.b/c"}, "complete; scored by https://a.b/c"),
         (
             {"faults": ("images: 9 expected, 8 found", "answers: 5 expected, 4 found")},
-            "data not the official: images: 9 expected, 8 found (2 faults in all)",
+            "other data: images: 9 expected, 8 found (2 faults in all)",
         ),
         (
             {"size": 9, "samples": 8, "faults": ("samples: 9 expected, 8 found",)},
@@ -263,7 +263,7 @@ def test_a_partial_figure_is_marked_and_never_best():
         ),
         (
             {"size": 8, "samples": 9, "faults": ("samples: 8 expected, 9 found",)},
-            "data not the official: samples: 8 expected, 9 found",
+            "other data: samples: 8 expected, 9 found",
         ),
         (
             {"samples": 960, "as_published": (8, 16)},

@@ -100,7 +100,7 @@ def ask_demo_servers(tasks: Sequence[Task], place: Place) -> None:
             continue
         written = submit.submit(task, folder, place.data, None)
         metrics = score_submission(place.data, task.name, written)
-        submit.record(task, folder, metrics, "the demo's stand-in for the server", "", written)
+        submit.record(task, folder, metrics, "the demo's stand-in", "", written)
         score_run(folder, task, place.data)
 
 

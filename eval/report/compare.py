@@ -198,7 +198,7 @@ def _doubts_of(task: TaskFigures) -> list[str]:
         faults = tuple(fault for fault in faults if not COUNTED.search(fault))  # follow from it
     if faults:
         more = f" ({len(faults)} faults in all)" if len(faults) > 1 else ""
-        doubts.append(f"data not the official: {clean(faults[0])}{more}")
+        doubts.append(f"other data: {clean(faults[0])}{more}")
     if task.as_published:
         processes, batch_size = task.as_published
         doubts.append(f"scored as published, {processes} processes, batches of {batch_size}")
