@@ -177,6 +177,7 @@ TASKS = tuple(
         expect=Expect(images=images),
         steps=steps(split),
         train=layouts("train"),
+        train_steps=steps("train")[:1],
         submission=Submission(
             server="Robust Reading Competition, challenge 17, task 1, https://rrc.cvc.uab.es/?ch=17",
             file="docvqa_test.json",

@@ -168,6 +168,7 @@ TASKS = tuple(
             Mirror((HUB,), f"**/{IN_MIRROR[split]}-*.parquet", "ocrvqa/mirror"),
         ),
         train=layouts("train"),
+        train_steps=(Pictures(partial(cover_urls, "train")),),
     )
     for split, images in IMAGES.items()
 )

@@ -8,9 +8,7 @@ Metric    VQA accuracy, leave-one-out over the ten answers; by the altered rules
 Departs   nowhere known
 Known     release 1.0 of the answers holds stems that are no words, such as "poni tail"; 1.1, which
           is meant here, repairs them. The mirror does not say which of an answer's two forms its
-          bare texts are. Other harnesses add a hint on unanswerable questions to the prompt.
-          `data prepare` does not fetch train2014's pictures (13.5 GB), which few-shot examples are
-          asked about
+          bare texts are. Other harnesses add a hint on unanswerable questions to the prompt
 """
 
 import re
@@ -163,6 +161,14 @@ TASKS = (
         train=(
             Layout((TRAIN_QUESTIONS, TRAIN_ANSWERS), examples),
             Layout((CONVERTED_TRAIN,), converted_examples, name="converted"),
+        ),
+        train_steps=(
+            Archive(
+                "http://images.cocodataset.org/zips/train2014.zip",
+                "coco",
+                NUMBERED.format("train2014"),
+                gb=13.5,
+            ),
         ),
     ),
 )

@@ -11,8 +11,7 @@ Metric    VQA accuracy, leave-one-out over the ten answers, which carry no numbe
 Departs   nowhere known
 Known     the card does not say which split its figure is of, presumably what the server calls
           test-dev; val stands in for it here. A release of 2018 and 2019 has other questions and
-          names of twelve digits. Other harnesses tell the model to answer "unanswerable". `data
-          prepare` does not fetch train's pictures, which few-shot examples are asked about
+          names of twelve digits. Other harnesses tell the model to answer "unanswerable"
 """
 
 import re
@@ -197,6 +196,13 @@ TASKS = tuple(
             Mirror(("lmms-lab-encoder/VizWiz-VQA", HUB), f"**/{split}-*.parquet", "vizwiz/mirror"),
         ),
         train=layouts("train"),
+        train_steps=(
+            Archive(
+                f"{SITE}images/train.zip",
+                "vizwiz",
+                r"train/VizWiz_train_[0-9]{8}\.jpg",
+            ),
+        ),
         submission=Submission(
             server="EvalAI, VizWiz VQA, https://vizwiz.org/tasks-and-datasets/vqa/",
             file="vizwiz_test.json",

@@ -10,8 +10,7 @@ Metric    VQA accuracy, leave-one-out over the ten answers; by the altered rules
 Departs   nowhere known
 Known     the card's figure is test-dev's, scored by the server, which needs an account; val is a
           local check only. The server takes no file with gaps, so test-dev's holds an empty answer
-          to every other question of test. `data prepare` does not fetch train2014's pictures
-          (13.5 GB), which few-shot examples are asked about
+          to every other question of test
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +39,7 @@ SITE = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa/"
 ZIPS = {"train": "Train", "val": "Val", "testdev": "Test", "test": "Test"}
 SUBSETS = {"train": "train2014", "val": "val2014", "testdev": "test-dev2015", "test": "test2015"}
 IMAGES = {"train": "train2014", "val": "val2014", "testdev": "test2015", "test": "test2015"}
-GB = {"val2014": 6.6, "test2015": 12.4}
+GB = {"train2014": 13.5, "val2014": 6.6, "test2015": 12.4}
 IN_MIRROR = {"val": "validation", "testdev": "testdev", "test": "test"}
 HUB = "lmms-lab/VQAv2"
 PROMPT = "<img>{image}</img>{question} Answer:"
@@ -220,21 +219,21 @@ def layouts(split: str) -> tuple[Layout, ...]:
     return (*found, mirror(read=partial(unanswered, rows)))
 
 
-def steps(split: str) -> tuple[Archive | Mirror, ...]:
-    """Questions, answers, COCO's pictures; or all of them from the hub."""
+def steps(split: str) -> tuple[Archive, ...]:
+    """Questions, answers, COCO's pictures."""
     folder = IMAGES[split]
-    name = SUBSETS[split] if split == "val" else "test(-dev)?2015"  # one archive, both are needed
+    known = split in ("train", "val")
+    name = SUBSETS[split] if known else "test(-dev)?2015"  # one archive, both are needed
     keep = rf"v2_OpenEnded_mscoco_{name}_questions\.json"
     found = [Archive(questions_of(split).origin, "vqav2", keep)]
-    if split == "val":
-        keep = r"v2_mscoco_val2014_annotations\.json"
+    if known:
+        keep = rf"v2_mscoco_{name}_annotations\.json"
         found.append(Archive(annotations_of(split).origin, "vqav2", keep))
     url, keep = (
         f"http://images.cocodataset.org/zips/{folder}.zip",
         rf"{folder}/COCO_{folder}_[0-9]{{12}}\.jpg",
     )
-    repos, files = ("lmms-lab-encoder/VQAv2", HUB), f"**/{IN_MIRROR[split]}-*.parquet"
-    return (*found, Archive(url, "coco", keep, gb=GB[folder]), Mirror(repos, files, "vqav2/mirror"))
+    return (*found, Archive(url, "coco", keep, gb=GB[folder]))
 
 
 COUNTS = {"val": (214354, 40504), "testdev": (107394, 36807), "test": (447793, 81434)}
@@ -255,8 +254,14 @@ TASKS = tuple(
             answers=ANSWERS * size if split == "val" else None,
             each=of_its_image,
         ),
-        steps=steps(split),
+        steps=(
+            *steps(split),
+            Mirror(
+                ("lmms-lab-encoder/VQAv2", HUB), f"**/{IN_MIRROR[split]}-*.parquet", "vqav2/mirror"
+            ),
+        ),
         train=layouts("train"),
+        train_steps=steps("train"),
         submission=Submission(
             server="EvalAI, challenge 830, https://eval.ai/web/challenges/challenge-page/830",
             file=f"vqav2_{split}.json",

@@ -263,6 +263,7 @@ class Task:
     expect      what the official split holds beyond its size
     steps       how the data are got
     train       layouts of the training split, whose samples few-shot examples are drawn from
+    train_steps how few-shot examples are got, as far as `steps` does not get them: large pictures
     submission  what the server takes that alone can score this split
     drops_last  whether the published loader drops each process's last incomplete batch
     """
@@ -278,6 +279,7 @@ class Task:
     expect: Expect = field(default_factory=Expect)
     steps: tuple[Step, ...] = ()
     train: tuple[Layout, ...] = ()
+    train_steps: tuple[Step, ...] = ()
     submission: Submission | None = None
     drops_last: bool = False
 

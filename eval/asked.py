@@ -75,7 +75,10 @@ def check_data(
             left_out.append(sample.id)
     faults = list(found.faults)
     if missing:
-        faults.append(f"{len(missing):,} images of few-shot examples are missing: {min(missing)}")
+        faults.append(
+            f"{len(missing):,} images of few-shot examples are missing, such as {min(missing)}: "
+            "they are fetched by 'data prepare --few-shot'"
+        )
     if faults and not allow_partial:
         lines = "\n  ".join(faults)
         raise DataError(

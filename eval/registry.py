@@ -291,7 +291,11 @@ def _unknown_task(name: str, offered: Catalogue) -> EvalError:
     return error
 
 
+MOST_NAMES = 12  # that a message lists
+
+
 def _nearest(name: str, known: list[str]) -> str:
     close = get_close_matches(name, known, n=1)
     nearest = f"; did you mean {close[0]!r}?" if close else ";"
-    return f"{nearest} known: {', '.join(known)}"
+    few = len(known) <= MOST_NAMES
+    return f"{nearest} known: {', '.join(known) if few else 'see qwen-vl-eval list'}"

@@ -81,9 +81,9 @@ def fields(text):
     return " ".join(title.split()), found
 
 
-def steps(task):
-    """How the data are got, in a line a step."""
-    for step in task.steps:
+def steps(taken):
+    """How data are got, in a line a step."""
+    for step in taken:
         match step:
             case Download(url, _) | Archive(url):
                 yield f"fetched: {url}"
@@ -114,7 +114,9 @@ def benchmarks():
                 files = ", ".join(f"`{source.path}`" for source in layout.sources)
                 layouts.setdefault(f"{layout.name} ({files})", None)
         lines.append(f"- **Reads** {'; '.join(layouts)}")
-        got = dict.fromkeys(line for task in module.TASKS for line in steps(task))
+        got = dict.fromkeys(line for task in module.TASKS for line in steps(task.steps))
+        shown = dict.fromkeys(line for task in module.TASKS for line in steps(task.train_steps))
+        got |= {f"for few-shot examples {line}": None for line in shown if line not in got}
         lines.append(f"- **Data** {'; '.join(got) or 'by hand'}")
         names = dict.fromkeys(task.benchmark for task in module.TASKS)
         lines.append(f"- **Command** `make eval-{next(iter(names))} CHECKPOINT=... DATA=...`")

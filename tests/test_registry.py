@@ -83,7 +83,7 @@ def test_a_benchmarks_name_stands_for_its_tasks_in_order():
 )
 def test_a_misspelt_task_is_a_usage_error_with_the_nearest_name(asked, nearest):
     """The user learns the right name, not a traceback."""
-    with pytest.raises(UsageError, match=f"{asked!r}; did you mean {nearest!r}. known: .*refcoco"):
+    with pytest.raises(UsageError, match=f"{asked!r}; did you mean {nearest!r}. known: see"):
         names("okvqa_val", asked)
 
 

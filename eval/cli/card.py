@@ -33,14 +33,19 @@ def run_card(
         raise UsageError("--data: missing; the folder of the benchmarks' files is needed")
     place = Place(folder_option(data, "--data"), out_folder, device=device)
     tasks = registry.find_tasks(config.tasks)
-    table = Table("task", "samples", "state", "data", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in ("task", "samples", "state", "data"):
+        table.add_column(
+            name, no_wrap=name == "task", justify="right" if name == "samples" else "left"
+        )
     ready, lacking = [], []
     for task in tasks:
         try:
             count, _ = check_data(task, data, wanted(config, place), allow_partial=config.partial)
         except DataError as error:
             lacking.append(task)
-            table.add_row(task.name, "", "cannot run", str(error).partition("\n")[0])
+            size = f"{task.size:,}" if task.size else "?"
+            table.add_row(task.name, size, "cannot run", escape(_lacking(task, data, error)))
             continue
         ready.append(task)
         table.add_row(task.name, f"{count:,}", _state(out_folder, task, count), "found")
@@ -67,6 +72,15 @@ def run_card(
             soft_wrap=True,
         )
         raise typer.Exit(INCOMPLETE)
+
+
+def _lacking(task: Task, data: Path, error: DataError) -> str:
+    """What is wrong with a task's data: the files of its first layout, or the first fault."""
+    if task.has_data(data):
+        lines = str(error).splitlines()
+        return lines[min(1, len(lines) - 1)].strip()
+    missing = [s.path for s in task.layouts[0].sources if not s.files(data)]
+    return f"missing: {', '.join(missing)}"
 
 
 def _state(out_folder: Path, task: Task, count: int) -> str:

@@ -95,6 +95,9 @@ def prepare_data(
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Take datasets of the model hub where there are any.")
     ] = False,
+    few_shot: Annotated[
+        bool, typer.Option("--few-shot", help="Also the pictures of few-shot examples.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what is there to be done.")
     ] = False,
@@ -106,16 +109,24 @@ def prepare_data(
     chosen = registry.find_tasks(tasks)
     if data.exists() and not data.is_dir():
         raise UsageError(f"--data {data}: a folder expected, a file found")
-    needed = plan(chosen, data, mirror=mirror)
+    needed = plan(chosen, data, mirror=mirror, few_shot=few_shot)
     _print_plan(needed, data)
     if dry_run:
         raise typer.Exit(INCOMPLETE if needed else 0)
     with _watching() as watch:
-        failed = prepare(chosen, data, mirror=mirror, keep_archives=keep_archives, watch=watch)
+        failed = prepare(
+            chosen,
+            data,
+            mirror=mirror,
+            few_shot=few_shot,
+            keep_archives=keep_archives,
+            watch=watch,
+        )
     complete = _print_findings(chosen, data, quick=True)
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
-    left = [each for each in plan(chosen, data, mirror=mirror) if isinstance(each.step, ByHand)]
+    remaining = plan(chosen, data, mirror=mirror, few_shot=few_shot)
+    left = [each for each in remaining if isinstance(each.step, ByHand)]
     for wanted in left:
         print(f"by hand: {_sentence(wanted)}", file=sys.stderr)
     if failed or left or not complete:
@@ -201,7 +212,8 @@ def _sentence(wanted: Wanted) -> str:
     if isinstance(step, Download):
         text = f"{step.path} from {step.url}"
     elif isinstance(step, Archive):
-        text = f"{step.url} ({_gb(step.gb)} GB), unpacked in {step.into}"
+        size = f" ({_gb(step.gb)} GB)" if step.gb else ""
+        text = f"{step.url}{size}, unpacked in {step.into}"
     elif isinstance(step, Pictures):
         text = "pictures one by one"
     elif isinstance(step, Mirror):

@@ -78,18 +78,20 @@ def list_tasks() -> None:
     columns = {
         t: column for column in report.card_columns(report.load_card()) for t in column.tasks
     }
-    table = Table("task", "samples", "card", "metric", "decoding", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in ("task", "samples", "card", "metric", "decoding"):
+        table.add_column(name, no_wrap=name in ("task", "metric"))
     for registered in offered.tasks.values():
         task = registered.task
         size = f"{task.size:,}" if task.size else "?"
         column = columns.get(task.name)
-        server = ", scored by its server" if task.submission else ""
+        server = " (server)" if task.submission else ""
         decode = (
             "likeliest option"
             if isinstance(task.decode, type)
             else f"greedy {task.decode.min_new_tokens} to {task.decode.max_new_tokens}"
         )
-        label = f"{column.table}: {column.column}" if column else "-"
+        label = column.column if column else "-"
         table.add_row(task.name, size, label, next(iter(task.metrics)) + server, decode)
     for name, column in columns.items():  # every column of the card, also one nobody serves
         if name not in offered.tasks:

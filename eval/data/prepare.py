@@ -54,23 +54,29 @@ class Watch:
 SILENT = Watch(lambda _line: None, lambda _name, _done, _total, _bytes: None)
 
 
-def plan(tasks: Iterable[Task], root: Path, *, mirror: bool = False) -> list[Wanted]:
+def plan(
+    tasks: Iterable[Task], root: Path, *, mirror: bool = False, few_shot: bool = False
+) -> list[Wanted]:
     """The steps that tasks still need, in order; none for tasks whose data are all there.
 
     What the training split needs, for few-shot examples, counts too, but not with `mirror`.
 
-    mirror  take a task's mirrors, where it has any, in place of its other steps
+    mirror    take a task's mirrors, where it has any, in place of its other steps
+    few_shot  take the steps for few-shot examples too, for their pictures say
     """
     lock = Lock.read(root)
     wanted: dict[Step, list[Task]] = {}
     for task in tasks:
         complete = is_complete(task, root)
         trained = not task.train or any(layout.complete(root) for layout in task.train)
-        if complete and (trained or mirror):
+        shown = task.train_steps if few_shot else ()
+        if complete and (trained or mirror) and not shown:
             continue
-        for step in steps_of(task, mirror=mirror):
+        for step in (*steps_of(task, mirror=mirror), *shown):
             told_by_task = isinstance(step, ByHand | Build | Mirror | Pictures)
-            if not (told_by_task and complete) and not _is_there(step, (task,), root, lock):
+            if not (told_by_task and complete and step not in shown) and not _is_there(
+                step, (task,), root, lock
+            ):
                 wanted.setdefault(step, []).append(task)
     return [Wanted(step, tuple(needing)) for step, needing in wanted.items()]
 
@@ -96,6 +102,7 @@ def prepare(
     root: Path,
     *,
     mirror: bool = False,
+    few_shot: bool = False,
     keep_archives: bool = False,
     watch: Watch = SILENT,
     fetcher: Fetcher | None = None,
@@ -113,7 +120,7 @@ def prepare(
 
     with held(root / GUARD, waiting):
         work = _Work(root, Lock.read(root), fetcher or Fetcher(threads=THREADS), watch)
-        needed = plan(tasks, root, mirror=mirror)
+        needed = plan(tasks, root, mirror=mirror, few_shot=few_shot)
         for wanted in needed:
             try:
                 work.take(wanted, needed, keep_archives)
