@@ -125,31 +125,40 @@ def test_prepare_by_hand_then_verify(toy, web, tmp_path, demo):
     assert (3, True) == (done.returncode, "is pinned in" in done.stdout), done.stderr
 
 
-def test_mirror(toy, web, tmp_path, demo):
-    """The second repository is taken at its commit, its pictures are written, its files pinned.
-
-    A file whose digest is not what the hub tells is not kept, and fetched again by the next call.
-    """
+def write_table(folder, pictures):
+    """A mirror's parquet with two pictures; it, and the rows."""
     import datasets
 
     datasets.disable_progress_bars()
     rows = [
         {"n": number, "image": {"bytes": path.read_bytes(), "path": None}}
-        for number, path in enumerate(sorted(demo.rglob("*.png"))[:2], 1)
+        for number, path in enumerate(sorted(pictures.rglob("*.png"))[:2], 1)
     ]
     features = datasets.Features({"n": datasets.Value("int64"), "image": datasets.Image()})
-    table = tmp_path / "val-00000-of-00001.parquet"
+    table = folder / "val-00000-of-00001.parquet"
     datasets.Dataset.from_list(rows, features=features).to_parquet(table)
+    return table, rows
+
+
+def hub_info(table, file):
+    """What the hub says of a dataset that holds the table."""
+    size = table.stat().st_size
+    digest = hashlib.sha256(table.read_bytes()).hexdigest()
+    lfs = {"sha256": digest, "size": size, "pointerSize": 1}
+    told = {"rfilename": file, "size": size, "blobId": "0" * 40, "lfs": lfs}
+    return {"id": "lab/toy", "sha": COMMIT, "siblings": [told, {"rfilename": "README.md"}]}
+
+
+def test_mirror(toy, web, tmp_path, demo):
+    """The second repository is taken at its commit, its pictures are written, its files pinned.
+
+    A file whose digest is not what the hub tells is not kept, and fetched again by the next call.
+    """
+    table, rows = write_table(tmp_path, demo)
     content = table.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     file = f"data/{table.name}"
-    told = {
-        "rfilename": file,
-        "size": len(content),
-        "blobId": "0" * 40,
-        "lfs": {"sha256": digest, "size": len(content), "pointerSize": 1},
-    }
-    info = {"id": "lab/toy", "sha": COMMIT, "siblings": [told, {"rfilename": "README.md"}]}
+    info = hub_info(table, file)
     web.page("api/datasets/lab/toy?blobs=true", json.dumps(info).encode())
     web.page(f"datasets/lab/toy/resolve/{COMMIT}/{file}", content, commit=COMMIT)
     data = tmp_path / "data"
@@ -166,3 +175,20 @@ def test_mirror(toy, web, tmp_path, demo):
     assert digest == lock["files"][f"toy/mirror/{file}"]["sha256"]
     web.pages.clear()
     assert 0 == toy("prepare", "toy", "--data", data, "--mirror").returncode
+
+
+def test_mirror_that_the_hub_itself_put_into_parquet(toy, web, tmp_path, demo):
+    """Of another format the hub has parquet on a branch of its own, whose commit is pinned."""
+    table, rows = write_table(tmp_path, demo)
+    file = f"default/{table.name}"
+    plain = {"id": "lab/toy", "sha": "1" * 40, "siblings": [{"rfilename": "toy.py"}]}
+    web.page("api/datasets/lab/toy?blobs=true", json.dumps(plain).encode())
+    branch = "api/datasets/lab/toy/revision/refs%2Fconvert%2Fparquet?blobs=true"
+    web.page(branch, json.dumps(hub_info(table, file)).encode())
+    web.page(f"datasets/lab/toy/resolve/{COMMIT}/{file}", table.read_bytes(), commit=COMMIT)
+    data = tmp_path / "data"
+    done = toy("prepare", "toy", "--data", data, "--mirror")
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert rows[0]["image"]["bytes"] == (data / "toy/1.png").read_bytes()
+    lock = json.loads((data / "qwen-vl-eval.lock.json").read_text())
+    assert COMMIT == lock["mirrors"]["toy/mirror"]["revision"]

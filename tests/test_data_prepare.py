@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -117,6 +118,17 @@ def test_archive_that_need_not_be_fetched(web, tmp_path):
         (tmp_path / f"toy/img/{number}.png").write_bytes(picture(number))
     assert [] == get(official(web), tmp_path)
     assert [] == web.asked("img.zip")
+
+
+def test_pictures_of_examples_are_fetched_when_asked_for(web, tmp_path):
+    """Of complete data nothing but the step for few-shot examples is left, and only with them."""
+    web.page("train.zip", zipped({"img/3.png": picture(3)}))
+    task = replace(official(web), train_steps=(Archive(web.url("train.zip"), "toy/train", KEEP),))
+    assert [] == get(task, tmp_path)
+    assert ([], []) == (plan([task], tmp_path), web.asked("train.zip"))
+    assert [] == get(task, tmp_path, few_shot=True)
+    assert picture(3) == (tmp_path / "toy/train/img/3.png").read_bytes()
+    assert [] == plan([task], tmp_path, few_shot=True)
 
 
 def test_lost_member_is_unpacked_again(web, tmp_path):

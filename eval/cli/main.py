@@ -346,7 +346,7 @@ def main() -> None:
     except Stopped as stopped:
         again = shlex.join(["qwen-vl-eval", *sys.argv[1:]])
         print(
-            f"\ninterrupted. All predictions obtained are on disk; to go on:\n  {again}",
+            f"\ninterrupted. All that was obtained is on disk; to go on:\n  {again}",
             file=sys.stderr,
         )
         sys.exit(128 + stopped.number)
