@@ -15,7 +15,6 @@ Known     the hub's val splits are not these: the Google split seems mixed into 
           Phrases put as dialogue score below the tags
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -36,7 +35,7 @@ TRAIN_2014 = "http://images.cocodataset.org/zips/train2014.zip"
 # Phrase and box open the answer: the model goes on with "(x1,y1),(x2,y2)</box>".
 PROMPT = "<img>{image}</img><ref>{expression}</ref><box>"
 CHAT = "Picture 1: <img>{image}</img>\n<ref>{expression}</ref><box>"
-COCO_IMAGE = re.compile(r"(?:^|/)(train2014/COCO_train2014_[0-9]{12}\.jpg)\Z")
+COCO_IMAGE = r"train2014/COCO_train2014_[0-9]{12}\.jpg"
 REFERRED_IMAGE = r"COCO_train2014_[0-9]{12}(_[0-9]{1,12})?\.jpg"  # the number is the object's
 PERSON = 1  # COCO's number of the category
 TOLERANCE_PX = 1  # that a true box may stand out of its image: boxes are rounded
@@ -128,9 +127,8 @@ def converted(path: str, root: Path) -> Iterator[Sample]:
     other folders above COCO's. An image that is not COCO's lies below the data root as it is named.
     """
     for number, row in enumerate(read_jsonl(root / path)):
-        image = row.path("image")
-        if coco := COCO_IMAGE.search(image):
-            image = f"coco/{coco[1]}"
+        coco = row.tail_or_none("image", COCO_IMAGE)
+        image = f"coco/{coco}" if coco else row.path("image")
         if row.has("hw"):
             height, width = row.integers("hw", 2, low=1)
         else:

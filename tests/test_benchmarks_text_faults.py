@@ -26,7 +26,7 @@ SECRET = "data/../../etc/1_1.png"
         ("docvqa_val", 0, {"questionId": True}, "an identifier expected, true found"),
         ("docvqa_val", 0, {"question_types": "form"}, "'question_types': a list expected"),
         ("docvqa_val", 1, {"data_split": "train"}, "spdocvqa_qas.*: field 'data_split'"),
-        ("docvqa_val", 2, {"image": "/etc/1_1.png"}, rf"line 1 of .*{OUTSIDE}"),
+        ("docvqa_val", 2, {"image": "/a/../1_1.png"}, rf"line 1 of .*{OUTSIDE}"),
         ("docvqa_val", 2, {"answer": []}, "'answer': at least one answer expected"),
         ("docvqa_test", 0, {"answers": ["x"]}, "none expected in test, 1 answers found"),
         ("docvqa_test", 0, {"data_split": "val"}, "'data_split': a string like test expected"),

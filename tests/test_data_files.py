@@ -177,6 +177,23 @@ def test_a_path_is_brought_to_its_plain_form():
     assert expected == safe_path("./a//b c/./.x.jpg", "FILE")
 
 
+@pytest.mark.parametrize(
+    "above",
+    ["data/coco/", "", "./", "/mnt/a b/coco/", "//host/", "https://host/x/", "s3://b/", "C:/coco/"],
+)
+def test_of_an_image_s_path_only_its_end_is_believed(above):
+    """Converted files name images where they lay on another's machine, or by URL."""
+    row = Record({"image": f"{above}val2014/1.jpg"}, "FILE")
+    assert "val2014/1.jpg" == row.tail("image", r"val2014/[0-9]\.jpg")
+    assert row.tail_or_none("image", r"train2014/[0-9]\.jpg") is None
+
+
+@pytest.mark.parametrize("path", ["/a/../val2014/1.jpg", "https://h/../val2014/1.jpg", "/", "a\\b"])
+def test_the_end_of_a_path_that_climbs_is_not_taken(path):
+    with pytest.raises(DataError, match="field 'image': a relative path below the data root"):
+        Record({"image": path}, "FILE").tail("image", r"val2014/[0-9]\.jpg")
+
+
 def test_an_id_that_stands_twice_is_an_error():
     """The later prediction would silently replace the earlier one."""
     samples = [Sample(i, {}) for i in ("1", "2", "1")]

@@ -9,6 +9,7 @@ from eval.errors import DataError
 
 SHOWN = 60  # characters of a wrong value that a message shows
 NOTHING = object()  # stands for a field that is not there
+FOREIGN_ROOT = re.compile(r"\A(?:[A-Za-z][A-Za-z0-9+.-]*:)?/+")  # "/", "C:/", "https://"
 
 
 class Record:
@@ -90,12 +91,19 @@ class Record:
         return path.removeprefix("data/")
 
     def tail(self, name: str, pattern: str) -> str:
-        """The end of a path, whole components, that the pattern matches; what precedes is free."""
-        value = self.text(name)
-        tail = path_tail(safe_path(value, f"{self.where}: field {name!r}"), pattern)
+        """The end of a path or URL, whole components, that the pattern matches.
+
+        What precedes is free, but for "..": it tells where the file lay on another's machine.
+        """
+        tail = self.tail_or_none(name, pattern)
         if tail is None:
-            raise self._wrong(name, f"a path that ends like {pattern}", value)
+            raise self._wrong(name, f"a path that ends like {pattern}", self.text(name))
         return tail
+
+    def tail_or_none(self, name: str, pattern: str) -> str | None:
+        """As `tail`; None where the path ends otherwise."""
+        path = FOREIGN_ROOT.sub("", self.text(name), count=1)
+        return path_tail(safe_path(path, f"{self.where}: field {name!r}"), pattern)
 
     def record(self, name: str) -> "Record":
         """An object."""
