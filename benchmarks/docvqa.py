@@ -87,8 +87,14 @@ def folder(split: str, root: Path) -> str:
 
 
 def answers(split: str, row: Record, name: str) -> list[str] | None:
-    """The accepted answers. Raises DataError for none, and for test's if there are any."""
-    found = row.texts(name) if row.has(name) else []
+    """The accepted answers. Raises DataError for none, and for test's if there are any.
+
+    The converted files give a list, or where there is one answer perhaps the answer itself.
+    """
+    if name == "answer" and isinstance(row.values.get(name), str):
+        found = [row.text(name)]
+    else:
+        found = row.texts(name) if row.has(name) else []
     if split == "test" and found:
         raise row.error(f"field {name!r}: none expected in test, {len(found)} answers found")
     if split != "test" and not found:

@@ -98,6 +98,14 @@ def test_docvqa_answers_are_scored_without_the_space_that_the_model_begins_with(
     assert metric("abc", ["xyc"]) == metric("  abc  ", ["xyc"]) == 0.0
 
 
+def test_a_converted_docvqa_answer_may_be_a_string(tmp_path):
+    """A question with one answer gives the same sample, whichever way its answer is written."""
+    files, record = first("docvqa_val", 2)
+    record["answer"] = "May 3"
+    write(tmp_path, files)
+    assert ["May 3"] == read(TASKS["docvqa_val"], tmp_path)[0].reference
+
+
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_docvqa_mirror_gives_the_official_records_and_pages(tmp_path, split):
     """Numbers are strings there and the page's name is not told, but follows from two columns."""

@@ -31,6 +31,7 @@ SECRET = "data/../../etc/1_1.png"
         ("docvqa_test", 0, {"answers": ["x"]}, "none expected in test, 1 answers found"),
         ("docvqa_test", 0, {"data_split": "val"}, "'data_split': a string like test expected"),
         ("docvqa_test", 2, {"answer": ["x"]}, "none expected in test, 1 answers found"),
+        ("docvqa_test", 2, {"answer": "x"}, "none expected in test, 1 answers found"),
         ("chartqa_test_human", 0, {"imgname": "../../1.png"}, r"\[0\] of .*'imgname': a string"),
         ("chartqa_test_human", 0, {"imgname": "a\\..\\1.png"}, "'imgname': a string like"),
         ("chartqa_test_human", 0, {"imgname": "x" * 999 + ".png"}, "'imgname': a string like"),
