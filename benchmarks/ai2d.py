@@ -127,11 +127,15 @@ def below(row: Record, answer: int) -> int:
 
 
 def converted(root: Path) -> Iterator[Sample]:
-    """Questions with the options glued to them; the diagrams are the originals."""
-    for row in read_jsonl(root / CONVERTED.path):
+    """Questions with the options glued to them; the diagrams are the originals.
+
+    Where a record has no question_id, as in copies in circulation, its number is taken, from 0.
+    """
+    for number, row in enumerate(read_jsonl(root / CONVERTED.path)):
         image = f"ai2d/images/{row.tail('image', NAME)}"
         fields = {"image": image, "question": row.text("question")}
-        yield Sample(row.id("question_id"), fields, reference=row.text("answer"))
+        known = row.id("question_id") if "question_id" in row.values else str(number)
+        yield Sample(known, fields, reference=row.text("answer"))
 
 
 def mirrored(root: Path) -> Iterator[Sample]:

@@ -373,10 +373,12 @@ def test_real_ai2d_records_agree_with_anothers_copy(tmp_path):
 
 @real
 def test_anothers_ai2d_file_is_not_taken_for_the_converted_one(tmp_path):
-    """Options by letter are another protocol; that file has no ids."""
+    """It is read, its questions numbered as it has no ids; but letters are another protocol."""
     place(tmp_path, "ai2d/test_subset.jsonl", ai2d.CONVERTED.path)
-    with pytest.raises(DataError, match=r"line 1 of .*: field 'question_id': an identifier"):
-        read(TASKS["ai2d_test"], tmp_path)
+    samples = read(TASKS["ai2d_test"], tmp_path)
+    assert [str(number) for number in range(217)] == [each.id for each in samples]
+    (fault,) = (f for f in verify(TASKS["ai2d_test"], tmp_path).faults if "this split" in f)
+    assert fault.startswith("217 samples are not of this split: sample 0: 4 options expected")
 
 
 @real
