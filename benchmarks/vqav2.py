@@ -145,6 +145,17 @@ def of_its_image(sample: Sample) -> str | None:
     return None
 
 
+def ids_of_test(root: Path) -> set[str] | None:
+    """Numbers of all questions of test, of which test-dev's are some; None where it is not there.
+
+    The official archive holds the files of both.
+    """
+    whole = next(task for task in TASKS if task.name == "vqav2_test")
+    if not whole.has_data(root):
+        return None
+    return {sample.id for sample in whole.layout(root).read(root)}
+
+
 class Answer(TypedDict):
     """One record of the server's file."""
 
@@ -253,6 +264,7 @@ TASKS = tuple(
             images=images,
             answers=ANSWERS * size if split == "val" else None,
             each=of_its_image,
+            within=ids_of_test if split == "testdev" else None,
         ),
         steps=(
             *steps(split),

@@ -5,7 +5,7 @@ Standard library only: importing this module never imports torch.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -133,12 +133,15 @@ class Expect:
     answers  human answers or captions in all
     groups   group -> value -> samples; looked at where the layout tells the group
     each     sample -> what is wrong with it, or None
+    within   data root -> ids among which all of the samples' must be, or None where they are not
+             known there: a larger split, of which this one is a part
     """
 
     images: int | None = None
     answers: int | None = None
     groups: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     each: Callable[[Sample], str | None] | None = None
+    within: Callable[[Path], Collection[str] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,22 @@ def test_verify_counts_what_is_missing(tmp_path):
     assert "answers: 43,190 expected, 20 found | 2 of 2 images are missing" in faults
 
 
+def test_questions_of_vqav2_test_dev_are_some_of_test(tmp_path):
+    """Test-dev of another release is found out, where the file of test is there to tell."""
+    task = TASKS["vqav2_testdev"]
+    files = copy.deepcopy(RECORDED["vqav2_testdev"]["layouts"][0])
+    (content,) = files.values()
+    first = content["questions"][0]
+    first["question_id"] = first["image_id"] * 1000 + 999
+    write(tmp_path, files)
+    assert not any("part of" in fault for fault in verify(task, tmp_path).faults)
+    write(tmp_path, RECORDED["vqav2_test"]["layouts"][0])
+    expected = "1 samples are not of the split that this one is a part of: "
+    assert f"{expected}{first['question_id']}" in verify(task, tmp_path).faults
+    write(tmp_path, RECORDED["vqav2_testdev"]["layouts"][0])
+    assert not any("part of" in fault for fault in verify(task, tmp_path).faults)
+
+
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "vqav2_test"])
 @pytest.mark.parametrize("extra", [{"image": "../x.jpg"}, {"image": 3}])
 def test_a_converted_record_cannot_name_a_picture_elsewhere(tmp_path, name, extra):

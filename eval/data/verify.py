@@ -56,6 +56,8 @@ def verify(
     pictures: dict[str, None] = {}
     groups: dict[str, Counter[str]] = {}
     wrong: list[str] = []
+    outside: list[str] = []
+    whole = task.expect.within(root) if task.expect.within else None
     for sample in _first(unique(layout.read(root), task.name), limit):
         samples += 1
         if sample.reference is not None:
@@ -65,10 +67,13 @@ def verify(
             groups.setdefault(group, Counter())[value] += 1
         if task.expect.each and (fault := task.expect.each(sample)):
             wrong.append(f"sample {sample.id}: {fault}")
+        if whole is not None and sample.id not in whole:
+            outside.append(sample.id)
     faults = ["drawn by the demo"] if (root / DRAWN).is_file() else []
     if limit is None:
         faults += _counts(task, samples, len(pictures), answers, groups)
     faults += _some(wrong, "samples are not of this split")
+    faults += _some(outside, "samples are not of the split that this one is a part of")
     missing = [path for path in pictures if not (root / path).is_file()]
     faults += _some(missing, f"of {len(pictures):,} images are missing")
     lock = Lock.read(root) if digests else Lock(root)
