@@ -153,7 +153,7 @@ class Scoring:
             summary["scored_by"] = server["server"]
         if self.as_published:
             summary["as_published"] = asdict(self.as_published)
-        summary["signature"] = signature(task, summary, self.settings)
+        summary["signature"] = signature(task, summary, self.settings, self.asked.seed)
         return summary
 
     def _joined(
@@ -293,8 +293,13 @@ def bfloat16(value: float) -> float:
     return float(np.uint32(bits & 0xFFFF0000).view(np.float32))
 
 
-def signature(task: Task, summary: Mapping[str, Any], settings: Mapping[str, str]) -> str:
-    """One line that a figure can be quoted with: value, counts, and all that decides it."""
+def signature(
+    task: Task, summary: Mapping[str, Any], settings: Mapping[str, str], seed: int = 0
+) -> str:
+    """One line that a figure can be quoted with: value, counts, and all that decides it.
+
+    seed  of the draw of few-shot examples; told where there are any
+    """
     figures = " ".join(f"{name}={value:.6f}" for name, value in summary["metrics"].items())
     decode = (
         f"greedy:{task.decode.max_new_tokens}/{task.decode.min_new_tokens}"
@@ -307,7 +312,7 @@ def signature(task: Task, summary: Mapping[str, Any], settings: Mapping[str, str
         "of": summary["size"] or "?",
         "images": summary["images"],
         "protocol": summary["protocol"],
-        **({"few_shot": summary["few_shot"]} if summary["few_shot"] else {}),
+        **({"few_shot": summary["few_shot"], "seed": seed} if summary["few_shot"] else {}),
         **({"faults": len(summary["faults"])} if summary["faults"] else {}),
         "decode": decode,
         **({"as_published": "{processes}x{batch_size}".format(**published)} if published else {}),

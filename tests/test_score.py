@@ -89,12 +89,14 @@ def test_a_corpus_metric_is_run_again_for_each_group():
 def test_faults_and_protocol_stand_in_the_summary(asked):
     """Data that are not the official split's are never called complete."""
     task, samples, answers = asked
-    how = {"protocol": "chatml", "few_shot": 4, "faults": ["images: 2 missing"]}
+    how = {"protocol": "chatml", "few_shot": 4, "seed": 7, "faults": ["images: 2 missing"]}
     summary = score(replace(task, size=7), samples, answers, asked=how).summary
     assert not summary["complete"]
     assert ["images: 2 missing"] == summary["faults"]
-    assert "protocol=chatml few_shot=4 faults=1" in summary["signature"]
-    assert score(replace(task, size=7), samples, answers).summary["complete"]
+    assert "protocol=chatml few_shot=4 seed=7 faults=1" in summary["signature"]
+    zero_shot = score(replace(task, size=7), samples, answers).summary
+    assert zero_shot["complete"]
+    assert "seed" not in zero_shot["signature"]
 
 
 def test_as_published_drops_each_process_s_last_incomplete_batch():
