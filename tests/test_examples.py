@@ -148,6 +148,15 @@ def test_a_few_shot_run_records_its_draw(tmp_path):
     assert 7 == len(runs[0]) == len(runs[1])
     assert runs[0] != runs[1]
     assert all(len(row["examples"]) == 1 for row in runs[0])
+    # Only captions leak as published: these examples stay the training split's, its files pinned.
+    more = ("--few-shot", "1", "--as-published", "8x8", "--out", tmp_path / "c")
+    assert command(*arguments, *more).returncode == 0
+    asked = [
+        json.loads((tmp_path / name / "manifest.json").read_text())["tasks"]["okvqa_val"]
+        for name in "ac"
+    ]
+    assert asked[0] == asked[1]
+    assert any("train2014" in path for path in asked[0]["sources"])
     other = command(*arguments, "--few-shot", "2", "--out", tmp_path / "a")
     assert other.returncode == 2
     assert "okvqa_val few_shot" in other.stderr

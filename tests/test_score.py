@@ -99,6 +99,16 @@ def test_faults_and_protocol_stand_in_the_summary(asked):
     assert "seed" not in zero_shot["signature"]
 
 
+def test_leaked_examples_mark_a_figure_however_it_is_scored(asked):
+    """Captions of the split itself were shown; scoring anew, by the right rules, undoes nothing."""
+    task, samples, answers = asked
+    how = {"few_shot": 4, "leaking": True}
+    summary = score(replace(task, size=7), samples, answers, asked=how).summary
+    assert not summary["complete"]
+    assert ["few-shot examples of the split itself, as published"] == summary["faults"]
+    assert "faults=1" in summary["signature"]
+
+
 def test_as_published_drops_each_process_s_last_incomplete_batch():
     """On 8 GPUs in batches of 8 the published loader keeps 10,816 of RefCOCO val's 10,834."""
     assert 10816 == len(list(AsPublished(8, 8).kept(10834)))

@@ -41,7 +41,9 @@ def run_card(
     ready, lacking = [], []
     for task in tasks:
         try:
-            count, _ = check_data(task, data, wanted(config, place), allow_partial=config.partial)
+            count, _ = check_data(
+                task, data, wanted(config, place, task), allow_partial=config.partial
+            )
         except DataError as error:
             lacking.append(task)
             size = f"{task.size:,}" if task.size else "?"

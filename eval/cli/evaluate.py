@@ -13,7 +13,7 @@ from typing import Any
 from rich.markup import escape
 
 from eval import registry
-from eval.api import Backend, Task
+from eval.api import Backend, Corpus, Task
 from eval.asked import Asked, check_data, describe_task
 from eval.cli.config import Config
 from eval.cli.console import err, out, progress
@@ -48,7 +48,7 @@ def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> None:
     asked: dict[str, Asked] = {}
     sizes: dict[str, int] = {}
     for task in tasks:  # all data are looked at before an hour is spent on the first task
-        how = wanted(config, place)
+        how = wanted(config, place, task)
         sizes[task.name], asked[task.name] = check_data(
             task, place.data, how, allow_partial=config.partial
         )
@@ -89,14 +89,15 @@ def _scored(folder: RunFolder, task: Task, place: Place) -> dict[str, Any]:
     return score_run(folder, task, place.data, as_published=place.as_published)
 
 
-def wanted(config: Config, place: Place) -> Asked:
-    """How the configuration wants its tasks asked."""
+def wanted(config: Config, place: Place, task: Task) -> Asked:
+    """How the configuration wants a task asked."""
+    leaks = isinstance(next(iter(task.metrics.values())), Corpus)  # as published, captions alone
     return Asked(
         limit=place.limit,
         protocol=config.protocol,
         few_shot=config.few_shot,
         seed=config.seed if config.few_shot else 0,
-        leaking=bool(config.few_shot and place.as_published),
+        leaking=bool(config.few_shot and place.as_published and leaks),
     )
 
 
