@@ -133,7 +133,7 @@ class Caption(TypedDict):
 def submission(
     root: Path, answers: Mapping[str, str], model: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """A stripped caption for every image of test."""
+    """A stripped caption for every image."""
     return [{"image_id": int(each), "caption": text.strip()} for each, text in answers.items()]
 
 
@@ -151,12 +151,6 @@ def layouts(split: str) -> tuple[Layout, ...]:
     return (*found, Layout((tables,), mirror, name="mirror", pictures=pictures))
 
 
-SERVER = Submission(
-    server="EvalAI, challenge 355, https://eval.ai/web/challenges/challenge-page/355",
-    file="nocaps_test.json",
-    build=submission,
-    schema=list[Caption],
-)
 COUNTS = {  # images, and of each domain
     "val": (4500, {"in-domain": 648, "near-domain": 2938, "out-domain": 914}),
     "test": (10600, {"in-domain": 1311, "near-domain": 7406, "out-domain": 1883}),
@@ -181,7 +175,13 @@ TASKS = tuple(
             Pictures(partial(urls, split)),
             Mirror(HUBS, f"**/{TABLES[split]}", "nocaps/mirror"),
         ),
-        submission=SERVER if split == "test" else None,
+        submission=Submission(
+            server="EvalAI, challenge 355, https://eval.ai/web/challenges/challenge-page/355",
+            file=f"nocaps_{split}.json",
+            build=submission,
+            schema=list[Caption],
+            alone=split == "test",
+        ),
     )
     for split, (size, domains) in COUNTS.items()
 )

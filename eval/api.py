@@ -229,12 +229,14 @@ class Submission:
             holds, or for a .zip member -> what it holds; the texts are those of all samples, in
             their order
     schema  a type that pydantic checks the result against, strictly, before it is written
+    alone   whether only the server knows the references, so that it alone can score the split
     """
 
     server: str
     file: str
     build: Callable[[Path, Mapping[str, str], Mapping[str, Any]], Any]
     schema: Any
+    alone: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +269,7 @@ class Task:
     steps       how the data are got
     train       layouts of the training split, whose samples few-shot examples are drawn from
     train_steps how few-shot examples are got, as far as `steps` does not get them: large pictures
-    submission  what the server takes that alone can score this split
+    submission  what the benchmark's server takes, where one scores this split
     drops_last  whether the published loader drops each process's last incomplete batch
     """
 

@@ -1,4 +1,4 @@
-"""What only a server can score: the file that it takes, and the figures that it gives.
+"""What a server scores: the file that it takes, and the figures that it gives.
 
 finished run -> submit -> the file -> (a person sends it) -> record -> the run's summary
 """
@@ -27,10 +27,10 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
 
     file  default: in the run's folder, under the name that the server knows
 
-    Complete or not at all: one answer to every sample of the official split, checked against the
-    server's format before a byte is written. Raises UsageError for a task that is scored here,
-    RunError for a run that is not finished or was asked from other data, PredictionError for
-    samples without an answer, DataError for data that are not the official split's.
+    Complete or not at all: one answer to every sample of the data, checked against the server's
+    format before a byte is written. Whether the data are the whole official split is known from
+    the run's faults. Raises UsageError for a task that no server scores, RunError for a run that is
+    not finished or was asked from other data, PredictionError for samples without an answer.
     """
     if task.submission is None:
         raise UsageError(f"{task.name}: no server scores it; its figure is in the run's summary")
@@ -76,8 +76,10 @@ def record(
     day         on which they were given, such as 2026-01-31
     submission  the file that was scored; its digest is put down beside
 
-    Raises UsageError for a figure out of range, or a day that is none.
+    Raises UsageError for a figure out of range, a day that is none, or a task that is scored here.
     """
+    if task.submission is None or not task.submission.alone:
+        raise UsageError(f"{task.name}: it is scored here; its figure is in the run's summary")
     folder.check_asked(task.name)
     folder.answers(task.name)  # refuses a run that is not finished
     for name, value in metrics.items():

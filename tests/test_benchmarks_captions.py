@@ -243,9 +243,11 @@ def test_the_file_for_the_server_holds_a_caption_of_every_image(tmp_path):
     assert ("nocaps_test.json", True) == (submission.file, "challenge 355" in submission.server)
 
 
-def test_only_what_a_server_alone_can_score_is_submitted():
-    """Val has its captions here, so its figure is computed and not asked for."""
-    assert ["nocaps_test"] == [name for name, task in TASKS.items() if task.submission]
+def test_nocaps_server_takes_both_splits_and_alone_knows_test_s_captions():
+    """Val's figure is computed here; its file has the same format."""
+    served = {name: task.submission for name, task in TASKS.items() if task.submission}
+    expected = {"nocaps_val": ("nocaps_val.json", False), "nocaps_test": ("nocaps_test.json", True)}
+    assert expected == {name: (each.file, each.alone) for name, each in served.items()}
 
 
 def test_the_steps_lead_to_the_files_that_are_read():

@@ -60,7 +60,7 @@ def tasks():
             else "likeliest option"
         )
         metrics = ", ".join(f"`{name}`" for name in task.metrics)
-        server = " (server)" if task.submission and "_test" in task.name else ""
+        server = " (server)" if task.submission and task.submission.alone else ""
         counts = " | ".join(f"{n:,}" if n else "?" for n in (task.size, task.expect.images))
         lines.append(f"| `{task.name}` | {counts} | {decode} | {metrics}{server} |")
     return "\n".join(lines) + "\n"

@@ -18,7 +18,8 @@ from eval.run import RunFolder
 from eval.score import score_run
 from eval.submit import record, submit
 
-TASKS = [task for task in find_tasks(["all"]) if task.submission]
+SERVED = [task for task in find_tasks(["all"]) if task.submission]
+TASKS = [task for task in SERVED if task.submission.alone]
 WHOLE = {"vqav2_testdev": "vqav2_test"}  # a file that holds more than its own task's answers
 
 
@@ -71,6 +72,21 @@ def test_every_split_of_a_server_has_a_submission():
         "grit_refexp_ablation",
         "grit_refexp_test",
     } == {task.name for task in TASKS}
+    assert ["nocaps_val"] == [task.name for task in SERVED if task not in TASKS]
+
+
+def test_a_split_that_is_scored_here_can_be_sent_and_keeps_its_figure(data, tmp_path):
+    """NoCaps' server takes val too; a figure of its would only stand beside the computed one."""
+    (task,) = (task for task in SERVED if task not in TASKS)
+    folder = make_run(tmp_path / "run", task, data)
+    rows = rows_of(submit(task, folder, data))
+    assert SIZES["nocaps_val"] == len(rows)
+    assert {"image_id", "caption"} == set(rows[0])
+    (other,) = find_tasks(["okvqa_val"])
+    for scored_here in (task, other):
+        with pytest.raises(UsageError, match="it is scored here"):
+            record(scored_here, folder, {"cider": 1.0}, "a stand-in")
+    assert folder.server_scores(task.name) is None
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
@@ -151,6 +167,7 @@ def test_from_the_command_line(data, tmp_path):
     make_run(run, task, data)
     done = command("submit", "docvqa_test", run)
     assert (0, True) == (done.returncode, "docvqa_test.json" in done.stdout), done.stderr
+    assert "warning: the run's data are not the official split's (drawn by the demo" in done.stderr
     done = command("submit", "docvqa_test", run, "--scored", "12.3", "--on", "2026-01-31")
     assert 0 == done.returncode, done.stderr
     assert "anls=0.123000" in done.stdout

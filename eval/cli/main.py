@@ -85,7 +85,7 @@ def list_tasks() -> None:
         task = registered.task
         size = f"{task.size:,}" if task.size else "?"
         column = columns.get(task.name)
-        server = " (server)" if task.submission else ""
+        server = " (server)" if task.submission and task.submission.alone else ""
         decode = (
             "likeliest option"
             if isinstance(task.decode, type)
@@ -252,6 +252,12 @@ def submit_task(
     assert chosen.submission is not None  # submit() refuses a task without
     out.print(f"{written}  sha256 {sha256_file(written)}", highlight=False, soft_wrap=True)
     err.print(f"for {escape(chosen.submission.server)}", highlight=False)
+    if faults := folder.manifest["tasks"][chosen.name].get("faults"):
+        print(
+            f"warning: the run's data are not the official split's ({'; '.join(faults)}): the "
+            "server will refuse the file, or score it as something else",
+            file=sys.stderr,
+        )
 
 
 def record_figure(task: Task, folder: RunFolder, data: Path, figure: float, day: str) -> None:
