@@ -7,7 +7,7 @@ Protocol  zero-shot, greedy, 1 to 100 new tokens; Qwen-VL eval_mm/evaluate_vqa.p
           "ocrvqa_val"
 Metric    exact match in lower case, ends stripped
 Departs   nowhere known. Questions are numbered <cover>_<n>, n from 0 among the cover's own: what
-          the converted files call them is not known, so published result files do not fit
+          the converted files call them is not known, so published result files are read by order
 Known     on the day of the release the published script scored val with at most 10 new tokens; val
           and test with 100 came three days later. Where test disagrees with the card's 75.7,
           compute val too. Some covers are gone from the shop or are GIFs: `data verify` names them,
@@ -161,6 +161,7 @@ TASKS = tuple(
         decode=Generate(max_new_tokens=100, min_new_tokens=1),
         metrics={"exact_match": exact_match},
         chat=CHAT,
+        renumbered=True,
         expect=Expect(images=images, each=still_cover),
         steps=(
             ByHand("ocrvqa/dataset.json", SITE),

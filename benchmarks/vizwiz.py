@@ -8,7 +8,8 @@ Protocol  zero-shot, greedy, at most 10 new tokens, no word of unanswerable ques
 Metric    VQA accuracy, leave-one-out over the ten answers, which carry no numbers and are counted
           as numbered; by the altered rules behind the published figures, and beside it by the
           official ones
-Departs   nowhere known
+Departs   nowhere known. A sample is known by its picture's name, as the server knows it; published
+          result files of val have numbers of the converted files instead and are read by order
 Known     the card does not say which split its figure is of, presumably what the server calls
           test-dev; val stands in for it here. A release of 2018 and 2019 has other questions and
           names of twelve digits. Other harnesses tell the model to answer "unanswerable"
@@ -180,6 +181,7 @@ TASKS = tuple(
             "vqa_accuracy_official": partial(vqa_accuracy, variant="official"),
         },
         chat=CHAT,
+        renumbered=True,
         expect=Expect(
             images=size,
             answers=ANSWERS * size if split == "val" else None,

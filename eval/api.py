@@ -271,6 +271,8 @@ class Task:
     train_steps how few-shot examples are got, as far as `steps` does not get them: large pictures
     submission  what the benchmark's server takes, where one scores this split
     drops_last  whether the published loader drops each process's last incomplete batch
+    renumbered  whether published result files have numbers of their own for the samples, so that
+                they are read in the samples' order, which is theirs too
     """
 
     name: str
@@ -287,6 +289,7 @@ class Task:
     train_steps: tuple[Step, ...] = ()
     submission: Submission | None = None
     drops_last: bool = False
+    renumbered: bool = False
 
     @property
     def benchmark(self) -> str:

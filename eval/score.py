@@ -355,7 +355,8 @@ def score_file(
     """Score a result file of the published scripts; of two answers to a sample the last wins.
 
     How they were asked for is not known, and the signature says so. Answers without ids, such as
-    ChartQA's, belong to the samples in their order.
+    ChartQA's, belong to the samples in their order; so do those of a task that is `renumbered`,
+    where no sample has one of their ids.
     """
     settings = {
         "protocol": "?",
@@ -367,13 +368,17 @@ def score_file(
     samples: Iterable[Sample] = read_samples(task, data)
     found = read_predictions(predictions)
     answers = {sample_id: text for sample_id, text in found if sample_id is not None}
-    if not answers:
+    if task.renumbered or not answers:
         samples = list(samples)
+        if not answers.keys().isdisjoint(sample.id for sample in samples):
+            return score(task, samples, answers, settings, as_published=as_published)
         if len(samples) != len(found):
             raise PredictionError(
-                f"{predictions}: its answers have no ids, so one for each of the {len(samples)} "
-                f"samples of {task.name} expected, in their order; {len(found)} found"
+                f"{predictions}: its answers have {'other' if answers else 'no'} ids, so one for "
+                f"each of the {len(samples)} samples of {task.name} expected, in their order; "
+                f"{len(found)} found"
             )
+        settings["matched"] = "by_order"
         answers = {sample.id: text for sample, (_, text) in zip(samples, found, strict=True)}
     return score(task, samples, answers, settings, as_published=as_published)
 

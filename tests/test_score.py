@@ -197,3 +197,27 @@ def test_a_result_file_without_ids_answers_in_order(asked, tmp_path):
     file.write_text(json.dumps([{"answer": text} for text in texts[1:]]), encoding="utf-8")
     with pytest.raises(PredictionError, match=r"one for each of the 7 samples .* 6 found"):
         score_file(file, task, tmp_path)
+
+
+def test_a_result_file_with_ids_of_its_own_answers_in_order_where_its_task_says_so(asked, tmp_path):
+    """VizWiz' and OCR-VQA's numbers are the converted files'; any known id makes all count."""
+    task, samples, answers = asked
+    file = tmp_path / "result.json"
+
+    def found(task, ids):
+        rows = [
+            {"question_id": number, "answer": answers[sample.id]}
+            for number, sample in zip(ids, samples, strict=True)
+        ]
+        file.write_text(json.dumps(rows), encoding="utf-8")
+        return score_file(file, task, tmp_path).summary
+
+    foreign = [f"x{number}" for number in range(len(samples))]
+    with pytest.raises(PredictionError, match="7 samples without a prediction"):
+        found(task, foreign)
+    renumbered = replace(task, renumbered=True)
+    by_order, by_id = found(renumbered, foreign), found(renumbered, [s.id for s in samples])
+    assert by_id["metrics"] == by_order["metrics"]
+    assert (False, True) == tuple("by_order" in s["signature"] for s in (by_id, by_order))
+    with pytest.raises(PredictionError, match="6 samples without a prediction"):
+        found(renumbered, [samples[0].id, *foreign[1:]])
