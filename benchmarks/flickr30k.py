@@ -44,8 +44,11 @@ FORM = "https://shannon.cs.illinois.edu/DenotationGraph/"
 HUB = "nlphuji/flickr30k"
 WHOLE_HUB = "lmms-lab/flickr30k"
 OFFICIAL = Source("flickr30k/dataset_flickr30k.json", origin=SPLITS)
-CONVERTED = converted_source("flickr30k/flickr30k_karpathy_test.json")
-CONVERTED_TRAIN = converted_source("flickr30k/flickr30k_karpathy_train.json")
+FOLDERS = ("flickr30k", "flickr")  # the authors' instructions and scripts have one each
+CONVERTED, CONVERTED_TRAIN = (
+    tuple(converted_source(f"{folder}/flickr30k_karpathy_{split}.json") for folder in FOLDERS)
+    for split in ("test", "train")
+)
 MIRROR = "flickr30k/mirror"
 TABLES = Source(
     f"{MIRROR}/**/*.parquet",
@@ -63,26 +66,27 @@ def official(root: Path, split: str = "test") -> Iterator[Sample]:
     """Karpathy's file holds all three splits."""
     for row in read_json(root / OFFICIAL.path).records("images"):
         if row.text("split") == split:
-            yield sample(row, picture(row), [s.text("raw") for s in row.records("sentences")])
+            captions = [sentence.text("raw") for sentence in row.records("sentences")]
+            yield sample(row, picture(root, row), captions)
 
 
-def converted(root: Path) -> Iterator[Sample]:
+def converted(source: Source, root: Path) -> Iterator[Sample]:
     """COCO's caption format; an image's id is the number in its file name."""
-    file = read_json(root / CONVERTED.path)
+    file = read_json(root / source.path)
     captions = coco_captions(file)
     for row in file.records("images"):
-        image = f"flickr30k/{row.tail('image', IMAGE)}"
+        image = f"{folder(root)}/{row.tail('image', IMAGE)}"
         found = sample(row, image, captions.get(row.id("id"), []))
         if found.id != row.id("id"):
             raise row.error(f"field 'id': the number of its image expected, {row.id('id')} found")
         yield found
 
 
-def converted_train(root: Path) -> Iterator[Sample]:
+def converted_train(source: Source, root: Path) -> Iterator[Sample]:
     """Of the training file only annotations count, each with an image and one of its captions."""
     counts: dict[str, int] = {}
-    for row in read_json(root / CONVERTED_TRAIN.path).records("annotations"):
-        image = f"flickr30k/{row.tail('image', IMAGE)}"
+    for row in read_json(root / source.path).records("annotations"):
+        image = f"{folder(root)}/{row.tail('image', IMAGE)}"
         number = counts[image] = counts.get(image, -1) + 1
         yield example(sample(row, image, [row.text("caption")]), number, row.text("caption"))
 
@@ -91,25 +95,25 @@ def mirrored(root: Path, split: str = "test") -> Iterator[Sample]:
     """All images in one table, whose column `split` is Karpathy's."""
     for row in told(read_parquet(root, TABLES, ["filename", "split", "caption"])):
         if row.text("split") == split:
-            yield sample(row, picture(row), row.texts("caption"))
+            yield sample(row, picture(root, row), row.texts("caption"))
 
 
 def mirror_pictures(root: Path, split: str = "test") -> Iterator[tuple[str, bytes]]:
     """The pictures of one split: those that Karpathy's file names, else by the column `split`."""
     if OFFICIAL.files(root):
         yield from named_pictures(root, {p for s in official(root, split) for p in s.images})
-    elif CONVERTED.files(root) and split == "test":
-        yield from named_pictures(root, {p for s in converted(root) for p in s.images})
+    elif split == "test" and (found := [each for each in CONVERTED if each.files(root)]):
+        yield from named_pictures(root, {p for s in converted(found[0], root) for p in s.images})
     else:
         for row, content in told(read_pictures(root, TABLES, ["filename", "split"])):
             if row.text("split") == split:
-                yield picture(row), content
+                yield picture(root, row), content
 
 
 def named_pictures(root: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
     """Of a table with any pictures these."""
     for row, content in read_pictures(root, TABLES, ["filename"]):
-        if (path := picture(row)) in wanted:
+        if (path := picture(root, row)) in wanted:
             yield path, content
 
 
@@ -125,9 +129,15 @@ def told(rows: Iterator[T]) -> Iterator[T]:
         ) from error
 
 
-def picture(row: Record) -> str:
+def picture(root: Path, row: Record) -> str:
     """Where the picture lies that the field `filename` names."""
-    return f"flickr30k/flickr30k-images/{row.text('filename', NAME)}"
+    return f"{folder(root)}/flickr30k-images/{row.text('filename', NAME)}"
+
+
+def folder(root: Path) -> str:
+    """The folder of the photographs: the first of the two that has them, else the first."""
+    there = (each for each in FOLDERS if (root / each / "flickr30k-images").is_dir())
+    return next(there, FOLDERS[0])
 
 
 def sample(row: Record, image: str, captions: list[str]) -> Sample:
@@ -162,7 +172,7 @@ TASKS = (
         size=1000,
         layouts=(
             Layout((OFFICIAL,), official),
-            Layout((CONVERTED,), converted, name="converted"),
+            *(Layout((each,), partial(converted, each), name="converted") for each in CONVERTED),
             Layout((TABLES,), mirrored, name="mirror", pictures=mirror_pictures),
         ),
         prompt=PROMPT,
@@ -177,7 +187,10 @@ TASKS = (
         ),
         train=(
             Layout((OFFICIAL,), partial(examples, partial(official, split="train"))),
-            Layout((CONVERTED_TRAIN,), converted_train, name="converted"),
+            *(
+                Layout((each,), partial(converted_train, each), name="converted")
+                for each in CONVERTED_TRAIN
+            ),
             Layout(
                 (TABLES,),
                 partial(examples, partial(mirrored, split="train")),

@@ -66,13 +66,27 @@ def test_nocaps_pictures_come_one_by_one_from_where_the_file_says(tmp_path):
         list(step.urls(tmp_path))
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4])
 def test_flickr30k_is_karpathys_test_split_in_every_layout_of_files(tmp_path, number):
     """Two of the four recorded images are test's; each has its own five captions."""
     write(tmp_path, RECORDED["flickr30k_test"]["layouts"][number])
     found = read("flickr30k_test", tmp_path)
     assert recorded("flickr30k_test") == found
     assert [5, 5] == [len(sample.reference) for sample in found]
+
+
+def test_flickr30k_may_lie_in_either_folder_of_the_authors(tmp_path):
+    """Their instructions say data/flickr and their scripts data/flickr30k, or the reverse."""
+    files = RECORDED["flickr30k_test"]["layouts"][1]
+    write(
+        tmp_path, {path.replace("flickr30k/", "flickr/", 1): each for path, each in files.items()}
+    )
+    assert recorded("flickr30k_test") == read("flickr30k_test", tmp_path)
+    (tmp_path / "flickr/flickr30k-images").mkdir()
+    expected = "flickr/flickr30k-images/1234567890.jpg"
+    assert expected == read("flickr30k_test", tmp_path)[0].fields["image"]
+    (tmp_path / "flickr30k/flickr30k-images").mkdir(parents=True)
+    assert recorded("flickr30k_test") == read("flickr30k_test", tmp_path)
 
 
 def test_flickr30k_is_asked_alike_in_a_dialogue():

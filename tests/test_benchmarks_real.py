@@ -26,8 +26,9 @@ def place(root, source, path):
 def test_flickr30k_layouts_agree_on_real_captions(tmp_path):
     """All 1,000 images in the converted layout; the 60 in Karpathy's are the same."""
     place(tmp_path, "flickr30k/dataset_flickr30k_first60test.json", flickr30k.OFFICIAL.path)
-    place(tmp_path, "flickr30k/flickr30k_karpathy_test.json", flickr30k.CONVERTED.path)
-    converted = list(unique(flickr30k.converted(tmp_path), "flickr30k_test"))
+    source = flickr30k.CONVERTED[0]
+    place(tmp_path, "flickr30k/flickr30k_karpathy_test.json", source.path)
+    converted = list(unique(flickr30k.converted(source, tmp_path), "flickr30k_test"))
     official = list(unique(flickr30k.official(tmp_path), "flickr30k_test"))
     expected = (1000, 60, {5})
     assert expected == (len(converted), len(official), {len(s.reference) for s in converted})
