@@ -80,7 +80,7 @@ def list_tasks() -> None:
     }
     table = Table(box=None, pad_edge=False)
     for name in ("task", "samples", "card", "metric", "decoding"):
-        table.add_column(name, no_wrap=name in ("task", "metric"))
+        table.add_column(name, no_wrap=name in ("task", "metric"), overflow="fold")
     for registered in offered.tasks.values():
         task = registered.task
         size = f"{task.size:,}" if task.size else "?"
