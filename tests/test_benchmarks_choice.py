@@ -138,6 +138,19 @@ def test_gqa_mirror_needs_both_tables(tmp_path):
         read(GQA, tmp_path)
 
 
+def test_a_mirror_without_one_of_its_parts_is_refused(tmp_path):
+    """Its rows would be missing in silence, and so would those whose picture is."""
+    gqa_tables(tmp_path, gqa_rows())
+    (table,) = (tmp_path / "gqa/mirror/testdev_balanced_instructions").iterdir()
+    table.rename(table.with_name("testdev-00000-of-00002.parquet"))
+    with pytest.raises(DataError, match=r"instructions/\*\.parquet: 2 parts expected, 1 found"):
+        read(GQA, tmp_path)
+    images = tmp_path / "gqa/mirror/testdev_balanced_images/testdev-00000-of-00001.parquet"
+    tables(images, [{"id": "n1613", "image": None}], id=TEXT, image=datasets.Image())
+    with pytest.raises(DataError, match=r"row 0 of .*: column 'image': a picture expected, none"):
+        list(GQA.layout(tmp_path).pictures(tmp_path))
+
+
 def test_gqa_is_scored_by_its_clean_up():
     """The published figure is of answers from which articles and verbs are cut, also in words."""
     assert ["exact_match"] == list(GQA.metrics)

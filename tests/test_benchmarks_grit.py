@@ -151,6 +151,13 @@ def test_a_pictures_size_is_bounded(tmp_path, monkeypatch):
         picture_size(jpeg((3, 2)), "here")
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_half_an_overlap_is_no_hit_for_grit(name):
+    """Unlike RefCOCO's rule, with which it shares prompt and boxes."""
+    half = {"box": [0, 0, 999, 499.5], "width": 999, "height": 999}
+    assert 0.0 == TASKS[name].metrics["accuracy"]("(0,0),(999,999)", half)
+
+
 @real
 def test_grits_published_example_becomes_a_sample_and_a_box(tmp_path):
     """Its phrase and picture, as the site shows them; the true box, told as a model would."""

@@ -1,8 +1,20 @@
 """DocVQA, ChartQA, AI2D and OCR-VQA: hostile files are refused, other splits are told apart."""
 
 import pytest
-from text_data import RECORDED, TASKS, ai2d_tables, first, ocrvqa_tables, picture, read, write
+from text_data import (
+    RECORDED,
+    TASKS,
+    ai2d_tables,
+    chartqa_tables,
+    docvqa_tables,
+    first,
+    ocrvqa_tables,
+    picture,
+    read,
+    write,
+)
 
+from eval import Sample
 from eval.data import verify
 from eval.errors import DataError
 
@@ -121,6 +133,12 @@ def test_rows_of_mirrors_are_checked_likewise(tmp_path):
         ocrvqa_tables(tmp_path, "test", **change)
         with pytest.raises(DataError, match=message):
             read(TASKS["ocrvqa_test"], tmp_path)
+    docvqa_tables(tmp_path, "val", data_split="train")
+    with pytest.raises(DataError, match="field 'data_split': a string like val"):
+        read(TASKS["docvqa_val"], tmp_path)
+    chartqa_tables(tmp_path, "m4", label=["Yes", "No"])
+    with pytest.raises(DataError, match="field 'label': one answer expected, 2 found"):
+        read(TASKS["chartqa_test_human"], tmp_path)
 
 
 def faults(name, root):
@@ -149,6 +167,8 @@ def test_verify_names_covers_that_are_gifs_or_gone(tmp_path):
     gif, gone = faults("ocrvqa_test", tmp_path)
     assert "sample 014214141X_0: ocrvqa/images/014214141X.gif is a GIF, a JPEG expected" in gif
     assert "1 of 2 images are missing: ocrvqa/images/0123456789.jpg" == gone
+    shouted = Sample("1_0", {"image": "ocrvqa/images/1.GIF"})
+    assert "is a GIF" in TASKS["ocrvqa_test"].expect.each(shouted)
 
 
 def test_verify_names_ai2d_questions_without_four_options_or_the_answer(tmp_path):
@@ -159,11 +179,16 @@ def test_verify_names_ai2d_questions_without_four_options_or_the_answer(tmp_path
     for question, message in (
         ("What is C?leaf\nroot\nstem", "sample 12.png-0: 4 options expected, 3 found"),
         ("What is C?leaf\nstalk\nstem\nseed", "one of the options expected as answer, 'root' f"),
+        ("Is a root C?leaf\nstalk\nstem\nseed", "one of the options expected as answer, 'root' f"),
     ):
         record["question"] = question
         write(tmp_path, files)
         (fault,) = faults("ai2d_test", tmp_path)
         assert message in fault
-    record.update(question="What is C?root\nleaf\nstem\nseed")  # the option glued to the question
-    write(tmp_path, files)
-    assert [] == faults("ai2d_test", tmp_path)
+    for question in (
+        "What is C?root\nleaf\nstem\nseed",  # the option glued to the question
+        "Look at C.\nWhat is it?leaf\nroot\nstem\nseed",
+    ):
+        record["question"] = question
+        write(tmp_path, files)
+        assert [] == faults("ai2d_test", tmp_path)

@@ -177,6 +177,17 @@ def test_examples_show_one_answer(tmp_path, name):
     assert f"<img>{image}</img>{question} Answer: {answer}{RECORDED[name]['prompt']}" == shot
 
 
+def test_an_example_of_vqav2_may_prefer_no_answer(tmp_path):
+    """Then it is the most frequent, the first among equals, not the first of all."""
+    files = copy.deepcopy(TRAINING["vqav2_val"][0])
+    (row,) = files["vqav2/v2_mscoco_train2014_annotations.json"]["annotations"]
+    del row["multiple_choice_answer"]
+    row["answers"] = [{"answer": text} for text in ("5", "four", "four", "4", "4")]
+    write(tmp_path, files)
+    (example,) = Examples(TASKS["vqav2_val"], tmp_path).samples
+    assert "four" == example.fields["answer"]
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo") / "data"

@@ -173,6 +173,15 @@ def test_mirror(toy, web, tmp_path, demo):
     lock = json.loads((data / "qwen-vl-eval.lock.json").read_text())
     assert {"toy/mirror": {"repo": "lab/toy", "revision": COMMIT}} == lock["mirrors"]
     assert digest == lock["files"][f"toy/mirror/{file}"]["sha256"]
+    place, path = data / f"toy/mirror/{file}", data / "qwen-vl-eval.lock.json"
+    pinned = path.read_text()
+    path.write_text(pinned.replace(digest, "1" * 64))
+    place.unlink()
+    done = toy("prepare", "toy", "--data", data, "--mirror")
+    assert (3, False) == (done.returncode, place.exists()), done.stderr
+    assert f"sha256 {'1' * 64} {path.name} has, {digest} came" in done.stderr
+    path.write_text(pinned)
+    assert 0 == toy("prepare", "toy", "--data", data, "--mirror").returncode
     web.pages.clear()
     assert 0 == toy("prepare", "toy", "--data", data, "--mirror").returncode
 

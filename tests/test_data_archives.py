@@ -109,6 +109,15 @@ def test_bomb_by_ratio(archive, into):
     assert {} == files(into) if into.exists() else True
 
 
+def test_bomb_of_many_members(archive, into):
+    """Bytes are counted in all: each member alone stays below the ratio."""
+    make(archive, {f"val/{number}.txt": bytes(1_000_000) for number in range(8)})
+    ratio = 2_000_000 // archive.stat().st_size
+    assert ratio > 1
+    with pytest.raises(DataError, match="decompression bomb"):
+        unpack(archive, into, KEEP, limits=replace(LIMITS, ratio=ratio, ratio_from=1000))
+
+
 @pytest.mark.parametrize(
     ("limits", "message"),
     [

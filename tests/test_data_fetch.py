@@ -135,6 +135,24 @@ def test_file_that_changed_between(web, fetcher, tmp_path, size, tagged):
     assert other == (tmp_path / "a.bin").read_bytes()
 
 
+def test_file_that_changed_is_sent_whole_at_once(web, fetcher, tmp_path):
+    """The tag goes along with the request for the rest, so no second one is needed."""
+    url = stop_in_the_middle(web, tmp_path)
+    other = web.page("a", bytes(reversed(CONTENT)))
+    fetcher.fetch(other, tmp_path / "a.bin")
+    assert (url, ["bytes=100000-"]) == (other, web.asked("a"))
+
+
+@pytest.mark.parametrize("options", [{"heeds": False}, {"early": 1}])
+def test_server_that_sends_another_rest(web, fetcher, tmp_path, options):
+    """The rest of another file, or from another byte: no mixture is made of it."""
+    url = stop_in_the_middle(web, tmp_path)
+    content = CONTENT if "early" in options else bytes(reversed(CONTENT))
+    web.page("a", content, **options)
+    fetcher.fetch(url, tmp_path / "a.bin")
+    assert content == (tmp_path / "a.bin").read_bytes()
+
+
 def test_part_of_another_url_is_not_continued(web, fetcher, tmp_path):
     """What was begun from another place is another file."""
     stop_in_the_middle(web, tmp_path)
@@ -188,6 +206,17 @@ def test_connection_that_always_breaks(web, fetcher, tmp_path):
     assert TRIES + 1 == len(web.asked("a"))
 
 
+def test_what_came_before_a_connection_broke_for_good_is_kept(web, fetcher, tmp_path):
+    """The message promises it, and the next call goes on from there."""
+    url = stop_in_the_middle(web, tmp_path)
+    web.page("a", CONTENT, cut=0)
+    with pytest.raises(Unreachable, match="100,000 bytes are kept; the same command goes on"):
+        fetcher.fetch(url, tmp_path / "a.bin")
+    web.page("a", CONTENT)
+    fetcher.fetch(url, tmp_path / "a.bin")
+    assert ["bytes=100000-"] == web.asked("a")
+
+
 def test_nobody_listens(fetcher, tmp_path):
     """A server that cannot be reached is an error of its own kind: others need not be asked."""
     with pytest.raises(Unreachable, match=r"cannot be reached.*network"):
@@ -221,6 +250,8 @@ def test_more_than_the_limit(web, fetcher, tmp_path):
     """A file larger than it may be is refused before it is received."""
     with pytest.raises(DataError, match="at most 1,000 bytes expected, 400,000 offered"):
         fetcher.fetch(web.page("a", CONTENT), tmp_path / "a.bin", limit=1000)
+    with pytest.raises(DataError, match="more than 1,000 bytes; it was not kept"):
+        fetcher.fetch(web.page("b", CONTENT, sized=False), tmp_path / "b.bin", limit=1000)
     assert [] == names(tmp_path)
 
 

@@ -22,6 +22,7 @@ from eval.data import (
     unique,
     vqa_samples,
 )
+from eval.data.paths import path_tail
 from eval.errors import DataError, PredictionError
 
 
@@ -192,6 +193,15 @@ def test_of_an_image_s_path_only_its_end_is_believed(above):
 def test_the_end_of_a_path_that_climbs_is_not_taken(path):
     with pytest.raises(DataError, match="field 'image': a relative path below the data root"):
         Record({"image": path}, "FILE").tail("image", r"val2014/[0-9]\.jpg")
+
+
+def test_the_end_of_a_path_is_whole_parts():
+    """other_images/1.jpg is not a picture of the folder images."""
+    pattern = r"images/[0-9]+\.jpg"
+    assert "images/1.jpg" == path_tail("data/images/1.jpg", pattern)
+    assert "images/1.jpg" == path_tail("images/1.jpg", pattern)
+    assert path_tail("data/other_images/1.jpg", pattern) is None
+    assert path_tail("data/images/1.jpg.png", pattern) is None
 
 
 def test_an_id_that_stands_twice_is_an_error():

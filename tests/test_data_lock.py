@@ -7,9 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from small import make_data
 
+from eval.asked import Asked, describe_task
 from eval.data.lock import NAME, Archived, Lock, Mirrored, Pinned, Unpacked, held, write_whole
 from eval.errors import DataError
+from eval.registry import find_tasks
 
 ONE, TWO = "1" * 64, "2" * 64
 URL = "https://x/a.zip"
@@ -46,6 +49,16 @@ def test_pin_holds(tmp_path):
         lock.pin_mirror("m", Mirrored("lab/x", "4" * 40))
     assert before != (tmp_path / NAME).read_bytes()
     assert {"a": Pinned(ONE, 3)} == Lock.read(tmp_path).files
+
+
+def test_nothing_is_asked_from_another_file_than_the_pinned(tmp_path):
+    """A run would have a figure of data that were changed after they were verified."""
+    (task,) = find_tasks(["okvqa_val"])
+    make_data(tmp_path)
+    pinned, _ = (source.path for source in task.layouts[0].sources)
+    Lock(tmp_path).pin({pinned: Pinned("0" * 64, 1)})
+    with pytest.raises(DataError, match=f"{pinned}: sha256 0{{64}} expected, .* found"):
+        describe_task(task, tmp_path, Asked())
 
 
 def test_what_was_unpacked_is_added(tmp_path):

@@ -8,9 +8,13 @@ from hypothesis import strategies as st
 from small import command, make_checkpoint, make_data
 
 from eval import Corpus, Generate, Layout, Sample, Source, Task
-from eval.asked import Asked, requests
+from eval.asked import Asked, describe_task, requests
+from eval.cli.config import Config
+from eval.cli.evaluate import Place, wanted
 from eval.data import Examples
 from eval.errors import DataError, UsageError
+from eval.registry import find_tasks
+from eval.score import AsPublished
 
 PROMPT = "<img>{image}</img>{question} Answer:"
 
@@ -101,6 +105,17 @@ def test_an_example_cannot_name_a_file(root):
         next(requests(make_task(train=hostile), root, Asked(few_shot=1)))
 
 
+@pytest.mark.parametrize("fields", [{"answer": ""}, {}])
+def test_an_example_without_an_answer_is_refused(root, fields):
+    """It would teach the model to say nothing."""
+
+    def silent(root):
+        yield Sample("t0", {"image": "0.jpg", "question": "Q?", **fields})
+
+    with pytest.raises(DataError, match="training sample t0: an answer expected"):
+        Examples(make_task(train=silent), root)
+
+
 def test_captions_as_published_come_from_the_split_itself(root):
     """The published caption script draws from the test file; ours does so only when asked to."""
 
@@ -122,6 +137,27 @@ def test_captions_as_published_come_from_the_split_itself(root):
         sample.id for sample in Examples(task, root, leaking=True).samples
     }
     assert all(sample.id.startswith("t") for sample in Examples(task, root).samples)
+    asked = Asked(few_shot=2, leaking=True)
+    prompts = [request.prompt for _, request in requests(task, root, asked)]
+    assert all("Describe: one" in prompt or "Describe: two" in prompt for prompt in prompts)
+    assert describe_task(task, root, asked)["leaking"]
+
+
+@pytest.mark.parametrize(
+    ("name", "few_shot", "as_published", "expected"),
+    [
+        ("flickr30k_test", 4, AsPublished(8, 8), True),
+        ("flickr30k_test", 4, None, False),
+        ("flickr30k_test", 0, AsPublished(8, 8), False),
+        ("okvqa_val", 4, AsPublished(8, 8), False),
+    ],
+)
+def test_captions_leak_only_where_it_is_asked_for(tmp_path, name, few_shot, as_published, expected):
+    """A plain few-shot run must never see an answer of its own split."""
+    (task,) = find_tasks([name])
+    config = Config("demo", (name,), few_shot=few_shot)
+    place = Place(tmp_path, tmp_path, as_published=as_published)
+    assert expected == wanted(config, place, task).leaking
 
 
 def test_a_few_shot_run_records_its_draw(tmp_path):

@@ -103,6 +103,13 @@ def test_losses_that_are_no_numbers_are_refused(losses):
         pick(losses)
 
 
+@pytest.mark.parametrize("losses", [[0.5], [0.5, 0.1, 0.2]])
+def test_every_option_has_a_loss(losses):
+    """One too few or too many would choose among other options than were asked."""
+    with pytest.raises(PredictionError, match="a number for each of 2 options expected"):
+        Rank((" A", " B")).best(losses)
+
+
 def test_letters_are_compared_without_white_space():
     assert choice_accuracy(" B\n", "B") == 1
     assert choice_accuracy("b", "B") == 0

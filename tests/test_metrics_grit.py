@@ -73,6 +73,15 @@ def test_the_figure_is_the_plain_mean_of_both_sources():
     assert expected / 7 == pytest.approx(found["overall.mean"], abs=PRINTED)
 
 
+def test_the_last_of_several_predictions_counts():
+    """A hit that is sent again as a miss is one; in the recorded case both are hits."""
+    again = {"example_id": MAIN["samples"][0]["example_id"], "confidence": 1.0, "bboxes": []}
+    expected = [p for p in MAIN["predictions"] if p["example_id"] != again["example_id"]] + [again]
+    found = grit_summary(MAIN["samples"], [*MAIN["predictions"], again])
+    assert grit_summary(MAIN["samples"], expected) == found
+    assert found != grit_summary(MAIN["samples"], [again, *MAIN["predictions"]])
+
+
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [

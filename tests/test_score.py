@@ -2,17 +2,21 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from small import make_data
 
 from eval.api import Prediction, Sample
-from eval.asked import read_samples
+from eval.asked import Asked, describe_task, read_samples
 from eval.errors import DataError, PredictionError
 from eval.registry import find_tasks
-from eval.score import AsPublished, Scoring, bfloat16, score, score_file
+from eval.run import RunFolder
+from eval.score import AsPublished, Scoring, bfloat16, score, score_file, score_run
+
+PROMPTS = Path(__file__).parent / "golden" / "prompts"
 
 
 @pytest.fixture
@@ -144,6 +148,13 @@ def test_boxes_as_published_lose_samples_and_say_so():
         score(task, samples[:2], dict(list(answers.items())[:2]), as_published=AsPublished(1, 8))
 
 
+def test_as_published_drops_no_sample_of_a_task_that_is_not_of_boxes(asked):
+    """Only the published loader of boxes does."""
+    task, samples, answers = asked
+    published = score(task, samples, answers, as_published=AsPublished(8, 8)).summary
+    assert len(samples) == published["samples"]
+
+
 def test_choices_as_published_tie_in_bfloat16():
     """Losses a hair apart are one number in bfloat16, so that the first option wins."""
     (task,) = find_tasks(["scienceqa_test_img"])
@@ -158,7 +169,51 @@ def test_choices_as_published_tie_in_bfloat16():
     assert [0.0] == figures(anew=True)
 
 
+class LastByAHair:
+    """Finds the last option likeliest, by less than bfloat16 can tell."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+
+    def answer(self, requests):
+        for request in requests:
+            options = request.decode.options
+            losses = (*[0.50001] * (len(options) - 1), 0.5)
+            yield Prediction(request.id, options[-1].strip(), losses=losses)
+
+    def describe(self):
+        return {"digest": "0" * 64, "dtype": self.dtype}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "as_published", "expected"),
+    [
+        ("bfloat16", AsPublished(1, 1), [1.0, 0.0]),
+        ("bfloat16", None, [0.0, 1.0]),
+        ("float32", AsPublished(1, 1), [0.0, 1.0]),
+    ],
+)
+def test_only_a_bfloat16_run_scored_as_published_ties(tmp_path, dtype, as_published, expected):
+    """The right options are A of two and E of five; every answer is the last option."""
+    (task,) = find_tasks(["scienceqa_test_img"])
+    recorded = json.loads((PROMPTS / f"{task.name}.json").read_text("utf-8"))
+    for name, content in recorded["layouts"][0].items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content), "utf-8")
+    backend = LastByAHair(dtype)
+    entries = {task.name: describe_task(task, tmp_path, Asked())}
+    folder = RunFolder.start(tmp_path / "run", {"model": backend.describe(), "tasks": entries})
+    for _ in folder.answer(task, tmp_path, Asked(), backend):
+        pass
+    folder.seal(task, tmp_path, Asked())
+    score_run(folder, task, tmp_path, as_published)
+    rows = (tmp_path / "run" / task.name / "scores.jsonl").read_text("utf-8").splitlines()
+    assert expected == [json.loads(row)["accuracy"] for row in rows]
+
+
 @given(st.floats(width=32))
+@example(1 + 2**-8)  # halfway between two bfloat16, of which the lower is even
+@example(1 + 3 * 2**-8)  # and the upper
 def test_bfloat16_is_that_of_torch(value):
     torch = pytest.importorskip("torch")
     expected = torch.tensor(value, dtype=torch.float32).to(torch.bfloat16).item()
@@ -221,3 +276,20 @@ def test_a_result_file_with_ids_of_its_own_answers_in_order_where_its_task_says_
     assert (False, True) == tuple("by_order" in s["signature"] for s in (by_id, by_order))
     with pytest.raises(PredictionError, match="6 samples without a prediction"):
         found(renumbered, [samples[0].id, *foreign[1:]])
+
+
+def test_of_two_answers_in_a_result_file_the_last_wins(asked, tmp_path):
+    """As in the published scripts, which put them into a dictionary."""
+    task, samples, _ = asked
+    rows = [{"question_id": int(sample.id), "answer": "red"} for sample in samples]
+    file = tmp_path / "result.json"
+    again = {"question_id": int(samples[0].id), "answer": "blue"}
+    file.write_text(json.dumps([*rows, again]), encoding="utf-8")
+    found = score_file(file, task, tmp_path)
+    assert [0.0, *[1.0] * 6] == [row["vqa_accuracy"] for row in found.rows]
+
+
+def test_the_benchmarks_whose_result_files_are_numbered_otherwise():
+    """Their published files would else be refused as answers to unknown samples."""
+    expected = {"ocrvqa_val", "ocrvqa_test", "vizwiz_val", "vizwiz_test"}
+    assert expected == {task.name for task in find_tasks(["all"]) if task.renumbered}

@@ -63,7 +63,7 @@ def tables(path, rows, **features):
     datasets.Dataset.from_list(rows, features=datasets.Features(kinds)).to_parquet(path)
 
 
-def docvqa_tables(root, split):
+def docvqa_tables(root, split, **change):
     pages = {"abcd0001": picture("white"), "zzzz0002": picture("gray")}
     part = {"val": "validation", "test": "test"}[split]
     rows = []
@@ -80,6 +80,7 @@ def docvqa_tables(root, split):
                 "data_split": split,
             }
         )
+    rows[0].update(change)
     path = root / f"docvqa/mirror/DocVQA/{part}-00000-of-00001.parquet"
     tables(path, rows, question_types=TEXTS, answers=TEXTS)
     return {
@@ -88,7 +89,7 @@ def docvqa_tables(root, split):
     }
 
 
-def chartqa_tables(root, hub):
+def chartqa_tables(root, hub, **change):
     """Both halves, mixed, as both mirrors have them; returns chart name -> bytes."""
     charts, rows = {}, []
     halves = {
@@ -103,6 +104,7 @@ def chartqa_tables(root, hub):
                 own = {"type": f"{half}_test", "question": row["query"], "answer": row["label"]}
                 other = {"human_or_machine": code, "query": row["query"], "label": [row["label"]]}
                 rows.append((own if hub == "lmms" else other) | {"image": charts[row["imgname"]]})
+    rows[0].update(change)
     if hub == "lmms":
         tables(root / "chartqa/mirror/data/test-00000-of-00001.parquet", rows)
     else:

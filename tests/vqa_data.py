@@ -87,7 +87,7 @@ TRAINING = {  # task -> official and converted files of the training split, and 
                 {
                     "image": "VizWiz_train_00000003.jpg",
                     "question": "What?",
-                    "answers": [{"answer": text} for text in ("tea", "a mug", "a mug", "tea")],
+                    "answers": [{"answer": text} for text in ("?", "tea", "tea", "a mug", "a mug")],
                 }
             ]
         },

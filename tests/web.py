@@ -17,6 +17,9 @@ class Page:
     ranges   whether a part may be asked for
     fail     so many answers first are status 503
     pause_s  seconds between pieces of 64 kB
+    early    a part begins so many bytes before the one that was asked for
+    heeds    whether If-Range is heeded
+    sized    whether the length is told
     """
 
     content: bytes
@@ -27,6 +30,9 @@ class Page:
     status: int = 200
     location: str = ""
     pause_s: float = 0
+    early: int = 0
+    heeds: bool = True
+    sized: bool = True
     commit: str = ""  # of the hub's repository that the file is of
     asked: list = field(default_factory=list)  # the Range of each request, or None
 
@@ -89,8 +95,9 @@ class Web:
             return
         tag = f'"{hashlib.sha256(page.content).hexdigest()[:16]}"'
         start = 0
-        if wanted and page.ranges and request.headers.get("If-Range", tag) == tag:
-            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
+        same = not page.heeds or request.headers.get("If-Range", tag) == tag
+        if wanted and page.ranges and same:
+            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) - page.early
         content = page.content[start:]
         request.send_response(206 if start else page.status)
         if start:
@@ -100,7 +107,10 @@ class Web:
             request.send_header("ETag", tag)
         if page.commit:
             request.send_header("X-Repo-Commit", page.commit)
-        request.send_header("Content-Length", str(len(content)))
+        if page.sized:
+            request.send_header("Content-Length", str(len(content)))
+        else:
+            request.send_header("Connection", "close")
         request.end_headers()
         if request.command == "HEAD":
             return
