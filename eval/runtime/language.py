@@ -8,6 +8,7 @@ Source: Qwen, https://arxiv.org/abs/2309.16609; parameter names as published.
 
 import math
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +32,14 @@ def rotary_base(config: QwenVLConfig, length: int) -> float:
     return float(config.rotary_emb_base * alpha ** (channels / (channels - 2)))
 
 
-def rotary_tables(slots: Tensor, base: float, channels: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (..., S, C), float32, of slots (..., S) int64; channels i, i + C/2 pair."""
+def rotary_tables(slots: Tensor, base: float | Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (..., S, C), float32, of slots (..., S) int64; channels i, i + C/2 pair.
+
+    base  one for all, or float32 of the slots' shape
+    """
     exponent = torch.arange(0, channels, 2, device=slots.device).float() / channels
-    angles = slots.float()[..., None] * (1.0 / (base**exponent))
+    wide = base[..., None] if isinstance(base, Tensor) else base
+    angles = slots.float()[..., None] * (1.0 / (wide**exponent))
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
 
@@ -69,6 +74,23 @@ def additive_mask(key_mask: Tensor, queries: int, dtype: torch.dtype) -> Tensor 
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 
 
+class Memory(Protocol):
+    """Keeps keys and values, and says which of them a query reads."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, at: "Places") -> Tensor:
+        """Take this call's q, k, v (R, H, S, C), rotated already, and give (R, H, S, C)."""
+        ...
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Queries (R, H, S, C) read keys and values (R, H, T, C) -> (R, H, S, C).
+
+    mask  (R or 1, 1, S, T) additive, or None: causal where S = T, everything where S = 1
+    """
+    causal = mask is None and q.shape[2] == k.shape[2] and q.shape[2] > 1
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+
+
 @dataclass(slots=True)
 class Cache:
     """Keys (after rotary) and values of each layer, (R, H, T, C), and the rotary base."""
@@ -82,15 +104,15 @@ class Cache:
         """Slots that are filled."""
         return self.keys[0].shape[2] if self.keys else 0
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (R, H, S, C) to a layer and return all of it."""
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, at: "Places") -> Tensor:
+        """Append keys and values (R, H, S, C), then let the queries read all of the layer's."""
         if layer == len(self.keys):
-            self.keys.append(key)
-            self.values.append(value)
+            self.keys.append(k)
+            self.values.append(v)
         else:
-            self.keys[layer] = torch.cat([self.keys[layer], key], dim=2)
-            self.values[layer] = torch.cat([self.values[layer], value], dim=2)
-        return self.keys[layer], self.values[layer]
+            self.keys[layer] = torch.cat([self.keys[layer], k], dim=2)
+            self.values[layer] = torch.cat([self.values[layer], v], dim=2)
+        return attention(q, self.keys[layer], self.values[layer], at.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +136,10 @@ class Places:
         return Places(*moved)  # type: ignore[arg-type]  # cos and sin are never None
 
 
-def places(config: QwenVLConfig, slots: Tensor, base: float, mask: Tensor | None) -> Places:
-    """Tables for queries at `slots` (R or 1, S) int64."""
+def places(
+    config: QwenVLConfig, slots: Tensor, base: float | Tensor, mask: Tensor | None = None
+) -> Places:
+    """Tables for queries at `slots` (R or 1, S) int64; see `rotary_tables` for the base."""
     cos, sin = rotary_tables(slots, base, config.kv_channels)
     scale = logn_scale(slots, config.seq_length) if config.use_logn_attn else None
     return Places(cos, sin, scale, mask)
@@ -146,17 +170,14 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.hidden_size, 3 * inner)
         self.c_proj = nn.Linear(inner, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, at: Places, cache: Cache | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, at: Places, memory: Memory | None, layer: int) -> Tensor:
         """(R, S, D) -> (R, S, D)."""
         rows, queries, _ = x.shape
         q, k, v = self.c_attn(x).view(rows, queries, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k = rotate(q, at.cos, at.sin), rotate(k, at.cos, at.sin)
         if at.scale is not None:
             q = q * at.scale[:, None, :, None].to(q.dtype)
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)
-        causal = at.mask is None and queries == k.shape[2] and queries > 1
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=at.mask, is_causal=causal)
+        y = memory.attend(layer, q, k, v, at) if memory is not None else attention(q, k, v, at.mask)
         return self.c_proj(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -185,7 +206,7 @@ class Block(nn.Module):
         self.ln_2 = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, at: Places, cache: Cache | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, at: Places, memory: Memory | None, layer: int) -> Tensor:
         """(R, S, D) -> (R, S, D)."""
-        x = x + self.attn(self.ln_1(x), at, cache, layer)
+        x = x + self.attn(self.ln_1(x), at, memory, layer)
         return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]

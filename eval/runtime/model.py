@@ -12,6 +12,7 @@ from eval.runtime.language import (
     MAX_SLOTS,
     Block,
     Cache,
+    Memory,
     Places,
     RMSNorm,
     additive_mask,
@@ -31,10 +32,10 @@ class Transformer(nn.Module):
         self.ln_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
         self.visual = VisionTransformer(config.visual)
 
-    def forward(self, x: Tensor, at: Places, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, at: Places, memory: Memory | None = None) -> Tensor:
         """Embeddings (R, S, D) at their places -> final hidden states (R, S, D)."""
         for layer, block in enumerate(self.h):
-            x = block(x, at, cache, layer)
+            x = block(x, at, memory, layer)
         return self.ln_f(x)  # type: ignore[no-any-return]
 
 

@@ -204,21 +204,27 @@ class QwenVL:
         )
         return Generated(new, chat.decode_reply(self.tokenizer, prompt, new))
 
+    def read(
+        self, prompt: str, image_root: Path | None = None, as_dialogue: bool = False
+    ) -> tuple[list[int], list[Path | str]]:
+        """Ids of a prompt, nothing but `<imgpad>` in image slots, and its images' files.
+
+        as_dialogue  the prompt is the only turn of a ChatML dialogue
+        """
+        if as_dialogue:
+            ids, paths, _ = chat.chat_prompt(self.tokenizer, prompt)
+        else:
+            ids, paths = self.tokenizer.encode_prompt(prompt)
+        if not ids:
+            raise UsageError("a prompt of at least one token expected, an empty one found")
+        return ids, [_below(image_root, path) for path in paths]
+
     def _read(
         self, prompts: Sequence[str], image_root: Path | None, as_dialogue: bool = False
     ) -> tuple[list[list[int]], list[Path | str]]:
         """Ids of each prompt, and the files of all images in reading order."""
-        rows, files = [], []
-        for prompt in _listed(prompts, "prompts"):
-            if as_dialogue:
-                ids, paths, _ = chat.chat_prompt(self.tokenizer, prompt)
-            else:
-                ids, paths = self.tokenizer.encode_prompt(prompt)
-            if not ids:
-                raise UsageError("a prompt of at least one token expected, an empty one found")
-            rows.append(ids)
-            files += [_below(image_root, path) for path in paths]
-        return rows, files
+        found = [self.read(p, image_root, as_dialogue) for p in _listed(prompts, "prompts")]
+        return [ids for ids, _ in found], [path for _, paths in found for path in paths]
 
     def _batch(
         self, rows: list[list[int]], paths: list[Path | str]
