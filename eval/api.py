@@ -22,11 +22,19 @@ PROTOCOLS = (PUBLISHED, CHATML)
 class Generate:
     """Greedy decoding: the best token at each step until `<|endoftext|>` or the maximum.
 
-    min_new_tokens forbids `<|endoftext|>` for that many steps.
+    min_new_tokens forbids `<|endoftext|>` for that many steps. Raises UsageError where it exceeds
+    the maximum.
     """
 
     max_new_tokens: int
     min_new_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise UsageError(
+                f"new tokens: a minimum of 0 to the maximum of {self.max_new_tokens} expected, "
+                f"{self.min_new_tokens} found"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,12 +387,14 @@ class Prediction:
     text    decoded without special tokens and not stripped; for Rank the winning option, stripped
     tokens  the generated token ids, up to and with `<|endoftext|>`; empty for Rank
     losses  for Rank, each option's mean negative log-likelihood, in nats
+    error   why there is no answer, an unreadable image say; the text is then empty
     """
 
     id: str
     text: str
     tokens: tuple[int, ...] = ()
     losses: tuple[float, ...] = ()
+    error: str = ""
 
 
 @runtime_checkable
@@ -394,11 +404,15 @@ class Backend(Protocol):
     Opened by an entry point of the group "eval.backends": a callable
     (checkpoint: str, *, image_root: Path, device: str, dtype: str, batch_size: int) -> Backend.
     Its module may also have `identify(checkpoint: str, revision: str | None) -> str`, the `digest`
-    that describe() tells: a run whose answers are all there then loads no model.
+    that describe() tells: a run whose answers are all there then loads no model. A back end may
+    have an attribute `usage`, as eval.engine.decode.Usage, of which a run prints the main numbers.
     """
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Prediction]:
-        """Yield one prediction per request as each finishes; order is not promised."""
+        """Yield one prediction per request as each finishes; order is not promised.
+
+        One that cannot be answered, for its image say, is a prediction with the reason in `error`.
+        """
         ...
 
     def describe(self) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """A back end that answers from a recorded run: for tests, and to run a pipeline without a model."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,7 @@ class Replay:
                 self.recorded[task] = self.run.predictions(task)
             if sample not in self.recorded[task]:
                 raise RunError(f"{self.run.path}: no prediction recorded for {request.id}")
-            found = self.recorded[task][sample]
-            yield Prediction(request.id, found.text, found.tokens, found.losses)
+            yield replace(self.recorded[task][sample], id=request.id)
 
     def describe(self) -> Mapping[str, Any]:
         """The recorded model, and that it was replayed."""

@@ -9,20 +9,21 @@
     RUN/<task>/submission/<file>    what the benchmark's server takes
     RUN/<task>/server.json          the figures that it gave
 
-A journal grows by whole lines; a torn last line, left by a crash, is dropped when it is read. Every
+A journal grows by whole lines; a torn last line, left by a crash, is dropped when it is read, and
+of two lines on one sample the later counts. A line may say why there is no answer instead. Every
 other file is written beside its place and moved there.
 """
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
 
-from eval.api import Backend, Prediction, Task
+from eval.api import Backend, Prediction, Request, Task
 from eval.asked import Asked, describe_task, read_samples, requests
 from eval.data import Examples
 from eval.errors import RunError
@@ -111,29 +112,52 @@ class RunFolder:
         return {prediction.id: prediction for prediction in self.answers(task)}
 
     def answer(
-        self, task: Task, data: Path, asked: Asked, backend: Backend
-    ) -> Iterator[Prediction]:
-        """Ask what the journal lacks; yield each prediction once it is in the journal."""
-        folder = self.path / task.name
-        folder.mkdir(exist_ok=True)
-        if (folder / PREDICTIONS).is_file():
-            return
-        if asked.few_shot and not (folder / EXAMPLES).is_file():
-            self._write_examples(task, data, asked)
-        done = self.recorded(task.name)
-        journal = folder / JOURNAL
-        if journal.is_file():
-            _drop_torn_line(journal)
-        open_requests = (
-            request for sample, request in requests(task, data, asked) if sample.id not in done
-        )
-        with journal.open("ab") as file:
-            for answer in backend.answer(open_requests):
-                sample_id = answer.id.removeprefix(f"{task.name}/")
-                prediction = Prediction(sample_id, answer.text, answer.tokens, answer.losses)
-                file.write(_line(prediction))
-                file.flush()
-                yield prediction
+        self, tasks: Sequence[Task], data: Path, asked: Mapping[str, Asked], backend: Backend
+    ) -> Iterator[tuple[str, Prediction]]:
+        """Ask what the journals lack; yield task and prediction once it is in its journal.
+
+        The tasks are one stream of requests, so that a back end may take together what concerns
+        one image. asked  by name of the task
+        """
+        open_tasks = [task for task in tasks if not self.sealed(task.name)]
+        with contextlib.ExitStack() as files:
+            journals: dict[str, IO[bytes]] = {}
+            for task in open_tasks:
+                folder = self.path / task.name
+                folder.mkdir(exist_ok=True)
+                if asked[task.name].few_shot and not (folder / EXAMPLES).is_file():
+                    self._write_examples(task, data, asked[task.name])
+                if (folder / JOURNAL).is_file():
+                    _drop_torn_line(folder / JOURNAL)
+                journals[task.name] = files.enter_context((folder / JOURNAL).open("ab"))
+            for answer in backend.answer(self._lacking(open_tasks, data, asked)):
+                name, _, sample_id = answer.id.partition("/")
+                prediction = replace(answer, id=sample_id)
+                journals[name].write(_line(prediction))
+                journals[name].flush()
+                yield name, prediction
+
+    def _lacking(
+        self, tasks: Sequence[Task], data: Path, asked: Mapping[str, Asked]
+    ) -> Iterator[Request]:
+        """What is not in the journals yet."""
+        for task in tasks:
+            done = self.recorded(task.name).keys()
+            for sample, request in requests(task, data, asked[task.name]):
+                if sample.id not in done:
+                    yield request
+
+    def failed(self, task: str) -> dict[str, str]:
+        """Samples without an answer, and why, by id."""
+        return {p.id: p.error for p in self.recorded(task).values() if p.error}
+
+    def reopen(self, task: str) -> None:
+        """Drop a task's failed predictions, so that their samples are asked again."""
+        kept = [p for p in self.recorded(task).values() if not p.error]
+        folder = self.path / task
+        write_file(folder / JOURNAL, b"".join(map(_line, kept)))
+        for name in (PREDICTIONS, SCORES, SUMMARY):
+            (folder / name).unlink(missing_ok=True)
 
     def _write_examples(self, task: Task, data: Path, asked: Asked) -> None:
         """Which training samples stand before which question."""
@@ -279,6 +303,8 @@ def _line(prediction: Prediction) -> bytes:
         record["tokens"] = prediction.tokens
     if prediction.losses:
         record["losses"] = prediction.losses
+    if prediction.error:
+        record["error"] = prediction.error
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -291,7 +317,13 @@ def _read_predictions(file: Path, *, torn: bool) -> Iterator[Prediction]:
             try:
                 record = orjson.loads(line)
                 tokens, losses = record.get("tokens", ()), record.get("losses", ())
-                yield Prediction(record["id"], record["text"], tuple(tokens), tuple(losses))
+                yield Prediction(
+                    record["id"],
+                    record["text"],
+                    tuple(tokens),
+                    tuple(losses),
+                    record.get("error", ""),
+                )
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise RunError(f"{file}, line {number}: not a prediction: {line[:80]!r}") from None
 

@@ -107,6 +107,7 @@ class Scoring:
         self.groups: dict[str, dict[str, Part]] = {}
         self.images: set[str] = set()
         self.unreadable = self.unknown = 0
+        self.failed = 0  # samples without an answer: left out, never scored as wrong
         self.texts: list[str] = []
         self.references: list[Any] = []
         self.server: Mapping[str, Any] = {}  # what a server scored
@@ -115,12 +116,12 @@ class Scoring:
         self, samples: Iterable[Sample], predictions: Iterable[Prediction]
     ) -> Iterator[dict[str, Any]]:
         """A row a sample, in the samples' order. Raises as `score` does, at the end if need be."""
-        rows = self._score(self._kept(self._joined(samples, predictions)))
+        rows = self._score(self._answered(self._kept(self._joined(samples, predictions))))
         if self.corpus:
             rows = self._with_corpus(list(rows))
         yield from rows
         count = self.all.samples
-        if not count:
+        if not count and not self.failed:
             kept = " that the published loader keeps" if self.as_published else ""
             raise PredictionError(f"{self.task.name}: no samples to score{kept}")
         if 0 < self.unknown < count:
@@ -137,10 +138,11 @@ class Scoring:
             "size": task.size,
             "samples": count,
             "images": len(self.images),
-            "complete": count == task.size and not faults,
+            "complete": count == task.size and not faults and not self.failed,
             "protocol": self.asked.protocol,
             "few_shot": self.asked.few_shot,
             "faults": faults,
+            "failed": self.failed,
             "metrics": self._means(self.all) or dict(server.get("metrics", {})),
             "by": {
                 group: {
@@ -196,6 +198,15 @@ class Scoring:
             return pairs
         known = list(pairs)
         return [known[index] for index in self.as_published.kept(len(known))]
+
+    def _answered(
+        self, pairs: Iterable[tuple[Sample, Prediction]]
+    ) -> Iterator[tuple[Sample, Prediction]]:
+        for sample, prediction in pairs:
+            if prediction.error:
+                self.failed += 1
+            else:
+                yield sample, prediction
 
     def _score(self, pairs: Iterable[tuple[Sample, Prediction]]) -> Iterator[dict[str, Any]]:
         """A row for each sample, but for the values of corpus metrics."""
@@ -316,6 +327,7 @@ def signature(
         "protocol": summary["protocol"],
         **({"few_shot": summary["few_shot"], "seed": seed} if summary["few_shot"] else {}),
         **({"faults": len(summary["faults"])} if summary["faults"] else {}),
+        **({"failed": summary["failed"]} if summary["failed"] else {}),
         "decode": decode,
         **({"as_published": "{processes}x{batch_size}".format(**published)} if published else {}),
         **settings,

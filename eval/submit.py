@@ -41,7 +41,7 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
     missing: list[str] = []
     for sample in read_samples(task, data):
         found = predictions.get(sample.id)
-        if found is None:
+        if found is None or found.error:
             missing.append(sample.id)
         else:
             answers[sample.id] = found.text
@@ -50,7 +50,7 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
         raise PredictionError(
             f"{task.name}: its server refuses a file with gaps: an answer to each of "
             f"{len(answers) + len(missing):,} samples expected, {len(missing):,} have none "
-            f"({some}). Run the whole task, without --limit"
+            f"({some}). Run the whole task, without --limit, and with --retry-failed if some failed"
         )
     content = task.submission.build(data, answers, folder.manifest["model"])
     _check(content, task)

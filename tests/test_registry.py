@@ -242,7 +242,7 @@ def test_a_stranger_cannot_replace_one_of_our_tasks(offer):
         ("(task('x_y', prompt='What?'),)", "prompt: a text with a {field} expected, 'What"),
         ("(task('x_y', prompt='{image} What?'),)", "prompt: <img>{image}</img> around"),
         ("(task('x_y', prompt=b'{image}'),)", "prompt: "),
-        ("(task('x_y', decode=Generate(5, 6)),)", "decode: "),
+        ("(task('x_y', decode=Generate(5, 6)),)", "new tokens: "),
         ("(task('x_y', decode=Generate(0)),)", "decode: "),
         ("(task('x_y', decode=Rank((' A',))),)", "decode: a Generate, or the class Rank"),
         ("(task('x_y', metrics={}),)", "metrics: name -> metric, at least one"),

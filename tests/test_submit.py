@@ -47,7 +47,7 @@ def make_run(path, task, data, limit=None, seal=True):
     entries = {task.name: describe_task(task, data, asked)}
     manifest = {"name": "x", "model": Constant().describe(), "tasks": entries, "data": str(data)}
     folder = RunFolder.start(path, manifest)
-    for _ in folder.answer(task, data, asked, Constant()):
+    for _ in folder.answer([task], data, {task.name: asked}, Constant()):
         pass
     if seal:
         folder.seal(task, data, asked)

@@ -9,7 +9,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from eval.api import Generate, Prediction, Rank, Request
+from eval.api import Decode, Generate, Prediction, Rank, Request
 from eval.errors import DataError, PredictionError, UsageError
 from eval.runtime import QwenVL
 from eval.runtime.checkpoint import combined_digest, find_checkpoint
@@ -28,56 +28,69 @@ class PlainEngine:
     def answer(self, requests: Iterable[Request]) -> Iterator[Prediction]:
         """Yield predictions in the order of the requests.
 
-        A batch holds neighbours with the same decoding. Raises DataError, naming the request, for
-        an image that cannot be read; all before it have been answered.
+        A batch holds neighbours of one task with the same decoding. A request whose image cannot be
+        read is answered with the reason.
         """
-        for (decode, chat), group in groupby(requests, key=lambda each: (each.decode, each.chat)):
-            if isinstance(decode, Rank):
-                for request in group:
-                    yield self._rank(request, decode)
+        for (_, decode, chat), group in groupby(requests, key=_alike):
+            if isinstance(decode, Rank) or self.batch_size == 1:
+                yield from map(self.answer_one, group)
                 continue
             while batch := list(islice(group, self.batch_size)):
-                yield from self._generate(batch, decode, chat)
+                yield from self._batch(batch, decode, chat)
 
-    def _generate(self, batch: list[Request], decode: Generate, chat: bool) -> Iterator[Prediction]:
+    def answer_one(self, request: Request) -> Prediction:
+        """The prediction of one request, asked alone."""
+        decode = request.decode
         try:
-            answers = self.model.generate(
-                [request.prompt for request in batch],
-                decode.max_new_tokens,
-                decode.min_new_tokens,
-                image_root=self.image_root,
-                chat=chat,
-            )
-        except (DataError, ValueError) as error:
-            if len(batch) == 1:
-                raise DataError(f"{batch[0].id}: {error}") from error
-        else:
-            for request, answer in zip(batch, answers, strict=True):
-                yield Prediction(request.id, answer.text, tuple(answer.ids))
-            return
-        for request in batch:  # one of them is bad: answer those before it, and name it
-            yield from self._generate([request], decode, chat)
-
-    def _rank(self, request: Request, decode: Rank) -> Prediction:
-        try:
+            if isinstance(decode, Generate):
+                (prediction,) = self._generate([request], decode, request.chat)
+                return prediction
             losses = self.model.choice_losses(
                 request.prompt, decode.options, image_root=self.image_root, chat=request.chat
             )
             best = decode.best(losses)
         except (DataError, PredictionError, ValueError) as error:
-            raise DataError(f"{request.id}: {error}") from error
+            return Prediction(request.id, "", error=str(error))
         return Prediction(request.id, decode.options[best].strip(), losses=tuple(losses))
+
+    def _batch(self, batch: list[Request], decode: Generate, chat: bool) -> list[Prediction]:
+        try:
+            return self._generate(batch, decode, chat)
+        except (DataError, ValueError):  # one of them is bad: the others are asked without it
+            return [self.answer_one(request) for request in batch]
+
+    def _generate(self, batch: list[Request], decode: Generate, chat: bool) -> list[Prediction]:
+        answers = self.model.generate(
+            [request.prompt for request in batch],
+            decode.max_new_tokens,
+            decode.min_new_tokens,
+            image_root=self.image_root,
+            chat=chat,
+        )
+        return [
+            Prediction(request.id, answer.text, tuple(answer.ids))
+            for request, answer in zip(batch, answers, strict=True)
+        ]
 
     def describe(self) -> Mapping[str, Any]:
         """What a manifest says about the model and this engine."""
-        digests = self.model.checkpoint.digests()
-        return {
-            **self.model.describe(),
-            "digest": combined_digest(digests),
-            "files": digests,
-            "engine": "plain",
-            "batch_size": self.batch_size,
-        }
+        return describe(self.model, "plain", self.batch_size)
+
+
+def _alike(request: Request) -> tuple[str, Decode, bool]:
+    return request.id.partition("/")[0], request.decode, request.chat
+
+
+def describe(model: QwenVL, engine: str, batch_size: int) -> Mapping[str, Any]:
+    """What a manifest says about a model behind an engine."""
+    digests = model.checkpoint.digests()
+    return {
+        **model.describe(),
+        "digest": combined_digest(digests),
+        "files": digests,
+        "engine": engine,
+        "batch_size": batch_size,
+    }
 
 
 def open_backend(

@@ -82,14 +82,14 @@ def compare(run: RunFigures, column: Column, row: CardRow) -> Comparison:
     """
     tasks = [run.tasks[name] for name in column.tasks if name in run.tasks]
     lacking = [name for name in column.tasks if name not in run.tasks]
-    unscored = [task.task for task in tasks if not task.metrics]
+    unscored = [task for task in tasks if not task.metrics]
     card = row.cells[column.key].text
     figure, doubts = MISSING, ["no figure"]
     if lacking:
         scorer = f" ({_scorer(column)})" if column.scored_by else ""
         remarks, tasks = [f"missing: {', '.join(lacking)}{scorer}"], []
     elif unscored:
-        remarks = [f"{', '.join(unscored)} answered, {_scorer(column)}"]
+        remarks = [f"{task.task} {_unscored(task, column)}" for task in unscored]
     else:
         values = [_value(run, task, column) for task in tasks]
         figure = f"{sum(values) / len(values) * column.scale:.{column.decimals}f}"
@@ -117,7 +117,7 @@ def beside_nothing(task: TaskFigures, column: Column | None) -> Comparison:
             reason = f"part of {column.label}"
         remarks = [reason, *_worth([task], doubts)]
     else:
-        doubts, remarks = ["no figure"], [f"answered, {_scorer(column)}"]
+        doubts, remarks = ["no figure"], [_unscored(task, column)]
     return _comparison(label, figure, MISSING, [task], doubts, remarks)
 
 
@@ -158,6 +158,13 @@ def _comparison(
     )
 
 
+def _unscored(task: TaskFigures, column: Column | None) -> str:
+    """Why there is no figure."""
+    if not task.samples:
+        return f"not answered: all {task.failed:,} samples failed"
+    return f"answered, {_scorer(column)}"
+
+
 def _scorer(column: Column | None) -> str:
     return SCORED_BY_JUDGE if column and column.scored_by == JUDGE else SCORED_BY_SERVER
 
@@ -190,6 +197,8 @@ def _doubts(tasks: Sequence[TaskFigures]) -> list[str]:
 def _doubts_of(task: TaskFigures) -> list[str]:
     doubts = []
     faults = task.faults
+    if task.failed:
+        doubts.append(f"incomplete: {task.failed:,} samples failed")
     if task.size is None:
         if not task.scored_by:  # a server knows how many there are
             doubts.append(f"{task.samples:,} samples, official number unknown")

@@ -21,12 +21,13 @@ class TaskFigures:
 
     size          samples in the official split, or None where it is not known
     images        distinct ones among the samples
-    complete      samples == size, and the data have no faults
+    complete      samples == size, none failed, and the data have no faults
     protocol      "published", or the name of another way to ask
     metrics       name -> mean over samples, the main one first; empty where only a server can score
     signature     one line that the figures can be quoted with
     few_shot      examples before each question
     faults        what keeps the data from being the official split's
+    failed        samples without an answer, which are not among `samples`
     scored_by     the server that gave the figures, "" where they were computed here
     as_published  processes and batch size, where the published procedure was reproduced
     by            group -> value -> {"samples": count, metric: mean over them}
@@ -43,6 +44,7 @@ class TaskFigures:
     signature: str = ""
     few_shot: int = 0
     faults: tuple[str, ...] = ()
+    failed: int = 0
     scored_by: str = ""
     as_published: tuple[int, int] | None = None
     by: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
@@ -96,12 +98,21 @@ def _figures(file: Path) -> TaskFigures:
     if task != file.parent.name:
         raise RunError(f"{file}: task {file.parent.name!r} expected, as the folder, {task!r} found")
     size = _field(file, fields, "size", _is_size, "a positive integer or null")
-    samples = _field(file, fields, "samples", _is_positive, "a positive integer")
+    failed = _field(file, fields, "failed", _is_count, "an integer, 0 or more,", default=0)
+    right, expected = (
+        (_is_count, "an integer, 0 or more,")
+        if failed
+        else (
+            _is_positive,
+            "a positive integer",
+        )
+    )
+    samples = _field(file, fields, "samples", right, expected)
     complete = _field(file, fields, "complete", _is_bool, "true or false")
     faults = _faults(file, fields)
     if size is not None and samples > size and not faults:
         raise RunError(f"{file}: at most {size:,} samples expected, its 'size', {samples:,} found")
-    if complete != (samples == size and not faults):
+    if complete != (samples == size and not faults and not failed):
         raise RunError(
             f"{file}: 'complete': {str(not complete).lower()} expected, as {samples:,} samples of "
             f"{'an unknown number' if size is None else f'{size:,}'} were scored and the data have "
@@ -122,6 +133,7 @@ def _figures(file: Path) -> TaskFigures:
         signature=_field(file, fields, "signature", _is_text, "a text", default=""),
         few_shot=_field(file, fields, "few_shot", _is_count, "an integer, 0 or more,", default=0),
         faults=faults,
+        failed=failed,
         scored_by=_field(file, fields, "scored_by", _is_text, "a server's name", default=""),
         as_published=_as_published(file, fields),
         by=_breakdowns(file, fields, samples),
