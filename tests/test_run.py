@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,7 +81,8 @@ def test_same_run_again_asks_nothing(checkpoint, data, tmp_path):
 def test_stopped_and_continued_equals_uninterrupted(checkpoint, tmp_path, how):
     """Killed or asked to stop, a run goes on where it was and ends in the same bytes."""
     data = make_data(tmp_path / "data", questions=24)
-    arguments = ["run", "okvqa", "--allow-partial", "--model", checkpoint, "--data", data, "--out"]
+    arguments = ["run", "okvqa", "--allow-partial", "--model", checkpoint, "--data", data]
+    arguments += ["--memory", "1KiB", "--out"]  # one question at a time
     journal = tmp_path / "stopped" / "okvqa_val" / "journal-0.jsonl"
     process = subprocess.Popen(
         [*COMMAND, *map(str, arguments), str(tmp_path / "stopped")],
@@ -121,15 +123,101 @@ def test_torn_line_is_dropped(finished, checkpoint, tmp_path):
     assert whole == (journal.parent / "predictions.jsonl").read_bytes()
 
 
-def test_unreadable_image_is_named_and_nothing_is_lost(checkpoint, data, tmp_path):
-    """Exit code 2, the sample and the file are named, and earlier answers stay on disk."""
-    (data / IMAGE.format(2)).write_bytes(b"not a picture")
-    done = run_okvqa(checkpoint, data, tmp_path / "run", "--batch-size", "3")
-    assert done.returncode == 2
-    assert "okvqa_val/25" in done.stderr
-    assert IMAGE.format(2) in done.stderr
+@pytest.mark.parametrize("batch", [(), ("--batch-size", "3")])
+def test_an_unreadable_image_fails_its_own_samples(finished, checkpoint, data, tmp_path, batch):
+    """Exit code 3, sample and file named, the reason in the journal, all others are scored.
+
+    Asked again with --retry-failed once the image is there, the run equals an undisturbed one.
+    """
+    picture = data / IMAGE.format(2)
+    whole = picture.read_bytes()
+    picture.write_bytes(b"not a picture")
+    run = tmp_path / "run"
+    done = run_okvqa(checkpoint, data, run, *batch)
+    assert done.returncode == 3
+    assert "failed: okvqa_val/25" in done.stderr
+    assert picture.name in done.stderr
     assert "Traceback" not in done.stderr
-    assert [r["id"] for r in lines(tmp_path / "run/okvqa_val/journal-0.jsonl")] == ["5", "15"]
+    assert "2 samples failed" in " ".join(done.stdout.split())
+    rows = {row["id"]: row for row in lines(run / "okvqa_val" / "journal-0.jsonl")}
+    assert {"25", "55"} == {name for name, row in rows.items() if "error" in row}
+    assert len(rows) == 7
+    summary = json.loads((run / "okvqa_val" / "summary.json").read_text())
+    assert (5, 2, False) == tuple(summary[key] for key in ("samples", "failed", "complete"))
+    assert "failed=2" in summary["signature"]
+    picture.write_bytes(whole)
+    assert run_okvqa(checkpoint, data, run, *batch).returncode == 3
+    again = run_okvqa(checkpoint, data, run, *batch, "--retry-failed")
+    assert again.returncode == 0, again.stderr
+    expected = (finished / "run" / "okvqa_val" / "predictions.jsonl").read_bytes()
+    assert expected == (run / "okvqa_val" / "predictions.jsonl").read_bytes()
+
+
+def test_all_images_unreadable_is_no_figure(checkpoint, data, tmp_path):
+    """When nothing could be answered the table says so, and the exit code is 3."""
+    for number in range(3):
+        (data / IMAGE.format(number)).write_bytes(b"not a picture")
+    done = run_okvqa(checkpoint, data, tmp_path / "run")
+    assert done.returncode == 3
+    assert "all 7 samples failed" in " ".join(done.stdout.split())
+    assert "... and 2 more of okvqa_val" in done.stderr
+
+
+def test_a_run_tells_its_work(checkpoint, data, tmp_path):
+    """Answers, images that were encoded, and the share of time in which the model waited."""
+    done = run_okvqa(checkpoint, data, tmp_path / "run")
+    told = r"7 answers, 3 images encoded, [0-9.]+ s; the model waited for image files in [0-9.]+%"
+    assert re.search(told, done.stderr)
+
+
+def test_features_are_kept_between_runs(checkpoint, data, tmp_path):
+    """With --features a second run encodes no image and answers the same."""
+    told = []
+    for name in ("one", "two"):
+        done = run_okvqa(checkpoint, data, tmp_path / name, "--features", tmp_path / "features")
+        assert done.returncode == 0, done.stderr
+        told.append((tmp_path / name / "okvqa_val" / "predictions.jsonl").read_bytes())
+    assert "0 images encoded" in done.stderr
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--memory", "8 GiG"), "--memory '8 GiG'"),
+        (("--memory", "0"), "--memory '0'"),
+        (("--memory", "1GiB", "--backend", "plain"), "'plain' has no such setting"),
+        (("--batch-size", "8", "--backend", "shared"), "plain"),
+        (("--backend", "none"), "none"),
+    ],
+)
+def test_settings_of_engines(checkpoint, data, tmp_path, options, said):
+    """A size that is none, or a setting that the back end does not have."""
+    done = run_okvqa(checkpoint, data, tmp_path / "run", *options)
+    assert (2, True) == (done.returncode, said in done.stderr), done.stderr
+
+
+def test_tasks_of_one_run_share_images(checkpoint, tmp_path):
+    """OK-VQA's and VQAv2's questions on the same photographs: each is encoded once."""
+    data = make_data(tmp_path / "data")
+    questions = json.loads((data / QUESTIONS).read_text())["questions"]
+    answered = json.loads((data / "okvqa/mscoco_val2014_annotations.json").read_text())
+    for row in (*questions, *answered["annotations"]):
+        row["question_id"] = row["image_id"] * 1000 + row["question_id"]
+    for row in answered["annotations"]:
+        row |= {"question_type": "what", "answer_type": "other"}
+    (data / "vqav2").mkdir()
+    names = ("OpenEnded_mscoco_val2014_questions", "mscoco_val2014_annotations")
+    for name, content in zip(names, ({"questions": questions}, answered), strict=True):
+        (data / "vqav2" / f"v2_{name}.json").write_text(json.dumps(content))
+    arguments = ("--model", checkpoint, "--data", data, "--allow-partial", "--out")
+    done = command("run", "okvqa_val", "vqav2_val", *arguments, tmp_path / "both")
+    assert done.returncode == 0, done.stderr
+    assert "14 answers, 3 images encoded" in done.stderr
+    for task in ("okvqa_val", "vqav2_val"):
+        assert command("run", task, *arguments, tmp_path / task).returncode == 0
+        files = [tmp_path / run / task / "predictions.jsonl" for run in ("both", task)]
+        assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def break_nothing(data):

@@ -55,8 +55,9 @@ def run_card(
         out.print(table)
     if dry_run:
         raise typer.Exit(INCOMPLETE if lacking else 0)
+    failed = 0
     if ready:
-        evaluate(config, ready, place)
+        failed = evaluate(config, ready, place)
         if config.model == DEMO:
             ask_demo_servers(ready, place)
         print_report([out_folder], all_tables=not lacking and len(tasks) > 1)
@@ -73,6 +74,7 @@ def run_card(
             highlight=False,
             soft_wrap=True,
         )
+    if lacking or failed:
         raise typer.Exit(INCOMPLETE)
 
 

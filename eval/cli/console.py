@@ -1,10 +1,9 @@
 """What the commands print on, and progress: bars on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -20,7 +19,6 @@ from rich.progress import (
 )
 from rich.text import Text
 
-T = TypeVar("T")
 PLAIN_LINE_S = 10.0  # seconds between progress lines where the output is no terminal
 
 out = Console()
@@ -36,8 +34,14 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def progress() -> Iterator[Any]:
-    """Yield `bars(values, name, done, total)`, which passes values on and counts them."""
+def progress(counts: Mapping[str, tuple[int, int]]) -> Iterator[Callable[[str], None]]:
+    """Yield a function that counts one prediction of a task.
+
+    counts  task -> predictions that are there already, and in all
+    """
+    if not err.is_terminal:
+        yield _PlainLines(counts).count
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -45,31 +49,36 @@ def progress() -> Iterator[Any]:
         Rate(),
         TimeRemainingColumn(),
     )
-    if err.is_terminal:
-        with Progress(*columns, console=err) as drawn:
-
-            def bars(values: Iterator[T], name: str, done: int, total: int) -> Iterator[T]:
-                bar = drawn.add_task(name, completed=done, total=total)
-                for value in values:
-                    drawn.advance(bar)
-                    yield value
-
-            yield bars
-    else:
-        yield _plain_lines
+    with Progress(*columns, console=err) as drawn:
+        bars = {
+            name: drawn.add_task(name, completed=done, total=total)
+            for name, (done, total) in counts.items()
+        }
+        yield lambda name: drawn.advance(bars[name])
 
 
-def _plain_lines(values: Iterator[T], name: str, done: int, total: int) -> Iterator[T]:
-    started = said = monotonic()
-    for fresh, value in enumerate(values, 1):
+class _PlainLines:
+    """A line each few seconds, and one for each task that is done."""
+
+    def __init__(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        self.left = {name: total - done for name, (done, total) in counts.items()}
+        self.totals = {name: total for name, (_, total) in counts.items()}
+        self.fresh = 0
+        self.started = self.said = monotonic()
+
+    def count(self, name: str) -> None:
+        self.fresh += 1
+        self.left[name] -= 1
+        if not self.left[name]:
+            print(f"{name} {self.totals[name]}/{self.totals[name]}", file=sys.stderr, flush=True)
         now = monotonic()
-        if now - said >= PLAIN_LINE_S or done + fresh == total:
-            said = now
-            rate = fresh / max(now - started, 1e-9)
-            left = (total - done - fresh) / rate
-            print(
-                f"{name} {done + fresh}/{total} {rate:.1f}/s, {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
-        yield value
+        if now - self.said < PLAIN_LINE_S:
+            return
+        self.said = now
+        rate = self.fresh / max(now - self.started, 1e-9)
+        left, total = sum(self.left.values()), sum(self.totals.values())
+        print(
+            f"{total - left}/{total} {rate:.1f}/s, {left / rate:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -3,10 +3,11 @@
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from eval.api import Backend, Corpus, Task
 from eval.asked import Asked, check_data, describe_task
 from eval.cli.config import Config
 from eval.cli.console import err, out, progress
-from eval.errors import RunError
+from eval.errors import RunError, UsageError
 from eval.run import RunFolder
 from eval.score import AsPublished, score_run
 
+SHOWN = 5  # failed samples of a task that are named
 DEMO = "demo"  # the name of the bundled checkpoint, where a checkpoint is asked for
 LIBRARIES = ("torch", "transformers", "tiktoken", "pillow", "numpy", "pycocoevalcap")
 
@@ -29,6 +31,9 @@ LIBRARIES = ("torch", "transformers", "tiktoken", "pillow", "numpy", "pycocoeval
 class Place:
     """Where a configuration is run, and how much of it.
 
+    backend       its name; by default the shared engine, or the plain one where batches are asked
+    engine        settings of the back end: what decides how fast it is, never what it answers
+    retry_failed  ask samples again that have no answer, only the reason why
     as_published  reproduce the published procedure where it is known to be wrong
     """
 
@@ -36,14 +41,17 @@ class Place:
     out: Path
     limit: int | None = None
     device: str = "auto"
-    backend: str = "plain"
+    backend: str | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    retry_failed: bool = False
     as_published: AsPublished | None = None
 
 
-def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> None:
-    """Ask what the run lacks and score it. Raises EvalError before a model is loaded if it can.
+def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> int:
+    """Ask what the run lacks and score it; how many samples have no answer, which is said.
 
-    A run whose predictions are all there, of this very checkpoint, loads no model.
+    A run whose predictions are all there, of this very checkpoint, loads no model. Raises
+    EvalError, before a model is loaded if it can.
     """
     asked: dict[str, Asked] = {}
     sizes: dict[str, int] = {}
@@ -53,7 +61,7 @@ def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> None:
             task, place.data, how, allow_partial=config.partial
         )
     entries = {task.name: describe_task(task, place.data, asked[task.name]) for task in tasks}
-    open_backend = registry.backend(place.backend)
+    open_backend = _backend(config, place)
     checkpoint = str(bundled_checkpoint()) if config.model == DEMO else config.model
     folder = _finished(config, place, entries, open_backend, checkpoint)
     if folder is None:
@@ -65,18 +73,63 @@ def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> None:
             dtype=config.dtype,
             batch_size=config.batch_size,
             **({"revision": config.revision} if config.revision else {}),
+            **place.engine,
         )
         folder = RunFolder.start(place.out, _manifest(config, place, answerer, entries))
-        with progress() as bars:
+        if place.retry_failed:
             for task in tasks:
-                done = len(folder.recorded(task.name))
-                answers = folder.answer(task, place.data, asked[task.name], answerer)
-                for _ in bars(answers, task.name, done, sizes[task.name]):
-                    pass
-                folder.seal(task, place.data, asked[task.name])
+                if folder.failed(task.name):
+                    folder.reopen(task.name)
+        counts = {name: (len(folder.recorded(name)), sizes[name]) for name in sizes}
+        with progress(counts) as count:
+            for name, _ in folder.answer(tasks, place.data, asked, answerer):
+                count(name)
+        for task in tasks:
+            folder.seal(task, place.data, asked[task.name])
+        _say_usage(answerer)
     for task in tasks:
         summary = _scored(folder, task, place)
         out.print(summary["signature"], highlight=False, soft_wrap=True, markup=False)
+    return _say_failed(folder, [task.name for task in tasks])
+
+
+def _backend(config: Config, place: Place) -> Callable[..., Backend]:
+    """What opens the back end. Raises UsageError for a setting that it does not have."""
+    name = place.backend or ("shared" if config.batch_size == 1 else "plain")
+    open_backend = registry.backend(name)
+    known = signature(open_backend).parameters.values()
+    if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known):
+        for setting in place.engine:
+            if setting not in {parameter.name for parameter in known}:
+                raise UsageError(f"--{setting}: the back end {name!r} has no such setting")
+    return open_backend
+
+
+def _say_usage(answerer: Backend) -> None:
+    """What an engine tells of its work, if it does: see eval.api.Backend."""
+    usage = getattr(answerer, "usage", None)
+    if usage and usage.answers:
+        waited = usage.waited_s / max(usage.elapsed_s, 1e-9)
+        err.print(
+            f"{usage.answers:,} answers, {usage.images:,} images encoded, {usage.elapsed_s:.1f} s; "
+            f"the model waited for image files in {waited:.1%} of the time",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _say_failed(folder: RunFolder, tasks: Sequence[str]) -> int:
+    """Name samples without an answer, and why; how many there are."""
+    count = 0
+    for task in tasks:
+        failed = folder.failed(task)
+        count += len(failed)
+        for number, (sample, reason) in enumerate(failed.items()):
+            if number == SHOWN:
+                err.print(f"... and {len(failed) - SHOWN:,} more of {task}", highlight=False)
+                break
+            err.print(f"failed: {escape(task)}/{escape(sample)}: {escape(reason)}", soft_wrap=True)
+    return count
 
 
 def _scored(folder: RunFolder, task: Task, place: Place) -> dict[str, Any]:
@@ -124,6 +177,8 @@ def _finished(
     except RunError:
         return None  # none yet; what else lies there is found out when the run is started
     if not all(folder.sealed(name) for name in entries):
+        return None
+    if place.retry_failed and any(folder.failed(name) for name in entries):
         return None
     if folder.manifest.get("settings") != settings(config):
         return None

@@ -1,8 +1,8 @@
 """The commands: arguments in, exit codes out.
 
 Exit codes: 0 complete; 1 a defect of ours (run with --debug for the traceback); 2 the user's input
-is wrong; 3 incomplete: data must be fetched by hand or fail verification, or a row has gaps; 130
-and 143 interrupted, with everything obtained on disk.
+is wrong; 3 incomplete: samples failed, data must be fetched by hand or fail verification, or a row
+has gaps; 130 and 143 interrupted, with everything obtained on disk.
 """
 
 import logging
@@ -28,7 +28,15 @@ from eval.cli.card import print_report, say_where
 from eval.cli.config import Config, read_config
 from eval.cli.console import err, out
 from eval.cli.evaluate import DEMO, Place, evaluate
-from eval.cli.options import AsPublishedOption, Tasks, folder_option, parse_as_published
+from eval.cli.options import (
+    AsPublishedOption,
+    FeaturesOption,
+    MemoryOption,
+    Tasks,
+    engine_settings,
+    folder_option,
+    parse_as_published,
+)
 from eval.data import sha256_file
 from eval.errors import EvalError, UsageError
 from eval.run import RunFolder, write_rows
@@ -135,7 +143,15 @@ def run(
     revision: Annotated[
         str | None, typer.Option(help="Revision of a hub id: a commit, to pin it.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="Back end that answers.")] = "plain",
+    backend: Annotated[
+        str | None,
+        typer.Option(help="Back end that answers: shared (the default), plain, replay."),
+    ] = None,
+    memory: MemoryOption = None,
+    features: FeaturesOption = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask samples again that have no answer.")
+    ] = False,
     allow_partial: Annotated[
         bool,
         typer.Option(help="Take data that are not the official split's, and mark the figures."),
@@ -170,11 +186,15 @@ def run(
         limit,
         device,
         backend,
+        engine_settings(memory, features),
+        retry_failed,
         parse_as_published(as_published),
     )
-    evaluate(settings, registry.find_tasks(settings.tasks), place)
+    failed = evaluate(settings, registry.find_tasks(settings.tasks), place)
     print_report([out_folder])
     say_where(out_folder)
+    if failed:
+        raise typer.Exit(card.INCOMPLETE)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,37 @@ AsPublishedOption = Annotated[
         "processes and batches of that size, such as 8x8.",
     ),
 ]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory for keys and values, such as 8GiB; by default a part of what is free. It "
+        "decides how many questions are answered at a time, never what is answered.",
+    ),
+]
+FeaturesOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Keep what the vision tower makes of images in this folder (at most 20 GiB), and take "
+        "it from there: for many runs over the same images.",
+    ),
+]
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def engine_settings(memory: str | None, features: Path | None) -> dict[str, Any]:
+    """Settings of an engine, as far as they are given. Raises UsageError for no size."""
+    settings: dict[str, Any] = {}
+    if memory is not None:
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?", memory, re.IGNORECASE)
+        size = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
+        if size < 1:
+            raise UsageError(f"--memory {memory!r}: a size expected, such as 8GiB or 512MiB")
+        settings["memory"] = size
+    if features is not None:
+        settings["features"] = features
+    return settings
 
 
 def parse_as_published(text: str | None) -> AsPublished | None:

@@ -1,0 +1,394 @@
+"""The loop: choose who runs, run them, file the results.
+
+Rows enter through a packed prefill of several prefixes and the rows on them, and then take one
+token a step together until each is done. Ranked options need no step: their losses come out of the
+prefill.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eval.api import Generate, Prediction, Rank
+from eval.engine.attention import Prefill, Segment, Step, segments_of
+from eval.engine.memory import is_out_of_memory
+from eval.engine.pictures import Pictures
+from eval.engine.plain import PlainEngine
+from eval.engine.plan import Group, Picture, Question
+from eval.engine.pool import Pool, Prefix, Row
+from eval.errors import PredictionError, UsageError
+from eval.runtime.language import places
+
+WINDOW = 16  # groups that are open; the one with most work is next
+AHEAD = 32  # pictures that are opened before they are needed
+REFILL = 0.75  # new rows enter when so many of the rows that the pool could hold are left
+
+
+@dataclass(slots=True)
+class Usage:
+    """What an engine did, in tokens that went through the language model and images.
+
+    prefix   shared tokens, computed once for all their rows
+    suffix   tokens of prompts and options behind them
+    decoded  generated tokens that were read again
+    """
+
+    images: int = 0
+    prefix: int = 0
+    suffix: int = 0
+    decoded: int = 0
+    steps: int = 0
+    prefills: int = 0
+    answers: int = 0
+    failed: int = 0
+    waited_s: float = 0.0
+    elapsed_s: float = 0.0
+
+
+class Answering:
+    """Groups in, predictions out.
+
+    plain                 answers what the pool cannot
+    rows, memory, packed  see SharedEngine
+    """
+
+    def __init__(
+        self,
+        plain: PlainEngine,
+        groups: Iterator[Group],
+        pictures: Pictures,
+        usage: Usage,
+        *,
+        rows: int,
+        memory: int,
+        packed: int,
+    ) -> None:
+        self.plain = plain
+        self.model = plain.model
+        self.net = self.model.model
+        self.tokenizer = self.model.tokenizer
+        self.groups = groups
+        self.pictures = pictures
+        self.usage = usage
+        self.packed = packed
+        config = self.net.config
+        self.trained = config.seq_length
+        slot = 2 * config.num_hidden_layers * config.num_attention_heads * config.kv_channels
+        self.pool = Pool(rows, max(memory // (slot * self.net.dtype.itemsize), 1))
+        self.window: deque[Group] = deque()
+        self.waiting: deque[Row] = deque()  # of opened groups, in their order
+        self.full = 0  # rows in the pool when it last had no room, 0 where it may have some
+
+    @torch.inference_mode()
+    def predictions(self) -> Iterator[Prediction]:
+        """One a question, as each is ready."""
+        while True:
+            if not self.pool.rows or len(self.pool.rows) <= REFILL * self.full or not self.full:
+                picked, odd = self._pick()
+                yield from odd
+                if picked:
+                    yield from self._enter(picked)
+                    continue
+            if not self.pool.rows:
+                return
+            yield from self._step()
+
+    # -- who runs --------------------------------------------------------------------------------
+
+    def _pick(self) -> tuple[list[Row], list[Prediction]]:
+        """Rows that enter the pool now; and answers to questions that are not for it."""
+        picked: list[Row] = []
+        odd: list[Prediction] = []
+        tokens = 0
+        self.full = 0
+        while tokens < self.packed:
+            while not self.waiting and (group := self._next_group()):
+                odd += self._open(group)
+            if not self.waiting:
+                break
+            row = self.waiting[0]
+            fresh = row.prefix.entry is None
+            if not self.pool.admit(row):
+                self.full = len(self.pool.rows)
+                break
+            picked.append(self.waiting.popleft())
+            tokens += row.tokens + fresh * row.prefix.length
+        self._look_ahead()
+        return picked, odd
+
+    def _next_group(self) -> Group | None:
+        """The one with most work of those that are open."""
+        while len(self.window) < WINDOW and (group := next(self.groups, None)):
+            self.window.append(group)
+        if not self.window:
+            return None
+        self._look_ahead()
+        chosen = max(self.window, key=_work)
+        self.window.remove(chosen)
+        return chosen
+
+    def _open(self, group: Group) -> list[Prediction]:
+        """Make the rows of a group; answer what is not for the pool."""
+        prefix = Prefix(group)
+        odd: list[Prediction] = []
+        for question in group.questions:
+            row = self._row(question, prefix)
+            if isinstance(row, Prediction):
+                odd.append(row)
+            else:
+                prefix.users += 1
+                self.waiting.append(row)
+        return odd
+
+    def _row(self, question: Question, prefix: Prefix) -> Row | Prediction:
+        decode = question.request.decode
+        ids = question.ids[prefix.length :]
+        if isinstance(decode, Generate):
+            if not decode.max_new_tokens:
+                return self.plain.answer_one(question.request)
+            return Row(question, prefix, ids, decode.max_new_tokens, decode.min_new_tokens)
+        options = [self.tokenizer.encode(option) for option in decode.options]
+        if not options or not all(options):
+            raise UsageError(
+                f"{question.request.id}: options of at least one token each expected, "
+                f"{decode.options} found"
+            )
+        lengths = {len(option) for option in options}
+        longest = len(question.ids) + max(lengths) - 1
+        if self.tokenizer.eod_id in question.ids or (longest > self.trained and len(lengths) > 1):
+            # options are one padded batch there, where slots and so scores depend on the longest
+            return self.plain.answer_one(question.request)
+        tails = list(dict.fromkeys(tuple(option[:-1]) for option in options))
+        return Row(question, prefix, ids, options=options, tails=[list(t) for t in tails if t])
+
+    def _look_ahead(self) -> None:
+        """Have the pictures opened that will be needed next."""
+        for row in list(self.waiting)[:AHEAD]:
+            if len(self.pictures.loading) >= AHEAD:
+                return
+            self.pictures.expect(row.question.pictures)
+        for group in self.window:
+            if len(self.pictures.loading) >= AHEAD:
+                return
+            self.pictures.expect(group.questions[0].pictures)
+
+    # -- run them --------------------------------------------------------------------------------
+
+    def _enter(self, picked: list[Row]) -> Iterator[Prediction]:
+        """Prefill rows that the pool has admitted."""
+        segments = segments_of(picked)
+        images = [picture for segment in segments for picture in self._images(segment)]
+        failed: dict[str, str] = {}
+        try:
+            found, failed = self.pictures.features(images)
+            if not failed:
+                hidden = self._prefill(segments, [found[picture.key] for picture in images])
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0]
+        else:
+            if not failed:
+                yield from self._prefilled(segments, hidden)
+                return
+            yield from self._leave_out(picked, failed)
+            if picked:
+                yield from self._enter(picked)
+            return
+        yield from self._back_out(picked, segments, reason)
+
+    def _images(self, segment: Segment) -> list[Picture]:
+        """Pictures of a segment's tokens, in reading order."""
+        shared = self._count(segment.prefix.group.questions[0].ids[: segment.prefix.length])
+        images: list[Picture] = []
+        if segment.fresh:
+            images += segment.prefix.group.questions[0].pictures[:shared]
+        for row in segment.rows:
+            images += row.question.pictures[shared:]
+        return images
+
+    def _count(self, ids: Sequence[int]) -> int:
+        return ids.count(self.tokenizer.img_start_id)
+
+    def _prefill(self, segments: list[Segment], features: list[Tensor]) -> Tensor:
+        """Final hidden states (S, D) of all segments' tokens."""
+        device = self.model.device
+        ids: list[int] = []
+        slots: list[int] = []
+        bases: list[float] = []
+        for segment in segments:
+            group, shared = segment.prefix.group, segment.prefix.length
+            if segment.fresh:
+                ids += group.questions[0].ids[:shared]
+                slots += range(shared)
+            for row in segment.rows:
+                ids += row.ids
+                slots += range(shared, shared + len(row.ids))
+                for tail in row.tails:
+                    ids += tail
+                    begin = shared + len(row.ids)
+                    slots += range(begin, begin + len(tail))
+            bases += [group.base] * (segment.end - segment.begin)
+        x = self.net.embed(
+            torch.tensor([ids], device=device),
+            torch.stack(features).to(device) if features else None,
+        )
+        at = places(self.net.config, torch.tensor([slots], device=device), self._bases([bases]))
+        memory = Prefill(self.pool, segments, x.dtype, device)
+        hidden: Tensor = self.net.transformer(x, at, memory)[0]
+        for segment in segments:
+            segment.prefix.computed = True
+        self.usage.prefills += 1
+        self.usage.prefix += sum(segment.fresh for segment in segments)
+        self.usage.suffix += len(ids) - sum(segment.fresh for segment in segments)
+        return hidden
+
+    def _bases(self, bases: list[list[float]]) -> float | Tensor:
+        """One rotary base for all tokens where it is the same, as it nearly always is."""
+        first = bases[0][0]
+        if all(base == first for row in bases for base in row):
+            return first
+        return torch.tensor(bases, device=self.model.device)
+
+    def _prefilled(self, segments: list[Segment], hidden: Tensor) -> Iterator[Prediction]:
+        """First tokens of generating rows; losses of ranked options."""
+        growing: list[Row] = []
+        last: list[int] = []
+        for segment in segments:
+            token = segment.begin + segment.fresh
+            for row in segment.rows:
+                if row.options:
+                    first = token + len(row.ids) - 1
+                    yield self._ranked(row, hidden[first : token + row.tokens])
+                    self._release(row.prefix)
+                else:
+                    growing.append(row)
+                    last.append(token + len(row.ids) - 1)
+                token += row.tokens
+        if growing:
+            yield from self._take(growing, hidden[last], first=True)
+
+    def _step(self) -> Iterator[Prediction]:
+        """One token more for every row in the pool."""
+        device = self.model.device
+        rows = list(self.pool.rows)
+        own = self.pool.own.lengths
+        slots = [[row.prefix.length + n] for row, n in zip(rows, own, strict=True)]
+        x = self.net.embed(torch.tensor([[row.new[-1]] for row in rows], device=device))
+        bases = self._bases([[row.prefix.group.base] for row in rows])
+        at = places(self.net.config, torch.tensor(slots, device=device), bases)
+        hidden = self.net.transformer(x, at, Step(self.pool, device))
+        for entry in range(len(own)):
+            own[entry] += 1
+        self.usage.steps += 1
+        self.usage.decoded += len(rows)
+        yield from self._take(rows, hidden[:, 0])
+
+    # -- file the results ------------------------------------------------------------------------
+
+    def _take(self, rows: list[Row], hidden: Tensor, first: bool = False) -> Iterator[Prediction]:
+        """Append each row's best token, from hidden states (R, D); rows that end leave."""
+        end = self.tokenizer.eod_id
+        scores = self.net.lm_head(hidden).to(self.model.device)  # (R, V)
+        broken = scores.isnan().any(-1).tolist() if first else [False] * len(rows)
+        early = [n for n, row in enumerate(rows) if len(row.new) < row.least]
+        if early:
+            scores[early, end] = -torch.inf
+        for row, token, overflow in zip(rows, scores.argmax(-1).tolist(), broken, strict=True):
+            request = row.question.request
+            if overflow:
+                self._drop(row)
+                yield Prediction(
+                    request.id,
+                    "",
+                    error=f"scores that are no numbers: the model overflows in {scores.dtype}",
+                )
+                continue
+            row.new.append(token)
+            if request.chat and token == self.tokenizer.im_end_id and len(row.new) < row.most:
+                row.new.append(end)  # nothing else can follow
+            if row.new[-1] == end or len(row.new) == row.most:
+                self._drop(row)
+                yield Prediction(request.id, self.tokenizer.decode_answer(row.new), tuple(row.new))
+
+    def _ranked(self, row: Row, hidden: Tensor) -> Prediction:
+        """From hidden states (1 + tails, D): of the prompt's last token, then of all tails."""
+        request = row.question.request
+        assert isinstance(request.decode, Rank)
+        scores = self.net.lm_head(hidden)  # (1 + tails, V)
+        begins: dict[tuple[int, ...], int] = {}
+        place = 1
+        for tail in row.tails:
+            begins[tuple(tail)] = place
+            place += len(tail)
+        losses = []
+        for option in row.options:
+            begin = begins.get(tuple(option[:-1]), 1)
+            where = [0, *range(begin, begin + len(option) - 1)]
+            labels = torch.tensor(option, device=scores.device)
+            each = F.cross_entropy(scores[where], labels, reduction="none")
+            losses.append(float(each.mean()))
+        try:
+            best = request.decode.best(losses)
+        except PredictionError as error:
+            return Prediction(request.id, "", error=str(error))
+        return Prediction(request.id, request.decode.options[best].strip(), losses=tuple(losses))
+
+    def _drop(self, row: Row) -> None:
+        self.pool.remove(row)
+        self._release(row.prefix)
+
+    def _release(self, prefix: Prefix) -> None:
+        prefix.users -= 1
+        if not prefix.users and prefix.entry is not None:
+            self.pool.forget(prefix)
+
+    def _leave_out(self, picked: list[Row], failed: dict[str, str]) -> Iterator[Prediction]:
+        """Answer with the reason where a picture could not be read, also rows that still wait."""
+        for rows in (picked, self.waiting):
+            for row in list(rows):
+                broken = [p.key for p in row.question.pictures if p.key in failed]
+                if not broken:
+                    continue
+                rows.remove(row)
+                if rows is picked and not row.options:
+                    self.pool.remove(row)
+                self._release(row.prefix)
+                yield Prediction(row.question.request.id, "", error=failed[broken[0]])
+
+    def _back_out(
+        self, picked: list[Row], segments: list[Segment], reason: str
+    ) -> Iterator[Prediction]:
+        """There was not memory enough: the rows wait again, for a smaller pool."""
+        for row in reversed(picked):
+            if not row.options:
+                self.pool.remove(row)
+            self.waiting.appendleft(row)
+        for segment in segments:
+            if segment.fresh:
+                self.pool.forget(segment.prefix)
+        if len(picked) == 1 and not self.pool.rows:
+            row = self.waiting.popleft()
+            self._release(row.prefix)
+            yield Prediction(
+                row.question.request.id,
+                "",
+                error=f"not enough memory on {self.model.device} for this question alone: {reason}",
+            )
+        self.packed = max(self.packed // 2, 1)
+        self.pool.shrink()
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _work(group: Group) -> int:
+    """Tokens that a group takes, about."""
+    decodes = [question.request.decode for question in group.questions]
+    return group.prefix + sum(
+        len(question.ids) - group.prefix + (d.max_new_tokens if isinstance(d, Generate) else 1)
+        for question, d in zip(group.questions, decodes, strict=True)
+    )

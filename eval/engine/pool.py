@@ -1,0 +1,196 @@
+"""Who runs: the rows that are being answered, the prefixes they share, the memory of both.
+
+Shape letters: N entries, H heads, T slots, C channels of a head.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from eval.engine.plan import Group, Question
+
+WIDTH = 32  # widths of shelves are multiples of it
+ENTRIES = 4  # and their numbers of entries of this
+
+
+class Shelf:
+    """Keys and values of several token sequences, those in use first.
+
+    lengths  slots filled, of each entry in use
+    """
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.entries = self.width = 0  # what there is room for
+        self.keys: list[Tensor] = []  # of each layer, (N, H, T, C)
+        self.values: list[Tensor] = []
+
+    def reserve(self, entries: int, width: int) -> None:
+        """Make room: the tensors grow when a layer is next read. An empty shelf may shrink."""
+        if not self.lengths:
+            self.entries = self.width = 0
+            self.keys, self.values = [], []
+        self.entries = max(self.entries, entries)
+        self.width = max(self.width, width)
+
+    def layer(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (N, H, T, C) of a layer, on the device and in the dtype of `like`.
+
+        like  (R, H, S, C)
+        """
+        if layer == len(self.keys):
+            empty = like.new_zeros(0, like.shape[1], 0, like.shape[3])
+            self.keys.append(empty)
+            self.values.append(empty)
+        n, _, t, _ = self.keys[layer].shape
+        if n < self.entries or t < self.width:
+            for tensors in (self.keys, self.values):
+                old = tensors[layer]
+                # zeros: what is masked out must not be a number that poisons a sum
+                new = like.new_zeros(self.entries, like.shape[1], self.width, like.shape[3])
+                new[:n, :, :t] = old
+                tensors[layer] = new
+        return self.keys[layer], self.values[layer]
+
+    def settle(self) -> None:
+        """Want no more room than every layer has: there was no memory for it."""
+        self.entries = min((tensor.shape[0] for tensor in self.keys), default=0)
+        self.width = min((tensor.shape[2] for tensor in self.keys), default=0)
+
+    def take(self, length: int) -> int:
+        """Use the next entry; its number."""
+        self.lengths.append(length)
+        return len(self.lengths) - 1
+
+    def drop(self, entry: int) -> None:
+        """Free an entry: the last one moves to its place."""
+        length = self.lengths.pop()
+        last = len(self.lengths)
+        if entry != last:
+            self.lengths[entry] = length
+            for tensor in (*self.keys, *self.values):
+                if tensor.shape[0] > last:
+                    tensor[entry, :, :length] = tensor[last, :, :length]
+
+
+@dataclass(slots=True, eq=False)
+class Prefix:
+    """Tokens that rows share, while any of them is there.
+
+    users     rows that are being answered, or still wait
+    entry     in the pool's shelf, or None where it has none
+    computed  whether its keys and values lie there
+    """
+
+    group: Group
+    users: int = 0
+    entry: int | None = None
+    computed: bool = False
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return self.group.prefix
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A prompt that is continued, or a question whose options are ranked.
+
+    ids      what follows the shared prefix, at least one token
+    most     new tokens at most, and `least` at least
+    new      generated tokens
+    options  tokens of each option, or none; such a row is done after its prefill
+    tails    what must be read behind the prompt to rank them: options without their last token
+    """
+
+    question: Question
+    prefix: Prefix
+    ids: list[int]
+    most: int = 0
+    least: int = 0
+    new: list[int] = field(default_factory=list)
+    options: list[list[int]] = field(default_factory=list)
+    tails: list[list[int]] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of its prefill."""
+        return len(self.ids) + sum(map(len, self.tails))
+
+    @property
+    def slots(self) -> int:
+        """Slots of its own that it needs at most: nothing reads its last token."""
+        return len(self.ids) + max(self.most - 1, 0)
+
+
+class Pool:
+    """Rows that are being answered, bounded in number and in memory.
+
+    rows   at most
+    slots  of all shelves together, at most: a slot holds keys and values of one token
+    """
+
+    def __init__(self, rows: int, slots: int) -> None:
+        self.most = rows
+        self.slots = slots
+        self.own, self.shared = Shelf(), Shelf()
+        self.rows: list[Row] = []
+        self.prefixes: list[Prefix] = []
+
+    def admit(self, row: Row) -> bool:
+        """Take a row, and its prefix if it is not there yet, where there is room.
+
+        A row that is alone with its prefix always enters: there is no smaller piece of work.
+        """
+        fresh = row.prefix.entry is None
+        keeps = not row.options
+        rows, prefixes = len(self.rows) + keeps, len(self.prefixes) + fresh
+        alone = not self.rows and all(prefix is row.prefix for prefix in self.prefixes)
+        width = _up(row.slots, WIDTH) if keeps else 0
+        own = (_up(rows, ENTRIES), width if not self.rows else max(width, self.own.width))
+        length = _up(row.prefix.length, WIDTH)
+        shared = (
+            _up(prefixes, ENTRIES),
+            length if not self.prefixes else max(length, self.shared.width),
+        )
+        need = own[0] * own[1] + shared[0] * shared[1]
+        if not alone and (rows > self.most or need > self.slots):
+            return False
+        if fresh:
+            self.shared.reserve(*shared)
+            row.prefix.entry = self.shared.take(row.prefix.length)
+            self.prefixes.append(row.prefix)
+        if keeps:
+            self.own.reserve(*own)
+            self.own.take(len(row.ids))
+            self.rows.append(row)
+        return True
+
+    def remove(self, row: Row) -> None:
+        """A generating row is done, or could not be computed."""
+        entry = self.rows.index(row)
+        self.own.drop(entry)
+        last = self.rows.pop()
+        if last is not row:
+            self.rows[entry] = last
+
+    def forget(self, prefix: Prefix) -> None:
+        """Nobody reads it any more."""
+        assert prefix.entry is not None
+        self.shared.drop(prefix.entry)
+        last = self.prefixes.pop()
+        if last is not prefix:
+            self.prefixes[prefix.entry] = last
+            last.entry = prefix.entry
+        prefix.entry, prefix.computed = None, False
+
+    def shrink(self) -> None:
+        """Take fewer rows from now on: the device has less memory than was thought."""
+        self.slots = max(self.slots // 2, 1)
+        self.own.settle()
+        self.shared.settle()
+
+
+def _up(number: int, step: int) -> int:
+    return -(-number // step) * step

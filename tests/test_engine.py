@@ -1,0 +1,395 @@
+"""The shared engine beside the plain one: the same answers, each image and each prefix once."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from small import make_checkpoint
+
+from eval.api import Generate, Rank, Request
+from eval.engine.features import FeatureStore
+from eval.engine.plain import PlainEngine
+from eval.engine.plan import Plan
+from eval.engine.shared import SharedEngine, open_backend
+from eval.errors import UsageError
+from eval.runtime import QwenVL
+from eval.runtime.language import MAX_SLOTS
+
+PICTURES = 4
+SPAN = 258  # tokens of an image
+LOSS = 1e-3  # largest difference of two losses, as in golden/parity
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Some pictures, one of them under two names, and a file that is none."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(PICTURES):
+        noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    shutil.copyfile(folder / "0.png", folder / "copy.png")
+    (folder / "broken.png").write_bytes(b"not a picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Small random models, by seed."""
+    folder = tmp_path_factory.mktemp("models")
+    return [
+        QwenVL.from_pretrained(make_checkpoint(folder / str(seed), seed=seed)) for seed in (0, 1)
+    ]
+
+
+def question(number, image, text, decode, chat=False):
+    return Request(f"task/{number}", f"{image}{text}", decode, chat)
+
+
+def image(name):
+    return f"<img>{name}.png</img>"
+
+
+def questions(count, image_of, decode=None):
+    """So many different questions; image_of(number) is the picture's name."""
+    return [
+        question(n, image(image_of(n)), f"What is number {n}? Answer:", decode or Generate(6))
+        for n in range(count)
+    ]
+
+
+def answers(engine, requests):
+    found = {prediction.id: prediction for prediction in engine.answer(requests)}
+    assert {request.id for request in requests} == found.keys()
+    return found
+
+
+def assert_same(expected, found):
+    for name, prediction in expected.items():
+        other = found[name]
+        for part in ("text", "tokens", "error"):
+            assert getattr(prediction, part) == getattr(other, part), name
+        assert prediction.losses == pytest.approx(other.losses, abs=LOSS), name
+
+
+NAMES = st.sampled_from(["0", "1", "2", "3", "copy", "broken"])
+TEXTS = st.text(alphabet="abc ?\n", min_size=1, max_size=80)
+GENERATES = st.integers(0, 12).flatmap(
+    lambda most: st.builds(Generate, st.just(most), st.integers(0, most))
+)
+RANKS = st.lists(st.text(alphabet="ABC ", min_size=1, max_size=5), min_size=1, max_size=5)
+
+
+@st.composite
+def prompts(draw):
+    """Text with no image, one, two, or one that comes later; above the trained length with two."""
+    parts = draw(st.lists(NAMES.map(image) | TEXTS, min_size=1, max_size=3))
+    return "".join(parts)
+
+
+@st.composite
+def request_lists(draw):
+    decodes = st.one_of(GENERATES, RANKS.map(lambda options: Rank(tuple(options))))
+    made = draw(st.lists(st.tuples(prompts(), decodes, st.booleans()), min_size=1, max_size=16))
+    return [Request(f"task/{n}", *rest) for n, rest in enumerate(made)]
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    requests=request_lists(),
+    seed=st.integers(0, 1),
+    rows=st.integers(1, 20),
+    packed=st.integers(1, 2000),
+    memory=st.integers(1, 1 << 24),
+    order=st.randoms(use_true_random=False),
+)
+def test_same_answers_as_the_plain_engine(
+    models, root, requests, seed, rows, packed, memory, order
+):
+    """In float32: same ids, texts and reasons for any pool, memory, order and mix of requests."""
+    expected = answers(PlainEngine(models[seed], root), requests)
+    order.shuffle(requests)
+    engine = SharedEngine(models[seed], root, rows=rows, packed=packed, memory=memory)
+    assert_same(expected, answers(engine, requests))
+
+
+def test_each_image_once_by_its_content(models, root):
+    """Two names of one file are one image; questions far apart in the stream share it."""
+    requests = questions(30, lambda n: ["0", "1", "copy"][n % 3])
+    engine = SharedEngine(models[0], root)
+    found = answers(engine, requests)
+    assert 2 == engine.usage.images
+    assert_same(answers(PlainEngine(models[0], root), requests), found)
+
+
+def test_each_prefix_once_and_no_token_twice(models, root):
+    """Counted: the common tokens once for all rows, the others once, each new token but the last.
+
+    All questions begin with an image and "What is number ".
+    """
+    requests = questions(20, lambda n: n % 2)
+    lengths = [len(models[0].read(request.prompt)[0]) for request in requests]
+    shared = SPAN + len("What is number ")
+    for rows, packed in ((64, 4096), (3, 10)):
+        engine = SharedEngine(models[0], root, rows=rows, packed=packed)
+        found = answers(engine, requests)
+        assert 2 * shared == engine.usage.prefix
+        assert sum(lengths) - 20 * shared == engine.usage.suffix
+        assert sum(len(p.tokens) - 1 for p in found.values()) == engine.usage.decoded
+        assert 20 == engine.usage.answers
+
+
+def test_options_of_one_token_need_one_pass(models, root):
+    """Four one-token options: the prompt once and nothing else; longer ones add their tails."""
+    prompt = f"{image(0)}Question? Answer:"
+    length = len(models[0].read(prompt)[0])
+    for options, tails in (("ABCD", 0), (("yes", "yet", "no"), 2 + 1)):
+        engine = SharedEngine(models[0], root)
+        answers(engine, [Request("task/0", prompt, Rank(tuple(options)))])
+        # "yes" and "yet" have the same tail, "ye"
+        assert (length + tails, 0) == (
+            engine.usage.prefix + engine.usage.suffix,
+            engine.usage.steps,
+        )
+
+
+def test_a_row_that_ends_makes_room_at_once(models, root):
+    """Rows of 2 and 12 tokens in a pool of two: as many steps as one long row, not as batches."""
+    lengths = [12, 2, 2, 2, 2, 2]
+    requests = [
+        question(n, image(0), "What?", Generate(most, most)) for n, most in enumerate(lengths)
+    ]
+    engine = SharedEngine(models[0], root, rows=2)
+    answers(engine, requests)
+    assert 11 == engine.usage.steps
+
+
+def test_the_pool_never_exceeds_its_memory(models, root, monkeypatch):
+    """However many rows wait, keys and values stay within the budget."""
+    from eval.engine.pool import Pool
+
+    seen = []
+    admit = Pool.admit
+
+    def watch(self, row):
+        entered = admit(self, row)
+        taken = self.own.entries * self.own.width + self.shared.entries * self.shared.width
+        seen.append((taken, len(self.rows)))
+        return entered
+
+    monkeypatch.setattr(Pool, "admit", watch)
+    model = models[0]
+    slot = 2 * 2 * 128 * 4  # bytes: keys and values, 2 layers, 128 channels, float32
+    requests = questions(60, lambda n: n % PICTURES)
+    answers(SharedEngine(model, root, memory=3000 * slot), requests)
+    assert max(taken for taken, _ in seen) <= 3000
+    assert max(rows for _, rows in seen) > 10
+
+
+@pytest.mark.parametrize("count", [200, 2000])
+def test_the_plan_keeps_its_requests_on_disk(models, root, count):
+    """Groups come one at a time and hold what was asked; no list of all requests is kept."""
+    plan = Plan(models[0], root)
+    assert count == plan.put(iter(questions(count, lambda n: n % PICTURES)))
+    sizes, names = [], []
+    for group in plan.groups():
+        sizes.append(len(group.questions))
+        names += [question.request.id for question in group.questions]
+    plan.close()
+    assert {f"task/{n}" for n in range(count)} == set(names)
+    assert len(names) == count
+    assert max(sizes) <= 256
+    assert count // PICTURES <= 256 or len(sizes) > PICTURES
+
+
+def test_an_unreadable_image_fails_its_own_questions(models, root):
+    """The reason stands in the prediction; all others are answered, also those beside it."""
+    requests = questions(12, lambda n: ["0", "broken", "1"][n % 3])
+    requests.append(question(12, image(0) + image("missing"), "Both?", Generate(4)))
+    for engine in (
+        SharedEngine(models[0], root),
+        PlainEngine(models[0], root),
+        PlainEngine(models[0], root, batch_size=3),
+    ):
+        found = answers(engine, requests)
+        failed = {name for name, prediction in found.items() if prediction.error}
+        assert {f"task/{n}" for n in (1, 4, 7, 10, 12)} == failed
+        assert "broken.png" in found["task/1"].error
+        assert "missing.png" in found["task/12"].error
+        assert found["task/1"].tokens == ()
+
+
+def test_a_prompt_beyond_the_positions_is_refused_before_the_run(models, root):
+    """Before the first answer, with the request's name."""
+    requests = [*questions(3, lambda n: 0), question(3, "", "a" * MAX_SLOTS, Generate(1))]
+    given = SharedEngine(models[0], root).answer(iter(requests))
+    with pytest.raises(UsageError, match=r"task/3: a prompt of 32,767 tokens"):
+        next(given)
+
+
+@pytest.mark.parametrize(("most", "least"), [(3, 4), (0, 1), (3, -1)])
+def test_a_minimum_above_the_maximum_is_refused(most, least):
+    """No such request can be made."""
+    with pytest.raises(UsageError, match=f"{least} found"):
+        Generate(most, least)
+
+
+def test_overflow_fails_a_question_with_the_reason(models, root, tmp_path):
+    """Scores that are no numbers are no answer."""
+    model = QwenVL.from_pretrained(make_checkpoint(tmp_path / "overflowing"))
+    model.model.lm_head.weight.data[5] = torch.inf
+    requests = questions(3, lambda n: 0)
+    requests.append(question(3, image(0), "A or B?", Rank((" A", " B"))))
+    for engine in (SharedEngine(model, root), PlainEngine(model, root)):
+        assert all(prediction.error for prediction in engine.answer(requests))
+
+
+def test_bfloat16_flips_are_rare(tmp_path, root):
+    """In bfloat16 rounding may move a close choice: most answers stay, and all are answered."""
+    folder = make_checkpoint(tmp_path / "model")
+    model = QwenVL.from_pretrained(folder, dtype="bfloat16")
+    requests = questions(24, lambda n: n % PICTURES, Generate(4))
+    plain, shared = (
+        answers(engine(model, root), requests) for engine in (PlainEngine, SharedEngine)
+    )
+    same = sum(plain[name].tokens == shared[name].tokens for name in plain)
+    assert same >= 18
+
+
+def test_features_on_disk_spare_the_tower(models, root, tmp_path):
+    """A second run encodes nothing and answers the same; a damaged file is encoded again."""
+    requests = questions(12, lambda n: n % PICTURES)
+    first, second, third = (
+        SharedEngine(models[0], root, store=FeatureStore(tmp_path, models[0], 1 << 30))
+        for _ in range(3)
+    )
+    expected = answers(first, requests)
+    assert PICTURES == first.usage.images == len(list(tmp_path.glob("??/*")))
+    assert_same(expected, answers(second, requests))
+    assert 0 == second.usage.images
+    damaged = next(tmp_path.glob("??/*"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert_same(expected, answers(third, requests))
+    assert 1 == third.usage.images
+
+
+def test_features_belong_to_their_weights(models, root, tmp_path):
+    """Another vision tower, or another dtype, never gets them."""
+    requests = questions(4, lambda n: n % PICTURES)
+    for model in models:
+        engine = SharedEngine(model, root, store=FeatureStore(tmp_path, model, 1 << 30))
+        answers(engine, requests)
+        assert PICTURES == engine.usage.images
+
+
+def test_features_are_bounded_and_the_oldest_go(models, tmp_path):
+    """Those that were used longest ago are dropped first."""
+    features = torch.zeros(256, 128)
+    size = 256 * 128 * 4 + 80
+    store = FeatureStore(tmp_path, models[0], 5 * size + size // 2)
+    for number in range(5):
+        store.write(str(number), features + number)
+        os.utime(store._file(str(number)), (number, number))
+    assert store.read("0") is not None  # used just now
+    store.write("5", features)
+    left = [key for key in "012345" if store.read(key) is not None]
+    assert ["0", "3", "4", "5"] == left
+    assert sum(f.stat().st_size for f in tmp_path.glob("??/*")) <= 5 * size
+
+
+SHARING = """
+import sys
+from pathlib import Path
+import torch
+from eval.engine.features import FeatureStore
+from eval.runtime import QwenVL
+model = QwenVL.from_pretrained(sys.argv[1])
+store = FeatureStore(Path(sys.argv[2]), model, 3_000_000)
+for turn in range(150):
+    key = str(turn * int(sys.argv[3]) % 37)
+    found = store.read(key)
+    assert found is None or bool((found == int(key)).all()), key
+    store.write(key, torch.full((256, 128), float(key)))
+"""
+
+
+def test_features_are_shared_by_processes(tmp_path):
+    """Two processes read, write and drop in one folder: no half file is ever read."""
+    folder = make_checkpoint(tmp_path / "model")
+    code = [sys.executable, "-c", SHARING, str(folder), str(tmp_path / "features")]
+    processes = [subprocess.Popen([*code, step]) for step in ("5", "7")]
+    assert [0, 0] == [process.wait(timeout=120) for process in processes]
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from eval.api import Generate, Request
+from eval.engine.shared import SharedEngine
+from eval.runtime import QwenVL
+model = QwenVL.from_pretrained(sys.argv[1])
+model.model.lm_head.weight.data.zero_()
+model.model.lm_head.weight.data[model.tokenizer.eod_id] = 1  # ends at once or never
+end = model.tokenizer.eod_id
+requests = [Request(f"t/{n}", f"word {n}", Generate(int(sys.argv[2]))) for n in range(40)]
+engine = SharedEngine(model, Path("."), memory=1 << 40, rows=40)
+list(engine.answer(requests[:1]))  # threads and libraries are loaded
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)
+answered = list(engine.answer(requests))
+print(len(answered), sum(bool(p.error) for p in answered))
+"""
+
+
+@pytest.mark.parametrize(("most", "told"), [(4000, "40 0"), (32000, "40 40")])
+def test_out_of_memory_shrinks_the_pool(tmp_path, most, told):
+    """A process that may take 200 MB more, a pool told to take a terabyte: fewer rows at a time.
+
+    Forty rows of 4,000 slots want 330 MB; one of 32,000 alone wants 260 MB, and fails alone.
+    """
+    folder = make_checkpoint(tmp_path / "model")
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(folder), str(most)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert told in done.stdout + done.stderr
+
+
+def test_batches_of_the_original_come_from_the_plain_engine(tmp_path):
+    """The shared engine has none, and says where they are."""
+    with pytest.raises(UsageError, match="plain"):
+        open_backend(str(tmp_path), image_root=tmp_path, batch_size=8)
+
+
+def test_order_of_requests_changes_nothing(models, root):
+    """Answers are the same for any order, to the last digit of the ids."""
+    requests = questions(24, lambda n: n % PICTURES)
+    expected = answers(SharedEngine(models[0], root), requests)
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(requests, len(requests))
+        assert_same(expected, answers(SharedEngine(models[0], root), shuffled))
+
+
+def test_nothing_is_left_behind(models, root):
+    """An engine that is not read to its end stops its threads."""
+    import threading
+
+    before = threading.active_count()
+    given = SharedEngine(models[0], root).answer(iter(questions(8, lambda n: n % PICTURES)))
+    next(given)
+    given.close()
+    assert before == threading.active_count()
+    assert not list(Path(root).glob("*.sqlite*"))
