@@ -30,6 +30,8 @@ card: $(VENV)/installed
 bench: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/bench_vqa.py
 	$(BIN)/python tests/bench/bench_cider.py
+	$(BIN)/python tests/bench/bench_engine.py
+	$(BIN)/python tests/bench/bench_flips.py
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest -n 2 --dist loadfile

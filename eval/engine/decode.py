@@ -215,11 +215,12 @@ class Answering:
         return ids.count(self.tokenizer.img_start_id)
 
     def _prefill(self, segments: list[Segment], features: list[Tensor]) -> Tensor:
-        """Final hidden states (S, D) of all segments' tokens."""
+        """Final hidden states (K, D): of each row its prompt's last token, then all its tails'."""
         device = self.model.device
         ids: list[int] = []
         slots: list[int] = []
         bases: list[float] = []
+        kept: list[int] = []
         for segment in segments:
             group, shared = segment.prefix.group, segment.prefix.length
             if segment.fresh:
@@ -228,6 +229,7 @@ class Answering:
             for row in segment.rows:
                 ids += row.ids
                 slots += range(shared, shared + len(row.ids))
+                kept += range(len(ids) - 1, len(ids) + row.tokens - len(row.ids))
                 for tail in row.tails:
                     ids += tail
                     begin = shared + len(row.ids)
@@ -239,7 +241,8 @@ class Answering:
         )
         at = places(self.net.config, torch.tensor([slots], device=device), self._bases([bases]))
         memory = Prefill(self.pool, segments, x.dtype, device)
-        hidden: Tensor = self.net.transformer(x, at, memory)[0]
+        wanted = torch.tensor(kept, device=device)
+        hidden: Tensor = self.net.transformer(x, at, memory, wanted)[0]
         for segment in segments:
             segment.prefix.computed = True
         self.usage.prefills += 1
@@ -257,20 +260,21 @@ class Answering:
     def _prefilled(self, segments: list[Segment], hidden: Tensor) -> Iterator[Prediction]:
         """First tokens of generating rows; losses of ranked options."""
         growing: list[Row] = []
-        last: list[int] = []
+        firsts: list[int] = []
+        place = 0
         for segment in segments:
-            token = segment.begin + segment.fresh
             for row in segment.rows:
                 if row.options:
-                    first = token + len(row.ids) - 1
-                    yield self._ranked(row, hidden[first : token + row.tokens])
+                    end = place + 1 + row.tokens - len(row.ids)
+                    yield self._ranked(row, hidden[place:end])
                     self._release(row.prefix)
+                    place = end
                 else:
                     growing.append(row)
-                    last.append(token + len(row.ids) - 1)
-                token += row.tokens
+                    firsts.append(place)
+                    place += 1
         if growing:
-            yield from self._take(growing, hidden[last], first=True)
+            yield from self._take(growing, hidden[firsts], first=True)
 
     def _step(self) -> Iterator[Prediction]:
         """One token more for every row in the pool."""

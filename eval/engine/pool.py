@@ -25,13 +25,25 @@ class Shelf:
         self.keys: list[Tensor] = []  # of each layer, (N, H, T, C)
         self.values: list[Tensor] = []
 
+    def fitting(self, entries: int, width: int, generous: bool) -> tuple[int, int]:
+        """Entries and width to reserve for so many entries of such a width.
+
+        What is there stays where it serves; an empty shelf that is too wide does not.
+
+        generous  room grows by doubling, so that tensors are seldom copied
+        """
+        entries, width = _up(entries, ENTRIES), _up(width, WIDTH)
+        if not self.lengths and not self.width <= 2 * width <= 2 * self.width:
+            return entries, width
+        if generous and entries > self.entries:
+            entries = max(entries, 2 * self.entries)
+        return max(entries, self.entries), max(width, self.width)
+
     def reserve(self, entries: int, width: int) -> None:
-        """Make room: the tensors grow when a layer is next read. An empty shelf may shrink."""
-        if not self.lengths:
-            self.entries = self.width = 0
+        """Make room as `fitting` said: the tensors grow when a layer is next read."""
+        if entries < self.entries or width < self.width:
             self.keys, self.values = [], []
-        self.entries = max(self.entries, entries)
-        self.width = max(self.width, width)
+        self.entries, self.width = entries, width
 
     def layer(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (N, H, T, C) of a layer, on the device and in the dtype of `like`.
@@ -42,20 +54,28 @@ class Shelf:
             empty = like.new_zeros(0, like.shape[1], 0, like.shape[3])
             self.keys.append(empty)
             self.values.append(empty)
-        n, _, t, _ = self.keys[layer].shape
-        if n < self.entries or t < self.width:
-            for tensors in (self.keys, self.values):
-                old = tensors[layer]
+        for tensors in (self.keys, self.values):
+            old = tensors[layer]
+            n, _, t, _ = old.shape
+            if n < self.entries or t < self.width:
                 # zeros: what is masked out must not be a number that poisons a sum
                 new = like.new_zeros(self.entries, like.shape[1], self.width, like.shape[3])
                 new[:n, :, :t] = old
                 tensors[layer] = new
         return self.keys[layer], self.values[layer]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Entries and width that there is room for."""
+        return self.entries, self.width
+
     def settle(self) -> None:
         """Want no more room than every layer has: there was no memory for it."""
-        self.entries = min((tensor.shape[0] for tensor in self.keys), default=0)
-        self.width = min((tensor.shape[2] for tensor in self.keys), default=0)
+        if not self.lengths:
+            self.keys, self.values = [], []
+        tensors = (*self.keys, *self.values)
+        self.entries = min((tensor.shape[0] for tensor in tensors), default=0)
+        self.width = min((tensor.shape[2] for tensor in tensors), default=0)
 
     def take(self, length: int) -> int:
         """Use the next entry; its number."""
@@ -146,16 +166,17 @@ class Pool:
         fresh = row.prefix.entry is None
         keeps = not row.options
         rows, prefixes = len(self.rows) + keeps, len(self.prefixes) + fresh
-        alone = not self.rows and all(prefix is row.prefix for prefix in self.prefixes)
-        width = _up(row.slots, WIDTH) if keeps else 0
-        own = (_up(rows, ENTRIES), width if not self.rows else max(width, self.own.width))
-        length = _up(row.prefix.length, WIDTH)
-        shared = (
-            _up(prefixes, ENTRIES),
-            length if not self.prefixes else max(length, self.shared.width),
-        )
-        need = own[0] * own[1] + shared[0] * shared[1]
-        if not alone and (rows > self.most or need > self.slots):
+        for generous in (True, False):
+            own = self.own.fitting(rows, row.slots, generous) if keeps else self.own.size
+            shared = self.shared.size
+            if fresh:
+                shared = self.shared.fitting(prefixes, row.prefix.length, generous)
+            if own[0] * own[1] + shared[0] * shared[1] <= self.slots:
+                break
+        else:
+            if self.rows or any(prefix is not row.prefix for prefix in self.prefixes):
+                return False
+        if rows > self.most:
             return False
         if fresh:
             self.shared.reserve(*shared)

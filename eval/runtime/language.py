@@ -170,15 +170,23 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.hidden_size, 3 * inner)
         self.c_proj = nn.Linear(inner, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, at: Places, memory: Memory | None, layer: int) -> Tensor:
-        """(R, S, D) -> (R, S, D)."""
+    def forward(
+        self,
+        x: Tensor,
+        at: Places,
+        memory: Memory | None,
+        layer: int,
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """(R, S, D) -> (R, S, D), or of the kept places alone, (R, K, D)."""
         rows, queries, _ = x.shape
         q, k, v = self.c_attn(x).view(rows, queries, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k = rotate(q, at.cos, at.sin), rotate(k, at.cos, at.sin)
         if at.scale is not None:
             q = q * at.scale[:, None, :, None].to(q.dtype)
         y = memory.attend(layer, q, k, v, at) if memory is not None else attention(q, k, v, at.mask)
-        return self.c_proj(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        y = y.transpose(1, 2).flatten(2)
+        return self.c_proj(y if kept is None else y[:, kept])  # type: ignore[no-any-return]
 
 
 class MLP(nn.Module):
@@ -206,7 +214,15 @@ class Block(nn.Module):
         self.ln_2 = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, at: Places, memory: Memory | None, layer: int) -> Tensor:
-        """(R, S, D) -> (R, S, D)."""
-        x = x + self.attn(self.ln_1(x), at, memory, layer)
+    def forward(
+        self,
+        x: Tensor,
+        at: Places,
+        memory: Memory | None,
+        layer: int,
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """(R, S, D) -> (R, S, D), or of the kept places alone, (R, K, D)."""
+        y = self.attn(self.ln_1(x), at, memory, layer, kept)
+        x = (x if kept is None else x[:, kept]) + y
         return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]

@@ -32,10 +32,17 @@ class Transformer(nn.Module):
         self.ln_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
         self.visual = VisionTransformer(config.visual)
 
-    def forward(self, x: Tensor, at: Places, memory: Memory | None = None) -> Tensor:
-        """Embeddings (R, S, D) at their places -> final hidden states (R, S, D)."""
+    def forward(
+        self, x: Tensor, at: Places, memory: Memory | None = None, kept: Tensor | None = None
+    ) -> Tensor:
+        """Embeddings (R, S, D) at their places -> final hidden states (R, S, D).
+
+        kept  (K,) int64: only the hidden states of these places are wanted, (R, K, D); the last
+              block then does no more for the others than put down their keys and values
+        """
+        last = len(self.h) - 1
         for layer, block in enumerate(self.h):
-            x = block(x, at, memory, layer)
+            x = block(x, at, memory, layer, kept if layer == last else None)
         return self.ln_f(x)  # type: ignore[no-any-return]
 
 
