@@ -254,6 +254,21 @@ def test_overflow_fails_a_question_with_the_reason(models, root, tmp_path):
         assert all(prediction.error for prediction in engine.answer(requests))
 
 
+def test_an_image_tag_that_the_model_writes_is_a_token(root, tmp_path):
+    """Nothing is spliced into a cached step, as in the original, and the answer can be decoded."""
+    model = QwenVL.from_pretrained(make_checkpoint(tmp_path / "writer"))
+    weights = model.model.lm_head.weight.data
+    tag = model.tokenizer.img_start_id
+    weights.zero_()
+    weights[tag] = -1  # the best token wherever the hidden states' sum is below 0
+    weights[tag + 1] = 1
+    requests = questions(8, lambda n: n % PICTURES)
+    found = answers(SharedEngine(model, root), requests)
+    assert any(tag in prediction.tokens[:-1] for prediction in found.values())
+    assert not any(prediction.error for prediction in found.values())
+    assert_same(answers(PlainEngine(model, root), requests), found)
+
+
 def test_bfloat16_flips_are_rare(tmp_path, root):
     """In bfloat16 rounding may move a close choice: most answers stay, and all are answered."""
     folder = make_checkpoint(tmp_path / "model")

@@ -282,7 +282,10 @@ class Answering:
         rows = list(self.pool.rows)
         own = self.pool.own.lengths
         slots = [[row.prefix.length + n] for row, n in zip(rows, own, strict=True)]
-        x = self.net.embed(torch.tensor([[row.new[-1]] for row in rows], device=device))
+        last = torch.tensor([[row.new[-1]] for row in rows], device=device)
+        x = self.net.transformer.wte(
+            last
+        )  # also of an <img> that the model wrote: no image is meant
         bases = self._bases([[row.prefix.group.base] for row in rows])
         at = places(self.net.config, torch.tensor(slots, device=device), bases)
         hidden = self.net.transformer(x, at, Step(self.pool, device))

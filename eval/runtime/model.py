@@ -103,7 +103,8 @@ class QwenVLForCausalLM(PreTrainedModel):  # type: ignore[misc]  # transformers 
             raise ValueError(f"{total} tokens in a row; the model's positions end at {MAX_SLOTS}")
         if cache is None:
             cache = Cache(rotary_base(self.config, queries))
-        x = self.embed(ids, features)
+        # an <img> that the model wrote is a token as any other
+        x = self.transformer.wte(ids) if past else self.embed(ids, features)
         additive = None
         if mask is not None and not (past == 0 and bool(mask.all())):
             additive = additive_mask(mask, queries, x.dtype)

@@ -28,7 +28,7 @@ import transformers
 from arithmetic import Sizes, counted
 from engine_table import table
 from published import BATCH, PublishedEngine
-from random_model import CONFIG, TINY, make_model, set_end
+from random_model import CONFIG, END_FACTOR, END_LIKE, TINY, make_model, set_end
 from workloads import MEMORY, WORKLOADS, Workload
 
 from eval.api import Backend, Prediction, Request
@@ -140,6 +140,7 @@ class Bench:
             **{field: getattr(config, field) for field in (*fields, "seq_length")},
             "branch": config.intermediate_size // 2,
             "visual": config.visual,
+            "end": {"like": END_LIKE, "factor": END_FACTOR},
             "gflop": self.sizes.parts(),
             "gflop_real": Sizes(QwenVLConfig()).parts(),
         }
@@ -148,7 +149,8 @@ class Bench:
         """Times, predictions and arithmetic of one kind of questions."""
         requests = workload.requests(self.folder)
         set_end(self.model, workload.ends)
-        verified = self._verify(requests[:VERIFIED])
+        first = requests[:VERIFIED]
+        verified = self._verify(first)
         ours, performed = counted(lambda: answers(self.ours, requests))  # this warms up, too
         usage = self.ours.usage
         published, published_performed = counted(lambda: answers(self.published, requests))
@@ -164,7 +166,7 @@ class Bench:
             "prompt_tokens": mean(prompts),
             "answer_tokens": mean(lengths) if lengths else None,
             "longest_answer": max(lengths, default=None),
-            "verified": {"asked": VERIFIED, "differ": verified},
+            "verified": {"asked": len(first), "differ": verified},
             "checked": {"asked": len(plain), "differ": differing(plain, ours)},
             "published_differ": differing(published, ours),
             "flop": {

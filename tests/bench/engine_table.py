@@ -27,6 +27,11 @@ Language model: {num_hidden_layers} layers of {hidden_size}, {branch:,} per bran
 {vocab_size:,}. Its parts stand to each other about as in the real model, whose tower has 48 layers
 of 1,664 on 1,024 patches, and whose language model has 32 layers of 4,096, 11,008 per branch, and a
 vocabulary of 151,936. In GFLOP, and as parts of an image's tower and prefill together:
+
+{parts}
+So that answers end as real ones do, the row of `<|endoftext|>` in `lm_head` is that of token
+{end[like]} times {end[factor]:g}, chosen once; for boxes it is zero, and they always have full
+length. Weights are seeded.
 """
 TIMES = """## Times
 
@@ -43,8 +48,9 @@ ARITHMETIC = """## Arithmetic
 
 The least takes each image through the tower once, each token that all questions on an image begin
 with once, each token behind them once, each generated token but the last once, scores once for each
-token that is chosen, and the last layer behind its attention for those alone. What is performed is counted by torch, and includes what masks hide. The
-rate is compared with that of a product of two float32 matrices of 2048 x 2048 in the same turns,
+token that is chosen, and the last layer behind its attention for those alone. What is performed is
+counted by torch, and includes what masks hide. The rate is compared with that of a product of two
+float32 matrices of 2048 x 2048 in the same turns,
 {product:.0f} GFLOP/s.
 """
 GROWTH = """## Questions on an image
@@ -66,8 +72,15 @@ def table(measured: dict[str, Any]) -> str:
     products = [pair["product"] for result in results.values() for pair in result["pairs"]]
     blocks = [
         LEAD.format(**measured["machine"], command=measured["command"], batch=measured["batch"]),
-        MODEL.format(**model, **visual, patches=patches, millions=model["parameters"] / 1e6),
-        _grid(("", "tower", "258 tokens of an image", "one token decoded"), _parts(model)),
+        MODEL.format(
+            **model,
+            **visual,
+            patches=patches,
+            millions=model["parameters"] / 1e6,
+            parts=_grid(
+                ("", "tower", "258 tokens of an image", "one token decoded"), _parts(model)
+            ),
+        ),
         TIMES.format(pairs=measured["pairs"]),
         _grid(
             (

@@ -79,11 +79,10 @@ WORKLOADS = (
     Workload("RefCOCO-like", REFERRED, (3, 5), BOX, 8, 7, False, 4, 4),
     Workload("VQAv2-like", ASKED, (6, 10), SHORT, 10, 5, True, 3.5, 3.5),
     Workload("ScienceQA-like", CHOSEN, (12, 24), Rank(LETTERED), 16, 1, False, 3, 3),
-    Workload("caption-like", CAPTIONED, (0, 0), CAPTION, 32, 1, True, 1, 1.2),
-    Workload("VizWiz-like", ASKED, (6, 10), SHORT, 32, 1, True, 1, 1.2),
+    Workload("caption-like", CAPTIONED, (0, 0), CAPTION, 48, 1, True, 1, 1.2),
+    Workload("VizWiz-like", ASKED, (6, 10), SHORT, 48, 1, True, 1, 1.2),
 )
-
-
+# Asked of a tiny model on tiny pictures, to see what stays in memory.
 MEMORY = replace(WORKLOADS[2], name="memory", per_image=10, size_px=(32, 24))
 
 
