@@ -181,6 +181,24 @@ def test_features_are_kept_between_runs(checkpoint, data, tmp_path):
     assert told[0] == told[1]
 
 
+def test_a_row_of_the_card_takes_the_engine_s_settings(checkpoint, data, tmp_path):
+    """A failed sample of a row is asked again, with features kept and little memory."""
+    picture = data / IMAGE.format(2)
+    whole = picture.read_bytes()
+    picture.write_bytes(b"not a picture")
+    config = tmp_path / "row.toml"
+    config.write_text(
+        f'model = "{checkpoint}"\ndtype = "float32"\npartial = true\ntasks = ["okvqa_val"]\n'
+    )
+    arguments = ("card", config, "--data", data, "--out", tmp_path / "run", "--device", "cpu")
+    settings = ("--memory", "1MiB", "--features", tmp_path / "features")
+    done = command(*arguments, *settings)
+    assert (3, True) == (done.returncode, "failed: okvqa_val/25" in done.stderr), done.stderr
+    picture.write_bytes(whole)
+    done = command(*arguments, *settings, "--retry-failed")
+    assert (0, True) == (done.returncode, "2 answers, 1 images encoded" in done.stderr), done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

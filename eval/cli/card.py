@@ -1,7 +1,8 @@
 """A row of the card from one configuration: what is missing is run, then the tables are printed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.markup import escape
@@ -23,15 +24,31 @@ DEMO_DATA = Path("demo-data")
 
 
 def run_card(
-    config: Config, data: Path | None, out_folder: Path, device: str, *, dry_run: bool = False
+    config: Config,
+    data: Path | None,
+    out_folder: Path,
+    device: str,
+    *,
+    engine: Mapping[str, Any] | None = None,
+    retry_failed: bool = False,
+    dry_run: bool = False,
 ) -> None:
-    """Run the configuration's tasks whose data are there; exit with 3 where some are missing."""
+    """Run the configuration's tasks whose data are there; exit with 3 where some are missing.
+
+    engine, retry_failed  see Place
+    """
     if config.model == DEMO:
         data = data or DEMO_DATA
         draw_demo(data)
     if data is None:
         raise UsageError("--data: missing; the folder of the benchmarks' files is needed")
-    place = Place(folder_option(data, "--data"), out_folder, device=device)
+    place = Place(
+        folder_option(data, "--data"),
+        out_folder,
+        device=device,
+        engine=engine or {},
+        retry_failed=retry_failed,
+    )
     tasks = registry.find_tasks(config.tasks)
     table = Table(box=None, pad_edge=False)
     for name in ("task", "samples", "state", "data"):

@@ -32,6 +32,7 @@ from eval.cli.options import (
     AsPublishedOption,
     FeaturesOption,
     MemoryOption,
+    RetryOption,
     Tasks,
     engine_settings,
     folder_option,
@@ -149,9 +150,7 @@ def run(
     ] = None,
     memory: MemoryOption = None,
     features: FeaturesOption = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Ask samples again that have no answer.")
-    ] = False,
+    retry_failed: RetryOption = False,
     allow_partial: Annotated[
         bool,
         typer.Option(help="Take data that are not the official split's, and mark the figures."),
@@ -320,6 +319,9 @@ def run_card(
         str | None, typer.Option(help="Another place of the checkpoint, such as a folder.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+    memory: MemoryOption = None,
+    features: FeaturesOption = None,
+    retry_failed: RetryOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run and which data are missing.")
     ] = False,
@@ -329,7 +331,15 @@ def run_card(
     if model:
         settings = replace(settings, model=model)
     folder = out_folder or Path("runs") / config.stem
-    card.run_card(settings, data, folder, device, dry_run=dry_run)
+    card.run_card(
+        settings,
+        data,
+        folder,
+        device,
+        engine=engine_settings(memory, features),
+        retry_failed=retry_failed,
+        dry_run=dry_run,
+    )
 
 
 @app.command("demo")

@@ -38,6 +38,9 @@ FeaturesOption = Annotated[
         "it from there: for many runs over the same images.",
     ),
 ]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Ask samples again that have no answer.")
+]
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
