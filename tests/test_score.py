@@ -203,7 +203,7 @@ def test_only_a_bfloat16_run_scored_as_published_ties(tmp_path, dtype, as_publis
     backend = LastByAHair(dtype)
     entries = {task.name: describe_task(task, tmp_path, Asked())}
     folder = RunFolder.start(tmp_path / "run", {"model": backend.describe(), "tasks": entries})
-    for _ in folder.answer(task, tmp_path, Asked(), backend):
+    for _ in folder.answer([task], tmp_path, {task.name: Asked()}, backend):
         pass
     folder.seal(task, tmp_path, Asked())
     score_run(folder, task, tmp_path, as_published)
