@@ -18,7 +18,8 @@ from small import make_checkpoint
 from eval.api import Generate, Rank, Request
 from eval.engine.features import FeatureStore
 from eval.engine.plain import PlainEngine
-from eval.engine.plan import Plan
+from eval.engine.plan import Group, Plan
+from eval.engine.pool import Pool, Prefix, Row
 from eval.engine.shared import SharedEngine, open_backend
 from eval.errors import UsageError
 from eval.runtime import QwenVL
@@ -174,26 +175,46 @@ def test_a_row_that_ends_makes_room_at_once(models, root):
     assert 11 == engine.usage.steps
 
 
-def test_the_pool_never_exceeds_its_memory(models, root, monkeypatch):
-    """However many rows wait, keys and values stay within the budget."""
-    from eval.engine.pool import Pool
+@given(
+    rows=st.integers(1, 12),
+    slots=st.integers(1, 4000),
+    groups=st.lists(
+        st.tuples(st.integers(0, 400), st.lists(st.integers(1, 200), min_size=1, max_size=6)),
+        min_size=1,
+        max_size=8,
+    ),
+    leaving=st.randoms(use_true_random=False),
+)
+def test_the_pool_never_exceeds_its_memory(rows, slots, groups, leaving):
+    """Whatever comes and goes; but a row that is alone with its prefix enters in any case."""
+    pool = Pool(rows, slots)
+    for length, prompts in groups:
+        prefix = Prefix(Group((), length, 1.0))
+        waiting = [Row(None, prefix, [0] * tokens, most=4) for tokens in prompts]
+        prefix.users = len(waiting)
+        while waiting:
+            alone = not pool.rows and all(other is prefix for other in pool.prefixes)
+            if entered := pool.admit(waiting[0]):
+                waiting.pop(0)
+            assert entered or not alone
+            assert len(pool.rows) <= rows
+            taken = sum(shelf.entries * shelf.width for shelf in (pool.own, pool.shared))
+            assert alone or not entered or taken <= slots
+            assert [row.slots - 3 for row in pool.rows] == pool.own.lengths
+            assert [each.length for each in pool.prefixes] == pool.shared.lengths
+            if not entered or leaving.random() < 0.3:
+                row = leaving.choice(pool.rows)
+                pool.remove(row)
+                row.prefix.users -= 1
+                if not row.prefix.users:
+                    pool.forget(row.prefix)
 
-    seen = []
-    admit = Pool.admit
 
-    def watch(self, row):
-        entered = admit(self, row)
-        taken = self.own.entries * self.own.width + self.shared.entries * self.shared.width
-        seen.append((taken, len(self.rows)))
-        return entered
-
-    monkeypatch.setattr(Pool, "admit", watch)
-    model = models[0]
-    slot = 2 * 2 * 128 * 4  # bytes: keys and values, 2 layers, 128 channels, float32
-    requests = questions(60, lambda n: n % PICTURES)
-    answers(SharedEngine(model, root, memory=3000 * slot), requests)
-    assert max(taken for taken, _ in seen) <= 3000
-    assert max(rows for _, rows in seen) > 10
+def test_ranked_options_that_are_none_are_refused(models, root):
+    """With the request's name, not as a defect of ours."""
+    given_none = [Request("task/0", "Which?", Rank(()))]
+    with pytest.raises(UsageError, match="task/0: options"):
+        list(SharedEngine(models[0], root).answer(given_none))
 
 
 @pytest.mark.parametrize("count", [200, 2000])

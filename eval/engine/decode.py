@@ -283,9 +283,7 @@ class Answering:
         own = self.pool.own.lengths
         slots = [[row.prefix.length + n] for row, n in zip(rows, own, strict=True)]
         last = torch.tensor([[row.new[-1]] for row in rows], device=device)
-        x = self.net.transformer.wte(
-            last
-        )  # also of an <img> that the model wrote: no image is meant
+        x = self.net.transformer.wte(last)  # an <img> that the model wrote means no image
         bases = self._bases([[row.prefix.group.base] for row in rows])
         at = places(self.net.config, torch.tensor(slots, device=device), bases)
         hidden = self.net.transformer(x, at, Step(self.pool, device))

@@ -131,7 +131,8 @@ class Plan:
         """The most tokens that can follow a prompt."""
         if isinstance(request.decode, Generate):
             return request.decode.max_new_tokens
-        return max(len(self.model.tokenizer.encode(option)) for option in request.decode.options)
+        options = map(self.model.tokenizer.encode, request.decode.options)
+        return max(map(len, options), default=1)  # none at all is refused when it is asked
 
     def _digest(self, paths: set[str], readers: ThreadPoolExecutor) -> None:
         """Read the files that are not known yet."""
