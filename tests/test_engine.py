@@ -5,7 +5,9 @@ import random
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+import threading
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,10 +19,10 @@ from small import make_checkpoint
 
 from eval.api import Generate, Rank, Request
 from eval.engine.features import FeatureStore
-from eval.engine.plain import PlainEngine
-from eval.engine.plan import Group, Plan
+from eval.engine.plain import GENERATION, PlainEngine
+from eval.engine.plan import AT_ONCE, Group, Plan
 from eval.engine.pool import Pool, Prefix, Row
-from eval.engine.shared import SharedEngine, open_backend
+from eval.engine.shared import PULLED, SharedEngine, open_backend
 from eval.errors import UsageError
 from eval.runtime import QwenVL
 from eval.runtime.language import MAX_SLOTS
@@ -210,27 +212,144 @@ def test_the_pool_never_exceeds_its_memory(rows, slots, groups, leaving):
                     pool.forget(row.prefix)
 
 
-def test_ranked_options_that_are_none_are_refused(models, root):
-    """With the request's name, not as a defect of ours."""
-    given_none = [Request("task/0", "Which?", Rank(()))]
-    with pytest.raises(UsageError, match="task/0: options"):
-        list(SharedEngine(models[0], root).answer(given_none))
+@pytest.mark.parametrize("options", [(), ("A", "")])
+def test_options_without_a_token_fail_alone(models, root, options):
+    """With the reason; what stands beside them on the image is answered."""
+    requests = questions(3, lambda n: 0)
+    requests.insert(1, question(3, image(0), "Which?", Rank(options)))
+    found = answers(SharedEngine(models[0], root), requests)
+    assert "options of at least one token each expected" in found["task/3"].error
+    del requests[1], found["task/3"]
+    assert_same(answers(PlainEngine(models[0], root), requests), found)
 
 
-@pytest.mark.parametrize("count", [200, 2000])
-def test_the_plan_keeps_its_requests_on_disk(models, root, count):
-    """Groups come one at a time and hold what was asked; no list of all requests is kept."""
-    plan = Plan(models[0], root)
-    assert count == plan.put(iter(questions(count, lambda n: n % PICTURES)))
-    sizes, names = [], []
-    for group in plan.groups():
-        sizes.append(len(group.questions))
-        names += [question.request.id for question in group.questions]
-    plan.close()
-    assert {f"task/{n}" for n in range(count)} == set(names)
-    assert len(names) == count
-    assert max(sizes) <= 256
-    assert count // PICTURES <= 256 or len(sizes) > PICTURES
+def test_a_prompt_beyond_the_positions_fails_alone(models, root):
+    """With its length; the others are answered, though it is the first on their image."""
+    requests = questions(3, lambda n: 0)
+    requests.insert(0, question(3, image(0), "a" * (MAX_SLOTS - SPAN), Generate(1)))
+    found = answers(SharedEngine(models[0], root), requests)
+    assert found["task/3"].error.startswith("a prompt of 32,767 tokens and its answer take 32,768")
+    del requests[0], found["task/3"]
+    assert_same(answers(PlainEngine(models[0], root), requests), found)
+
+
+def test_refusals_come_as_they_are_pulled(models, root):
+    """A stream of nothing else is not collected first."""
+    pulled = []
+    given = (question(n, "", "Which?", Rank(())) for n in range(2000))
+    engine = SharedEngine(models[0], root)
+    for count, prediction in enumerate(engine.answer(watched(given, pulled))):
+        assert prediction.error
+        assert len(pulled) <= count + 2 * PULLED["cpu"]
+    assert 2000 == count + 1 == engine.usage.failed
+
+
+class Stop(BaseException):
+    """As KeyboardInterrupt, which pytest would take for its own."""
+
+
+def watched(requests, pulled):
+    """The requests; each is noted when it is pulled."""
+    for request in requests:
+        pulled.append(request.id)
+        yield request
+
+
+@pytest.mark.parametrize(("images", "on_an_image"), [(300, 1), (100, 20), (2, 1000)])
+def test_requests_are_pulled_as_they_are_needed(models, tmp_path, images, on_an_image):
+    """Never more than a batch and some groups beyond those that are answered or being answered.
+
+    In the pool are at most 8 rows, and of the last group some that wait; in the window of open
+    groups are as many questions, or 16 groups, and one group more; in the plan a batch and what was
+    held back of one group.
+    """
+    for number in range(images):
+        Image.new("L", (8, 8), number % 256).resize((8 + number // 256, 8)).save(
+            tmp_path / f"{number}.png"
+        )
+    most = min(on_an_image, AT_ONCE)
+    bound = (8 + most) + (8 + most) + (PULLED["cpu"] + most)
+    requests = questions(images * on_an_image, lambda n: n // on_an_image, Generate(2, 2))
+    pulled = []
+    engine = SharedEngine(models[0], tmp_path, rows=8)
+    for count, _ in enumerate(engine.answer(watched(requests, pulled))):
+        assert len(pulled) <= count + bound
+    assert len(requests) == len(pulled) == count + 1
+    assert images == engine.usage.images
+
+
+@given(
+    names=st.lists(st.sampled_from("012"), min_size=1, max_size=40),
+    batch=st.integers(1, 12),
+    together=st.booleans(),
+)
+def test_the_plan_groups_neighbours(models, root, names, batch, together):
+    """Each request once, one image a group; whole where those on one image stand together."""
+    requests = questions(len(names), lambda n: sorted(names)[n] if together else names[n])
+    groups = list(Plan(models[0], root, iter(requests), batch))
+    assert sorted(requests, key=str) == sorted(
+        (question.request for group in groups for question in group.questions), key=str
+    )
+    for group in groups:
+        assert 1 == len({question.pictures for question in group.questions})
+    if together:
+        assert len(set(names)) == len(groups)
+
+
+def test_the_plan_cuts_large_groups(models, root):
+    """At so many questions, wherever the batches end."""
+    requests = questions(2 * AT_ONCE + 10, lambda n: 0)
+    for batch in (64, 100, AT_ONCE, 1000):
+        groups = list(Plan(models[0], root, requests, batch))
+        assert [AT_ONCE, AT_ONCE, 10] == [len(group.questions) for group in groups]
+
+
+def test_a_group_across_batches_is_one(models, root):
+    """Its image is encoded once and its prefix computed once, though batches end within it."""
+    on_an_image = 50
+    assert on_an_image < PULLED["cpu"] < 2 * on_an_image
+    requests = questions(3 * on_an_image, lambda n: n // on_an_image, Generate(1))
+    engine = SharedEngine(models[0], root)
+    answers(engine, requests)
+    assert 3 == engine.usage.images
+    # numbers 0 to 49 share "What is number ", 50 to 99 the same, 100 to 149 the digit 1 too
+    assert 3 * (SPAN + len("What is number ")) + 1 == engine.usage.prefix
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    requests=request_lists(),
+    cuts=st.lists(st.integers(0, 16), max_size=4),
+    rows=st.integers(1, 20),
+    order=st.randoms(use_true_random=False),
+)
+def test_same_answers_in_any_order_and_any_parts(models, root, requests, cuts, rows, order):
+    """One engine that is asked again and again answers as one that is asked once; usage adds up."""
+    expected = answers(SharedEngine(models[0], root), requests)
+    order.shuffle(requests)
+    engine = SharedEngine(models[0], root, rows=rows)
+    found = {}
+    bounds = [0, *sorted(cuts), len(requests)]
+    for begin, end in pairwise(bounds):
+        found |= answers(engine, requests[begin:end])
+    assert_same(expected, found)
+    assert len(requests) == engine.usage.answers
+    assert sum(bool(prediction.error) for prediction in found.values()) == engine.usage.failed
+
+
+def test_features_survive_between_calls(models, root):
+    """The second call encodes nothing; what was counted before stays."""
+    requests = questions(12, lambda n: n % PICTURES)
+    engine = SharedEngine(models[0], root)
+    expected = answers(engine, requests)
+    once = replace(engine.usage)
+    assert_same(expected, answers(engine, requests))
+    assert PICTURES == engine.usage.images
+    for name in ("answers", "prefix", "suffix", "decoded", "steps", "prefills"):
+        assert 2 * getattr(once, name) == getattr(engine.usage, name), name
+    assert engine.usage.elapsed_s > once.elapsed_s
 
 
 def test_an_unreadable_image_fails_its_own_questions(models, root):
@@ -248,14 +367,6 @@ def test_an_unreadable_image_fails_its_own_questions(models, root):
         assert "broken.png" in found["task/1"].error
         assert "missing.png" in found["task/12"].error
         assert found["task/1"].tokens == ()
-
-
-def test_a_prompt_beyond_the_positions_is_refused_before_the_run(models, root):
-    """Before the first answer, with the request's name."""
-    requests = [*questions(3, lambda n: 0), question(3, "", "a" * MAX_SLOTS, Generate(1))]
-    given = SharedEngine(models[0], root).answer(iter(requests))
-    with pytest.raises(UsageError, match=r"task/3: a prompt of 32,767 tokens"):
-        next(given)
 
 
 @pytest.mark.parametrize(("most", "least"), [(3, 4), (0, 1), (3, -1)])
@@ -419,13 +530,57 @@ def test_order_of_requests_changes_nothing(models, root):
         assert_same(expected, answers(SharedEngine(models[0], root), shuffled))
 
 
-def test_nothing_is_left_behind(models, root):
-    """An engine that is not read to its end stops its threads."""
-    import threading
-
+@pytest.mark.parametrize("after", [1, 5])
+def test_nothing_is_left_behind(models, root, after):
+    """An engine that is not read to its end stops its threads, and can be asked again."""
     before = threading.active_count()
-    given = SharedEngine(models[0], root).answer(iter(questions(8, lambda n: n % PICTURES)))
-    next(given)
+    requests = questions(200, lambda n: n % PICTURES)
+    engine = SharedEngine(models[0], root, rows=4)
+    given = engine.answer(iter(requests))
+    for _ in range(after):
+        next(given)
     given.close()
     assert before == threading.active_count()
-    assert not list(Path(root).glob("*.sqlite*"))
+    assert_same(answers(PlainEngine(models[0], root), requests[:8]), answers(engine, requests[:8]))
+    assert after + 8 == engine.usage.answers
+
+
+@pytest.mark.parametrize("error", [Stop, KeyError])
+def test_an_error_of_the_requests_comes_through(models, root, error):
+    """As it is, a process's end among them; the engine can be asked again."""
+    before = threading.active_count()
+    requests = questions(200, lambda n: n % PICTURES)
+
+    def failing():
+        yield from requests[:150]
+        raise error
+
+    engine = SharedEngine(models[0], root, rows=4)
+    given = []
+    with pytest.raises(error):
+        given += engine.answer(failing())
+    assert before == threading.active_count()
+    assert_same(answers(PlainEngine(models[0], root), requests[:8]), answers(engine, requests[:8]))
+
+
+def test_calls_may_overlap(models, root):
+    """A call that was left open and ends late takes nothing from the next."""
+    requests = questions(40, lambda n: n % PICTURES)
+    engine = SharedEngine(models[0], root, rows=2)
+    left = engine.answer(requests)
+    next(left)
+    found = []
+    for prediction in engine.answer(requests):
+        found.append(prediction)
+        if len(found) == 3:
+            left.close()
+    assert len(requests) == len(found)
+    assert not any(prediction.error for prediction in found)
+
+
+def test_rows_and_memory_are_settings_of_the_back_end(tmp_path):
+    """They reach the engine."""
+    folder = make_checkpoint(tmp_path / "model")
+    engine = open_backend(str(folder), image_root=tmp_path, rows=3, memory=1 << 20)
+    assert (3, 1 << 20) == (engine.rows, engine.memory)
+    assert GENERATION == engine.describe()["generation"]

@@ -1,5 +1,7 @@
 """The loop: choose who runs, run them, file the results.
 
+Groups are taken while the pool and a small window of open groups have room for more.
+
 Rows enter through a packed prefill of several prefixes and the rows on them, and then take one
 token a step together until each is done. Ranked options need no step: their losses come out of the
 prefill.
@@ -7,7 +9,6 @@ prefill.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,38 +21,19 @@ from eval.engine.pictures import Pictures
 from eval.engine.plain import PlainEngine
 from eval.engine.plan import Group, Picture, Question
 from eval.engine.pool import Pool, Prefix, Row
-from eval.errors import PredictionError, UsageError
+from eval.engine.usage import Usage
+from eval.errors import PredictionError
 from eval.runtime.language import places
 
-WINDOW = 16  # groups that are open; the one with most work is next
+WINDOW = 16  # groups that are open at most; the one with most work is next
 AHEAD = 32  # pictures that are opened before they are needed
 REFILL = 0.75  # new rows enter when so many of the rows that the pool could hold are left
-
-
-@dataclass(slots=True)
-class Usage:
-    """What an engine did, in tokens that went through the language model and images.
-
-    prefix   shared tokens, computed once for all their rows
-    suffix   tokens of prompts and options behind them
-    decoded  generated tokens that were read again
-    """
-
-    images: int = 0
-    prefix: int = 0
-    suffix: int = 0
-    decoded: int = 0
-    steps: int = 0
-    prefills: int = 0
-    answers: int = 0
-    failed: int = 0
-    waited_s: float = 0.0
-    elapsed_s: float = 0.0
 
 
 class Answering:
     """Groups in, predictions out.
 
+    groups                and what could not be asked, which is passed on
     plain                 answers what the pool cannot
     rows, memory, packed  see SharedEngine
     """
@@ -59,7 +41,7 @@ class Answering:
     def __init__(
         self,
         plain: PlainEngine,
-        groups: Iterator[Group],
+        groups: Iterator[Group | Prediction],
         pictures: Pictures,
         usage: Usage,
         *,
@@ -93,6 +75,8 @@ class Answering:
                 if picked:
                     yield from self._enter(picked)
                     continue
+                if odd:
+                    continue
             if not self.pool.rows:
                 return
             yield from self._step()
@@ -105,11 +89,13 @@ class Answering:
         odd: list[Prediction] = []
         tokens = 0
         self.full = 0
-        while tokens < self.packed:
-            while not self.waiting and (group := self._next_group()):
-                odd += self._open(group)
+        while tokens < self.packed and len(odd) < WINDOW:
             if not self.waiting:
-                break
+                odd += self._fill_window()
+                if not self.window:
+                    break
+                odd += self._open_next()
+                continue
             row = self.waiting[0]
             fresh = row.prefix.entry is None
             if not self.pool.admit(row):
@@ -120,19 +106,26 @@ class Answering:
         self._look_ahead()
         return picked, odd
 
-    def _next_group(self) -> Group | None:
-        """The one with most work of those that are open."""
-        while len(self.window) < WINDOW and (group := next(self.groups, None)):
-            self.window.append(group)
-        if not self.window:
-            return None
+    def _fill_window(self) -> list[Prediction]:
+        """Take groups until they are enough to fill the pool; what could not be asked."""
+        odd: list[Prediction] = []
+        while (
+            len(self.window) < WINDOW
+            and len(odd) < WINDOW
+            and sum(len(group.questions) for group in self.window) < self.pool.most
+            and (found := next(self.groups, None))
+        ):
+            if isinstance(found, Prediction):
+                odd.append(found)
+            else:
+                self.window.append(found)
         self._look_ahead()
-        chosen = max(self.window, key=_work)
-        self.window.remove(chosen)
-        return chosen
+        return odd
 
-    def _open(self, group: Group) -> list[Prediction]:
-        """Make the rows of a group; answer what is not for the pool."""
+    def _open_next(self) -> list[Prediction]:
+        """Make the rows of the group with most work; answer what is not for the pool."""
+        group = max(self.window, key=_work)
+        self.window.remove(group)
         prefix = Prefix(group)
         odd: list[Prediction] = []
         for question in group.questions:
@@ -152,11 +145,6 @@ class Answering:
                 return self.plain.answer_one(question.request)
             return Row(question, prefix, ids, decode.max_new_tokens, decode.min_new_tokens)
         options = [self.tokenizer.encode(option) for option in decode.options]
-        if not options or not all(options):
-            raise UsageError(
-                f"{question.request.id}: options of at least one token each expected, "
-                f"{decode.options} found"
-            )
         lengths = {len(option) for option in options}
         longest = len(question.ids) + max(lengths) - 1
         if self.tokenizer.eod_id in question.ids or (longest > self.trained and len(lengths) > 1):

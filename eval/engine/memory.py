@@ -13,7 +13,8 @@ def free_bytes(device: torch.device) -> int:
     """A budget for keys and values on a device, from what is free there now."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(CUDA_SHARE * free)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(CUDA_SHARE * (free + unused))  # torch keeps what it freed for its next tensors
     pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min(CPU_MOST, int(CPU_SHARE * pages))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eval.engine.features import FeatureStore
 from eval.engine.plan import Picture
+from eval.engine.usage import Usage
 from eval.errors import DataError
 from eval.runtime import QwenVL
 from eval.runtime.image import load_image, preprocess
@@ -24,18 +25,26 @@ class Pictures:
     """Features of images, by their content.
 
     workers  threads that open files
+    usage    where it is told what was encoded and waited for
+    kept     features (256, D) by key, the most recent last; may outlive this object
     store    features on disk, from earlier runs and for later ones
     """
 
-    def __init__(self, model: QwenVL, workers: int, store: FeatureStore | None = None) -> None:
+    def __init__(
+        self,
+        model: QwenVL,
+        workers: int,
+        usage: Usage,
+        kept: OrderedDict[str, Tensor],
+        store: FeatureStore | None = None,
+    ) -> None:
         self.visual = model.model.transformer.visual
         self.device = self.visual.conv1.weight.device
         self.store = store
         self.threads = ThreadPoolExecutor(workers, "pictures")
         self.loading: dict[str, Future[tuple[Tensor, bool]]] = {}
-        self.kept: OrderedDict[str, Tensor] = OrderedDict()
-        self.encoded = 0  # images that went through the tower
-        self.waited_s = 0.0  # time in which the model waited for a file
+        self.usage = usage
+        self.kept = kept
 
     def expect(self, pictures: Iterable[Picture]) -> None:
         """Begin to open files whose features will be asked for."""
@@ -62,7 +71,7 @@ class Pictures:
                 failed[key] = str(error)
             else:
                 (found if encoded else pixels)[key] = loaded
-            self.waited_s += perf_counter() - begun
+            self.usage.waited_s += perf_counter() - begun
         found |= self._encode(pixels)
         for key, features in found.items():
             self.kept[key] = features
@@ -71,8 +80,10 @@ class Pictures:
         return found, failed
 
     def close(self) -> None:
-        """Stop opening files."""
-        self.threads.shutdown(wait=True, cancel_futures=True)
+        """Stop opening files; features that are being written come to the disk yet."""
+        for future in self.loading.values():
+            future.cancel()
+        self.threads.shutdown()
 
     def _load(self, picture: Picture) -> tuple[Tensor, bool]:
         """Features that are on disk already (256, D), or pixels (3, S, S); and which it is."""
@@ -85,7 +96,7 @@ class Pictures:
     def _encode(self, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
         if not pixels:
             return {}
-        self.encoded += len(pixels)
+        self.usage.images += len(pixels)
         batch = torch.stack([p.to(self.device, non_blocking=True) for p in pixels.values()])
         features = dict(zip(pixels, self.visual(batch).unbind(), strict=True))
         if self.store:

@@ -14,6 +14,9 @@ from eval.errors import DataError, PredictionError, UsageError
 from eval.runtime import QwenVL
 from eval.runtime.checkpoint import combined_digest, find_checkpoint
 
+# Version of the code that decides what is answered: raise it when recorded outputs change.
+GENERATION = 1
+
 
 class PlainEngine:
     """Answers requests one after the other, or in batches padded on the left."""
@@ -90,6 +93,7 @@ def describe(model: QwenVL, engine: str, batch_size: int) -> Mapping[str, Any]:
         "files": digests,
         "engine": engine,
         "batch_size": batch_size,
+        "generation": GENERATION,
     }
 
 

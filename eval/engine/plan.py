@@ -1,36 +1,28 @@
-"""Which questions stand together: those of a whole run that begin with the same image.
+"""Which questions stand together: those near each other that begin with the same image.
 
-Images are told apart by their content, not by their name. The requests wait in a temporary
-database on disk, so memory does not grow with the dataset; what no model could be asked is refused
-before the first question is asked.
+Images are told apart by their content, not by their name. Requests are pulled a batch at a time,
+and only when another group is asked for, so neither memory nor the wait for the first answer grows
+with the dataset. Questions on one image that lie in one batch stand together, and so do neighbours
+across its end; who wants more sorts the requests before.
 """
 
-import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from eval.api import Generate, Rank, Request
+from eval.api import Generate, Prediction, Request
 from eval.errors import UsageError
 from eval.runtime import QwenVL
 from eval.runtime.image import image_digest
 from eval.runtime.language import MAX_SLOTS, rotary_base
 from eval.runtime.visual import QUERIES
 
-AT_ONCE = 256  # requests that are read, and questions of a group, at most
+AT_ONCE = 256  # questions of a group, at most
 READERS = 4  # threads that read image files for their digests
+KNOWN = 4096  # paths whose digests are remembered
 SPAN = QUERIES + 2  # tokens of an image with its tags
-TABLES = """
-CREATE TABLE images (path TEXT PRIMARY KEY, digest TEXT) WITHOUT ROWID;
-CREATE TABLE groups (number INTEGER PRIMARY KEY, key TEXT UNIQUE);
-CREATE TABLE requests (
-    number INTEGER PRIMARY KEY, "group" INTEGER, id TEXT, prompt TEXT, decode TEXT, chat INTEGER
-);
-CREATE INDEX by_group ON requests ("group", number);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,112 +63,102 @@ class Group:
 
 
 class Plan:
-    """Takes requests, gives groups of them in the order in which their images first came."""
+    """Pulls requests, gives groups of them.
 
-    def __init__(self, model: QwenVL, image_root: Path) -> None:
+    batch  requests that are pulled at a time
+    """
+
+    def __init__(
+        self, model: QwenVL, image_root: Path, requests: Iterable[Request], batch: int = AT_ONCE
+    ) -> None:
         self.model = model
         self.image_root = image_root
-        self.store = sqlite3.connect("")  # a temporary file that goes with the connection
-        self.store.executescript(TABLES)
+        self.requests = requests
+        self.batch = batch
+        self.known: dict[str, str | None] = {}  # path -> digest, the most recent last
 
-    def put(self, requests: Iterable[Request]) -> int:
-        """Put requests down; how many.
+    def __iter__(self) -> Iterator[Group | Prediction]:
+        """Groups of at most AT_ONCE questions, each batch's in the order of their first images.
 
-        Raises UsageError, naming the request, for a prompt longer than the model's positions.
+        The next batch is pulled when all groups are given but the one that the last question
+        belongs to: it waits for more of its kind. A request that the model cannot be asked comes
+        as a prediction with the reason.
         """
-        count = 0
-        remaining = iter(requests)
-        with ThreadPoolExecutor(READERS, "digest") as readers:
-            while batch := list(islice(remaining, AT_ONCE)):
-                read = [self._read(request) for request in batch]
-                self._digest({str(path) for _, paths in read for path in paths}, readers)
-                for request, (ids, paths) in zip(batch, read, strict=True):
-                    self._put_one(request, ids, paths)
-                count += len(batch)
-        return count
+        remaining = iter(self.requests)
+        held: dict[tuple[str, float], list[Question]] = {}
+        while batch := list(islice(remaining, self.batch)):
+            grouped, held = held, {}
+            last = next(iter(grouped), None)
+            for found in self._read(batch):
+                if isinstance(found, Prediction):
+                    yield found
+                    continue
+                question, base = found
+                last = (question.pictures[0].key if question.pictures else "", base)
+                grouped.setdefault(last, []).append(question)
+            for key, questions in grouped.items():
+                for begin in range(0, len(questions), AT_ONCE):
+                    part = questions[begin : begin + AT_ONCE]
+                    if key == last and len(part) < AT_ONCE:
+                        held[key] = part
+                    else:
+                        yield self._group(part, key[1])
+        for (_, base), questions in held.items():
+            yield self._group(questions, base)
 
-    def groups(self) -> Iterator[Group]:
-        """All groups; one of more than AT_ONCE questions comes in parts."""
-        told = self.store.execute(
-            "SELECT groups.key, id, prompt, decode, chat FROM requests JOIN groups "
-            'ON groups.number = "group" ORDER BY "group", requests.number'
-        )
-        waiting: list[Question] = []
-        waiting_key = ""
-        for key, *fields in told:
-            if waiting and (key != waiting_key or len(waiting) == AT_ONCE):
-                yield self._group(waiting, waiting_key)
-                waiting = []
-            waiting_key = key
-            waiting.append(self._question(*fields))
-        if waiting:
-            yield self._group(waiting, waiting_key)
+    def _read(self, batch: Sequence[Request]) -> Iterator[tuple[Question, float] | Prediction]:
+        """Each request as the model reads it, and its rotary base; or why it cannot be asked."""
+        read = [self.model.read(each.prompt, self.image_root, each.chat) for each in batch]
+        digests = self._digests(list({str(path): None for _, paths in read for path in paths}))
+        for request, (ids, paths) in zip(batch, read, strict=True):
+            try:
+                length = self._prefilled(request, len(ids))
+            except UsageError as error:
+                yield Prediction(request.id, "", error=str(error))
+                continue
+            pictures = (Picture(digests[str(p)] or f"unreadable: {p}", p) for p in paths)
+            base = rotary_base(self.model.model.config, length)
+            yield Question(request, ids, tuple(pictures)), base
 
-    def close(self) -> None:
-        """Drop what is left."""
-        self.store.close()
+    def _prefilled(self, request: Request, length: int) -> int:
+        """Slots of the longest row that a prompt of so many tokens is read in.
 
-    def _read(self, request: Request) -> tuple[list[int], list[Path | str]]:
-        ids, paths = self.model.read(request.prompt, self.image_root, request.chat)
-        longest = len(ids) + self._new_tokens(request)
-        if longest > MAX_SLOTS:
+        Raises UsageError for options without a token, and beyond the model's positions.
+        """
+        decode = request.decode
+        if isinstance(decode, Generate):
+            new, slots = decode.max_new_tokens, length
+        else:
+            options = [len(self.model.tokenizer.encode(option)) for option in decode.options]
+            if not options or not all(options):
+                raise UsageError(
+                    f"options of at least one token each expected, {decode.options} found"
+                )
+            new = max(options)
+            slots = length + new - 1  # an option's last token is not read
+        if length + new > MAX_SLOTS:
             raise UsageError(
-                f"{request.id}: a prompt of {len(ids):,} tokens and its answer take {longest:,}; "
+                f"a prompt of {length:,} tokens and its answer take {length + new:,}; "
                 f"the model's positions end at {MAX_SLOTS:,}. Shorten the prompt, or ask with "
                 "fewer examples"
             )
-        return ids, paths
+        return slots
 
-    def _new_tokens(self, request: Request) -> int:
-        """The most tokens that can follow a prompt."""
-        if isinstance(request.decode, Generate):
-            return request.decode.max_new_tokens
-        options = map(self.model.tokenizer.encode, request.decode.options)
-        return max(map(len, options), default=1)  # none at all is refused when it is asked
+    def _digests(self, paths: Sequence[str]) -> dict[str, str | None]:
+        """Of different paths; files that are not known are read."""
+        found = {path: self.known.pop(path) for path in paths if path in self.known}
+        new = [path for path in paths if path not in found]
+        if new:
+            with ThreadPoolExecutor(READERS, "digest") as readers:
+                found |= zip(new, readers.map(image_digest, new), strict=True)
+        self.known |= found
+        for path in list(self.known)[:-KNOWN]:
+            del self.known[path]
+        return found
 
-    def _digest(self, paths: set[str], readers: ThreadPoolExecutor) -> None:
-        """Read the files that are not known yet."""
-        known = "SELECT 1 FROM images WHERE path = ?"
-        new = [p for p in sorted(paths) if not self.store.execute(known, (p,)).fetchone()]
-        digests = zip(new, readers.map(image_digest, new), strict=True)
-        self.store.executemany("INSERT INTO images VALUES (?, ?)", digests)
-
-    def _put_one(self, request: Request, ids: list[int], paths: Sequence[Path | str]) -> None:
-        longest = len(ids) if isinstance(request.decode, Generate) else self._padded(request, ids)
-        base = rotary_base(self.model.model.config, longest)
-        key = json.dumps([self._picture(paths[0]).key if paths else "", base])
-        self.store.execute("INSERT OR IGNORE INTO groups (key) VALUES (?)", (key,))
-        decode = request.decode
-        told = (
-            [decode.max_new_tokens, decode.min_new_tokens]
-            if isinstance(decode, Generate)
-            else {"options": decode.options}
-        )
-        self.store.execute(
-            'INSERT INTO requests ("group", id, prompt, decode, chat) '
-            "VALUES ((SELECT number FROM groups WHERE key = ?), ?, ?, ?, ?)",
-            (key, request.id, request.prompt, json.dumps(told), request.chat),
-        )
-
-    def _padded(self, request: Request, ids: list[int]) -> int:
-        """Length of the longest option's row, as it is read: without its last token."""
-        return len(ids) + self._new_tokens(request) - 1
-
-    def _question(self, name: str, prompt: str, decode: str, chat: int) -> Question:
-        told = json.loads(decode)
-        how = Rank(tuple(told["options"])) if isinstance(told, dict) else Generate(*told)
-        request = Request(name, prompt, how, bool(chat))
-        ids, paths = self.model.read(prompt, self.image_root, request.chat)
-        return Question(request, ids, tuple(self._picture(path) for path in paths))
-
-    def _picture(self, path: Path | str) -> Picture:
-        found = self.store.execute("SELECT digest FROM images WHERE path = ?", (str(path),))
-        (digest,) = found.fetchone()
-        return Picture(digest or f"unreadable: {path}", path)
-
-    def _group(self, questions: list[Question], key: str) -> Group:
+    def _group(self, questions: list[Question], base: float) -> Group:
         prefix = common_prefix(questions, self.model.tokenizer.img_start_id)
-        return Group(tuple(questions), prefix, json.loads(key)[1])
+        return Group(tuple(questions), prefix, base)
 
 
 def common_prefix(questions: Sequence[Question], image_start_id: int) -> int:

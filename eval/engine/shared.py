@@ -1,32 +1,37 @@
 """The shared engine: each image once, each common prefix once, rows that come and go.
 
-Requests are planned into groups on one image. Its pixels are made ahead in the background, its
-features and the keys and values of what its questions begin with are computed once, and the
-questions are answered in a pool of rows: one that ends leaves, the next enters. Each prompt counts
-as a batch of its own, so no answer depends on its neighbours; plain.py is what this is tested
-against.
+Requests are pulled as the engine needs them, and neighbours are grouped by their image. Its pixels
+are made ahead in the background, its features and the keys and values of what its questions begin
+with are computed once, and the questions are answered in a pool of rows: one that ends leaves, the
+next enters. Each prompt counts as a batch of its own, so no answer depends on its neighbours;
+plain.py is what this is tested against.
 
 It knows no task. What has never run on a GPU: everything here; the tests have none.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from torch import Tensor
+
 from eval.api import Prediction, Request
-from eval.engine.decode import Answering, Usage
+from eval.engine.decode import Answering
 from eval.engine.features import FeatureStore
 from eval.engine.memory import free_bytes
 from eval.engine.pictures import Pictures
 from eval.engine.plain import PlainEngine, describe, identify
 from eval.engine.plan import Plan
+from eval.engine.usage import Usage
 from eval.errors import UsageError
 from eval.runtime import QwenVL
 
 __all__ = ["SharedEngine", "identify", "open_backend"]
 
 ROWS = {"cpu": 64, "cuda": 256}  # answered at a time, where memory allows
+PULLED = {"cpu": 64, "cuda": 256}  # requests that are pulled and grouped at a time
 PACKED = {"cpu": 1024, "cuda": 8192}  # tokens of one prefill, about
 FEATURES_BYTES = 20 << 30  # of a folder of features, at most
 WORKERS = {"cpu": 1, "cuda": 8}  # threads that open pictures; on a CPU the model needs the cores
@@ -34,6 +39,8 @@ WORKERS = {"cpu": 1, "cuda": 8}  # threads that open pictures; on a CPU the mode
 
 class SharedEngine:
     """Answers requests with everything shared that they have in common.
+
+    It may be asked again and again: features of recent images stay, and `usage` counts on.
 
     rows     at most so many are answered at a time
     memory   bytes for keys and values; by default a part of what the device has free
@@ -61,42 +68,42 @@ class SharedEngine:
         self.rows = rows or ROWS[kind]
         self.memory = memory
         self.packed = packed or PACKED[kind]
+        self.pulled = PULLED[kind]
         self.workers = workers or WORKERS[kind]
         self.store = store
+        self.kept: OrderedDict[str, Tensor] = OrderedDict()
         self.usage = Usage()
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Prediction]:
-        """Yield predictions as they are ready; those on one image stand together.
+        """Yield predictions as they are ready.
 
-        All requests are taken before the first is answered. One whose image cannot be read is
-        answered with the reason. Raises UsageError, naming the request, for a prompt longer than
-        the model's positions.
+        Requests are pulled when the pool has room for more, a batch at a time, so the first are
+        answered long before the last is pulled. Those on one image share it best where they stand
+        together: see plan.py. One whose image cannot be read, whose prompt is longer than the
+        model's positions, or whose options have no token is answered with the reason.
         """
-        plan = Plan(self.model, self.image_root)
-        pictures = Pictures(self.model, self.workers, self.store)
-        self.usage = Usage()
+        usage = self.usage
+        begun = perf_counter()
+        pictures = Pictures(self.model, self.workers, usage, self.kept, self.store)
+        answering = Answering(
+            PlainEngine(self.model, self.image_root),
+            iter(Plan(self.model, self.image_root, requests, self.pulled)),
+            pictures,
+            usage,
+            rows=self.rows,
+            memory=self.memory or free_bytes(self.model.device),
+            packed=self.packed,
+        )
         try:
-            plan.put(requests)
-            begun = perf_counter()
-            answering = Answering(
-                PlainEngine(self.model, self.image_root),
-                plan.groups(),
-                pictures,
-                self.usage,
-                rows=self.rows,
-                memory=self.memory or free_bytes(self.model.device),
-                packed=self.packed,
-            )
             for prediction in answering.predictions():
-                self.usage.answers += 1
-                self.usage.failed += bool(prediction.error)
-                self.usage.images = pictures.encoded
-                self.usage.waited_s = pictures.waited_s
-                self.usage.elapsed_s = perf_counter() - begun
+                usage.answers += 1
+                usage.failed += bool(prediction.error)
+                now = perf_counter()
+                usage.elapsed_s += now - begun
+                begun = now
                 yield prediction
         finally:
             pictures.close()
-            plan.close()
 
     def describe(self) -> Mapping[str, Any]:
         """What a manifest says about the model and this engine; no answer depends on the rest."""
@@ -111,12 +118,14 @@ def open_backend(
     dtype: str = "float32",
     batch_size: int = 1,
     revision: str | None = None,
+    rows: int | None = None,
     memory: int | None = None,
     features: Path | None = None,
     features_bytes: int = FEATURES_BYTES,
 ) -> SharedEngine:
     """Load a checkpoint behind the shared engine.
 
+    rows      at most so many are answered at a time
     memory    bytes for keys and values
     features  a folder that keeps what the vision tower made of images, and its bound in bytes
     """
@@ -127,4 +136,4 @@ def open_backend(
         )
     model = QwenVL.from_pretrained(checkpoint, device=device, dtype=dtype, revision=revision)
     store = FeatureStore(features, model, features_bytes) if features else None
-    return SharedEngine(model, image_root, memory=memory, store=store)
+    return SharedEngine(model, image_root, rows=rows, memory=memory, store=store)

@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from workloads import by_image
+
 from eval import registry
 from eval.api import Backend, Request
 from eval.asked import Asked, requests
@@ -40,7 +42,7 @@ def main() -> int:
         data = Path(folder)
         write_demo_data(data)
         tasks = registry.find_tasks(["all"])
-        asked = [each for task in tasks for _, each in requests(task, data, Asked())]
+        asked = by_image(each for task in tasks for _, each in requests(task, data, Asked()))
         table: dict[str, dict[str, int]] = {}
         for dtype in ("float32", "bfloat16"):
             model = QwenVL.from_pretrained(CHECKPOINT, dtype=dtype)

@@ -5,7 +5,7 @@ questions and answers. Pictures are gradients with noise, questions are random w
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from PIL import Image
 from random_model import LETTERED, SEED, words
 
 from eval.api import Decode, Generate, Rank, Request
+from eval.prompt import IMAGE
 
 ASKED = "<img>{image}</img>{text} Answer:"
 REFERRED = "<img>{image}</img><ref>{text}</ref><box>"
@@ -84,6 +85,15 @@ WORKLOADS = (
 )
 # Asked of a tiny model on tiny pictures, to see what stays in memory.
 MEMORY = replace(WORKLOADS[2], name="memory", per_image=10, size_px=(32, 24))
+
+
+def by_image(requests: Iterable[Request]) -> list[Request]:
+    """As a run hands them over: those on one image together, the largest groups first."""
+    groups: dict[str, list[Request]] = {}
+    for request in requests:
+        first = IMAGE.search(request.prompt)
+        groups.setdefault(first[1] if first else "", []).append(request)
+    return [each for group in sorted(groups.values(), key=len, reverse=True) for each in group]
 
 
 def question(rng: random.Random, length: int) -> str:
