@@ -2,6 +2,7 @@
 #   make demo                                   everything, on the bundled tiny checkpoint
 #   make eval-refcoco CHECKPOINT=... DATA=...   one benchmark; eval-all for all of them
 #   make card CONFIG=configs/qwen-vl.toml DATA=...   what is missing of a row of the card
+#   make demo GPUS=2, make eval-gqa GPUS=8 ...   with so many GPUs, or processes without one
 #   make test, make check                       the tests; lint, format, types
 
 PYTHON ?= python3
@@ -9,23 +10,24 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEVICE ?= auto
 DTYPE  ?= auto
+GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 
 .PHONY: demo card test check bench format clean
 
 demo: $(VENV)/installed
-	$(BIN)/qwen-vl-eval demo --data demo-data --out demo-run
+	$(BIN)/qwen-vl-eval demo --data demo-data --out demo-run $(GPUS_OPTION)
 
 eval-%: $(VENV)/installed
 	@test -n "$(CHECKPOINT)" || { echo "make $@: CHECKPOINT=folder or hub id is missing" >&2; exit 2; }
 	@test -n "$(DATA)" || { echo "make $@: DATA=folder of the benchmarks' files is missing" >&2; exit 2; }
 	$(BIN)/qwen-vl-eval run $* --model "$(CHECKPOINT)" --data "$(DATA)" \
 	  --out "$(or $(OUT),runs/$(notdir $(patsubst %/,%,$(CHECKPOINT)))-$*)" \
-	  --device $(DEVICE) --dtype $(DTYPE) $(if $(LIMIT),--limit $(LIMIT))
+	  --device $(DEVICE) --dtype $(DTYPE) $(if $(LIMIT),--limit $(LIMIT)) $(GPUS_OPTION)
 
 card: $(VENV)/installed
 	@test -n "$(CONFIG)" || { echo "make card: CONFIG=file of configs/ is missing" >&2; exit 2; }
 	$(BIN)/qwen-vl-eval card "$(CONFIG)" $(if $(DATA),--data "$(DATA)") $(if $(OUT),--out "$(OUT)") \
-	  $(if $(CHECKPOINT),--model "$(CHECKPOINT)") --device $(DEVICE) $(if $(DRY_RUN),--dry-run)
+	  $(if $(CHECKPOINT),--model "$(CHECKPOINT)") --device $(DEVICE) $(if $(DRY_RUN),--dry-run) $(GPUS_OPTION)
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/bench_vqa.py
@@ -59,6 +61,6 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 # dashscope carries Qwen's published vocabulary; what it depends on is not needed.
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,ray]'
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps 'dashscope>=2.0.2,<2.1'
 	touch $@

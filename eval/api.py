@@ -404,8 +404,11 @@ class Backend(Protocol):
     Opened by an entry point of the group "eval.backends": a callable
     (checkpoint: str, *, image_root: Path, device: str, dtype: str, batch_size: int) -> Backend.
     Its module may also have `identify(checkpoint: str, revision: str | None) -> str`, the `digest`
-    that describe() tells: a run whose answers are all there then loads no model. A back end may
-    have an attribute `usage`, as eval.engine.decode.Usage, of which a run prints the main numbers.
+    that describe() tells: a run whose answers are all there then loads no model; `GENERATION`, a
+    number that describe() tells as `generation`, raised when the code answers otherwise; and
+    `footprint(checkpoint, revision, dtype) -> int`, bytes on a GPU. A back end may have an
+    attribute `usage`, as eval.engine.usage.Usage, of which a run prints the main numbers. It
+    should take requests when it has room for them: what it has taken no other worker can take.
     """
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Prediction]:

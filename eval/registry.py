@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from inspect import signature
 from types import ModuleType
 from typing import Any
 
@@ -140,10 +141,38 @@ def backend(name: str) -> Callable[..., Backend]:
     return opener  # type: ignore[no-any-return]  # what it returns shows when it is called
 
 
-def identify(opener: Callable[..., Backend], checkpoint: str, revision: str | None) -> str | None:
-    """The digest of what a back end would load, or None where it cannot tell without loading."""
-    function = getattr(importlib.import_module(opener.__module__), "identify", None)
-    return function(checkpoint, revision) if callable(function) else None
+def identify(
+    opener: Callable[..., Backend], checkpoint: str, revision: str | None, *, verify: bool = False
+) -> str | None:
+    """The digest of what a back end would load, or None where it cannot tell without loading.
+
+    verify  read the files again, whatever is remembered of them
+    """
+    function = _beside(opener, "identify")
+    if function is None:
+        return None
+    more = {"verify": True} if verify and "verify" in signature(function).parameters else {}
+    told: str = function(checkpoint, revision, **more)
+    return told
+
+
+def footprint(
+    opener: Callable[..., Backend], checkpoint: str, revision: str | None, dtype: str
+) -> int | None:
+    """Bytes that a back end's model takes, or None where it cannot tell without loading."""
+    function = _beside(opener, "footprint")
+    return function(checkpoint, revision, dtype) if function else None
+
+
+def generation(opener: Callable[..., Backend]) -> int | None:
+    """Version of the code behind a back end that decides what is answered, if it has one."""
+    return getattr(importlib.import_module(opener.__module__), "GENERATION", None)
+
+
+def _beside(opener: Callable[..., Backend], name: str) -> Callable[..., Any] | None:
+    """A function of the module that a back end is opened by."""
+    function = getattr(importlib.import_module(opener.__module__), name, None)
+    return function if callable(function) else None
 
 
 def _entries(group: str) -> list[EntryPoint]:

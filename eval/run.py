@@ -2,41 +2,68 @@
 
     RUN/manifest.json               what was run: model, settings, versions, data and their digests
     RUN/<task>/examples.jsonl       few-shot: the training samples before each question
-    RUN/<task>/journal-0.jsonl      one line a prediction, appended and flushed as it comes
-    RUN/<task>/predictions.jsonl    the same in dataset order; that it exists proves it complete
+    RUN/<task>/journal-<n>.jsonl    worker n's answers, a line each, as they come
+    RUN/<task>/predictions.jsonl    all in dataset order; that it exists proves it complete
+    RUN/<task>/losses.jsonl         ranked options: each option's loss
     RUN/<task>/scores.jsonl         one line a sample: each metric's value
     RUN/<task>/summary.json         the figures
     RUN/<task>/submission/<file>    what the benchmark's server takes
     RUN/<task>/server.json          the figures that it gave
+    RUN/.work/                      the lock, the plan of what is asked, workers' logs
 
-A journal grows by whole lines; a torn last line, left by a crash, is dropped when it is read, and
-of two lines on one sample the later counts. A line may say why there is no answer instead. Every
-other file is written beside its place and moved there.
+A journal grows by whole lines. They are merged by sample and by what was asked: its prompt,
+decoding and the bytes of its images; what was asked otherwise is asked again. Every other file is
+written beside its place and moved there.
 """
 
 import contextlib
+import fcntl
+import hashlib
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
 
-from eval.api import Backend, Prediction, Request, Task
+from eval import journal
+from eval.api import Prediction, Request, Task
 from eval.asked import Asked, describe_task, read_samples, requests
 from eval.data import Examples
+from eval.digests import Digests
 from eval.errors import RunError
+from eval.prompt import IMAGE
+from eval.writing import PRETTY, write_file, write_rows, writing
 
 MANIFEST = "manifest.json"
 EXAMPLES = "examples.jsonl"
-JOURNAL = "journal-0.jsonl"
+JOURNAL = "journal-{}.jsonl"
 PREDICTIONS = "predictions.jsonl"
+LOSSES = "losses.jsonl"
 SCORES = "scores.jsonl"
 SUMMARY = "summary.json"
 SUBMISSION = "submission"
 SERVER = "server.json"
-PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+WORK = ".work"
+REOPENED = "before"  # journal of what a task's predictions.jsonl held when it was opened again
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A question without an answer.
+
+    of     identity of what is asked: sixteen hexadecimal digits of the sha256 of prompt, decoding
+           and the bytes of the images, whatever these are called
+    group  what is asked together has the same: the digest of the first image (the path where it
+           cannot be read), empty without one; or the name of a batch
+    """
+
+    request: Request
+    of: str
+    group: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +99,7 @@ class RunFolder:
         Raises RunError, naming what differs, where the folder holds another run.
         """
         if not (path / MANIFEST).exists():
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise RunError(f"{path}: not empty and not a run; give another folder with --out")
+            _make(path)
             tasks = manifest["tasks"]
         else:
             earlier = cls.open(path).manifest
@@ -89,13 +114,25 @@ class RunFolder:
         """Names of the tasks, in the order they were asked for."""
         return tuple(self.manifest["tasks"])
 
+    def work_file(self, name: str) -> Path:
+        """Where a file lies that is of use only while the run is at work; its folder exists."""
+        folder = self.path / WORK
+        folder.mkdir(exist_ok=True)
+        return folder / name
+
+    def digests(self, *, verify: bool = False) -> Digests:
+        """Digests of the images, remembered in this run; with `verify` read again."""
+        return Digests(self.path / WORK / "images.jsonl", verify=verify)
+
     def recorded(self, task: str) -> dict[str, Prediction]:
-        """Predictions so far, by sample id: of the sealed file if there is one, or the journal."""
-        folder = self.path / task
-        for name in (PREDICTIONS, JOURNAL):
-            if (folder / name).is_file():
-                return {p.id: p for p in _read_predictions(folder / name, torn=name == JOURNAL)}
-        return {}
+        """Predictions so far, by sample id: an answer rather than a failure, else the later."""
+        found: dict[str, Prediction] = {}
+        for file in self._files(task):
+            for entry in journal.read(file, torn=True):
+                prediction = entry.prediction
+                if not prediction.error or found.get(prediction.id, prediction).error:
+                    found[prediction.id] = prediction
+        return found
 
     def answers(self, task: str) -> Iterator[Prediction]:
         """All predictions of a finished task, one at a time, in dataset order."""
@@ -103,49 +140,59 @@ class RunFolder:
         if not file.is_file():
             raise RunError(
                 f"{self.path}: {task} is not finished ({len(self.recorded(task))} predictions in "
-                "its journal). Run the same command again to go on"
+                "its journals). Run the same command again to go on"
             )
-        return _read_predictions(file, torn=False)
+        return self._with_losses(
+            task, (entry.prediction for entry in journal.read(file, torn=False))
+        )
 
     def predictions(self, task: str) -> dict[str, Prediction]:
         """All predictions of a finished task, by sample id, in dataset order."""
         return {prediction.id: prediction for prediction in self.answers(task)}
 
-    def answer(
-        self, tasks: Sequence[Task], data: Path, asked: Mapping[str, Asked], backend: Backend
-    ) -> Iterator[tuple[str, Prediction]]:
-        """Ask what the journals lack; yield task and prediction once it is in its journal.
+    def lacking(
+        self,
+        tasks: Sequence[Task],
+        data: Path,
+        asked: Mapping[str, Asked],
+        digests: Digests,
+        batch: int = 1,
+    ) -> Iterator[Wanted]:
+        """What has no answer yet, and has not failed either, in the order of tasks and samples.
 
-        The tasks are one stream of requests, so that a back end may take together what concerns
-        one image. asked  by name of the task
+        batch  where it is not 1, samples of a task are batches in their order, and a batch is
+               asked again as a whole, so that no answer depends on where a run was stopped
         """
-        open_tasks = [task for task in tasks if not self.sealed(task.name)]
-        with contextlib.ExitStack() as files:
-            journals: dict[str, IO[bytes]] = {}
-            for task in open_tasks:
-                folder = self.path / task.name
-                folder.mkdir(exist_ok=True)
-                if asked[task.name].few_shot and not (folder / EXAMPLES).is_file():
-                    self._write_examples(task, data, asked[task.name])
-                if (folder / JOURNAL).is_file():
-                    _drop_torn_line(folder / JOURNAL)
-                journals[task.name] = files.enter_context((folder / JOURNAL).open("ab"))
-            for answer in backend.answer(self._lacking(open_tasks, data, asked)):
-                name, _, sample_id = answer.id.partition("/")
-                prediction = replace(answer, id=sample_id)
-                journals[name].write(_line(prediction))
-                journals[name].flush()
-                yield name, prediction
-
-    def _lacking(
-        self, tasks: Sequence[Task], data: Path, asked: Mapping[str, Asked]
-    ) -> Iterator[Request]:
-        """What is not in the journals yet."""
         for task in tasks:
-            done = self.recorded(task.name).keys()
-            for sample, request in requests(task, data, asked[task.name]):
-                if sample.id not in done:
-                    yield request
+            found = journal.Answers(self._files(task.name))
+
+            def lacks(wanted: Wanted, found: journal.Answers = found) -> bool:
+                return found.place(_sample_id(wanted.request), wanted.of) is None
+
+            questions = _wanted(task, data, asked[task.name], digests)
+            if batch == 1:
+                yield from filter(lacks, questions)
+                continue
+            number = 0
+            while together := list(islice(questions, batch)):
+                if any(map(lacks, together)):
+                    yield from (replace(w, group=f"{task.name} {number}") for w in together)
+                number += 1
+
+    def open_task(self, task: Task, data: Path, asked: Asked) -> None:
+        """Make a task's folder, and take up its answers where some are missing of a sealed one."""
+        folder = self.path / task.name
+        folder.mkdir(exist_ok=True)
+        if asked.few_shot and not (folder / EXAMPLES).is_file():
+            self._write_examples(task, data, asked)
+        if self.sealed(task.name):
+            (folder / PREDICTIONS).replace(folder / JOURNAL.format(REOPENED))
+        for name in (LOSSES, SCORES, SUMMARY):
+            (folder / name).unlink(missing_ok=True)
+
+    def journals(self, worker: int | str) -> "Journals":
+        """Where a worker puts its answers down."""
+        return Journals(self.path, str(worker))
 
     def failed(self, task: str) -> dict[str, str]:
         """Samples without an answer, and why, by id."""
@@ -153,11 +200,14 @@ class RunFolder:
 
     def reopen(self, task: str) -> None:
         """Drop a task's failed predictions, so that their samples are asked again."""
-        kept = [p for p in self.recorded(task).values() if not p.error]
-        folder = self.path / task
-        write_file(folder / JOURNAL, b"".join(map(_line, kept)))
-        for name in (PREDICTIONS, SCORES, SUMMARY):
-            (folder / name).unlink(missing_ok=True)
+        for file in self._files(task):
+            kept = [e for e in journal.read(file, torn=True) if not e.prediction.error]
+            name = JOURNAL.format(REOPENED) if file.name == PREDICTIONS else file.name
+            write_file(
+                file.with_name(name), b"".join(journal.line(e.prediction, e.of) for e in kept)
+            )
+        for name in (PREDICTIONS, LOSSES, SCORES, SUMMARY):
+            (self.path / task / name).unlink(missing_ok=True)
 
     def _write_examples(self, task: Task, data: Path, asked: Asked) -> None:
         """Which training samples stand before which question."""
@@ -171,21 +221,62 @@ class RunFolder:
         )
         write_rows(self.path / task.name / EXAMPLES, rows)
 
-    def seal(self, task: Task, data: Path, asked: Asked) -> None:
-        """Write predictions.jsonl in dataset order. Raises RunError where one is missing."""
+    def seal(self, task: Task, data: Path, asked: Asked, digests: Digests) -> int:
+        """Write predictions.jsonl in dataset order, unless some are missing; how many are.
+
+        Losses lie in a file of their own: their last digits depend on what was computed together,
+        and predictions are the same to the byte.
+        """
         if self.sealed(task.name):
-            return
-        recorded = self.recorded(task.name)
-        lines = []
-        for sample in read_samples(task, data, asked):
-            if sample.id not in recorded:
-                raise RunError(f"{self.path}: {task.name}: no prediction for sample {sample.id}")
-            lines.append(_line(recorded[sample.id]))
-        write_file(self.path / task.name / PREDICTIONS, b"".join(lines))
+            return 0
+        folder = self.path / task.name
+        found = journal.Answers(self._files(task.name))
+        places: list[tuple[int, int]] = []
+        missing = 0
+        for wanted in _wanted(task, data, asked, digests):
+            place = found.place(_sample_id(wanted.request), wanted.of)
+            if place is None:
+                missing += 1
+            else:
+                places.append(place)
+        if missing:
+            return missing
+        losses: list[bytes] = []
+        with found, writing(folder / PREDICTIONS) as file:
+            for place in places:
+                entry = found.entry(place)
+                file.write(journal.line(entry.prediction, entry.of, losses=False))
+                if told := entry.prediction.losses:
+                    row = {"id": entry.prediction.id, "losses": told}
+                    losses.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            if losses:
+                write_file(folder / LOSSES, b"".join(losses))
+        return 0
 
     def sealed(self, task: str) -> bool:
         """Whether all of a task's predictions are there."""
         return (self.path / task / PREDICTIONS).is_file()
+
+    def _files(self, task: str) -> list[Path]:
+        """Files that hold a task's answers, in an order that no file system decides."""
+        folder = self.path / task
+        found = sorted(folder.glob(JOURNAL.format("*")))
+        return [*found, folder / PREDICTIONS] if self.sealed(task) else found
+
+    def _with_losses(self, task: str, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+        """Predictions with what is in losses.jsonl, which has the same order."""
+        file = self.path / task / LOSSES
+        if not file.is_file():
+            yield from predictions
+            return
+        with file.open("rb") as lines:
+            row = orjson.loads(next(lines, b"{}"))
+            for prediction in predictions:
+                if row.get("id") != prediction.id:
+                    yield prediction
+                    continue
+                yield replace(prediction, losses=tuple(row["losses"]))
+                row = orjson.loads(next(lines, b"{}"))
 
     def scored(self, task: str) -> bool:
         """Whether a task has its summary."""
@@ -267,73 +358,92 @@ class RunFolder:
         return scores
 
 
+class Journals:
+    """A worker's journals, one a task."""
+
+    def __init__(self, run: Path, worker: str) -> None:
+        self.run = run
+        self.worker = worker
+        self.open: dict[str, journal.Journal] = {}
+
+    def write(self, answer: Prediction, of: str) -> str:
+        """Put down the answer to a request; the task's name. Raises RunError on a full disk."""
+        task, _, sample_id = answer.id.partition("/")
+        if task not in self.open:
+            self.open[task] = journal.Journal(self.run / task / JOURNAL.format(self.worker))
+        self.open[task].write(replace(answer, id=sample_id), of)
+        return task
+
+    def close(self) -> None:
+        """Bring all to the disk."""
+        while self.open:
+            self.open.popitem()[1].close()
+
+
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
-    """Write beside the place, then move there: a reader sees the old file or the whole new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def held(path: Path) -> Iterator[int]:
+    """Hold a run's folder, which is made where there is none; the lock's file descriptor.
+
+    The lock is free again when this process and all that inherited the descriptor have ended.
+    Raises RunError where another process holds it, or the folder is of something else.
+    """
+    if not (path / MANIFEST).exists():
+        _make(path)
     try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        (path / WORK).mkdir(exist_ok=True)
+        lock = os.open(path / WORK / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 200, 0).decode("utf-8", "replace").strip()
+            raise RunError(
+                f"{path}: another run is at work in this folder ({holder}). Wait for it, stop it, "
+                "or give another folder with --out"
+            ) from None
+        except OSError:
+            pass  # some cluster file systems have no locks: then it is for the user to take turns
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield lock
     finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+        os.close(lock)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file as a whole."""
-    with writing(path) as file:
-        file.write(content)
+def _make(path: Path) -> None:
+    """Make a run's folder. Raises RunError where there is something else in it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        others = [entry for entry in path.iterdir() if entry.name != WORK]
+    except OSError as error:
+        raise RunError(f"{path}: a folder for the run expected: {error.strerror}") from None
+    if others:
+        raise RunError(f"{path}: not empty and not a run; give another folder with --out")
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON line a row, as rows come."""
-    with writing(path) as file:
-        for row in rows:
-            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+def _wanted(task: Task, data: Path, asked: Asked, digests: Digests) -> Iterator[Wanted]:
+    """Every question of a task, and its identity."""
+    for _, request in requests(task, data, asked):
+        paths = IMAGE.findall(request.prompt)
+        images = [_image(path, data, digests) for path in paths]
+        prompt = IMAGE.sub("<img></img>", request.prompt)
+        told = orjson.dumps([prompt, repr(request.decode), request.chat, images])
+        of = hashlib.sha256(told).hexdigest()[:16]
+        yield Wanted(request, of, images[0] if images else "")
 
 
-def _line(prediction: Prediction) -> bytes:
-    record: dict[str, Any] = {"id": prediction.id, "text": prediction.text}
-    if prediction.tokens:
-        record["tokens"] = prediction.tokens
-    if prediction.losses:
-        record["losses"] = prediction.losses
-    if prediction.error:
-        record["error"] = prediction.error
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+def _image(path: str, data: Path, digests: Digests) -> str:
+    """An image's digest, or where it cannot be read its path."""
+    try:
+        return digests.of(path, data / path)
+    except (OSError, ValueError):
+        return f"unreadable: {path}"
 
 
-def _read_predictions(file: Path, *, torn: bool) -> Iterator[Prediction]:
-    """Predictions of a file; with `torn` a last line without its line feed is left out."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if torn and not line.endswith(b"\n"):
-                return
-            try:
-                record = orjson.loads(line)
-                tokens, losses = record.get("tokens", ()), record.get("losses", ())
-                yield Prediction(
-                    record["id"],
-                    record["text"],
-                    tuple(tokens),
-                    tuple(losses),
-                    record.get("error", ""),
-                )
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise RunError(f"{file}, line {number}: not a prediction: {line[:80]!r}") from None
-
-
-def _drop_torn_line(journal: Path) -> None:
-    content = journal.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with journal.open("r+b") as file:
-            file.truncate(whole)
+def _sample_id(request: Request) -> str:
+    return request.id.partition("/")[2]
 
 
 def _differing(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,8 @@ from eval.api import Corpus, Task
 from eval.asked import read_samples
 from eval.data import sha256_file
 from eval.errors import DataError, PredictionError, UsageError
-from eval.run import RunFolder, write_file
+from eval.run import RunFolder
+from eval.writing import write_file
 
 SHOWN = 3  # ids that a message about many names
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every member of a zip: equal answers, equal bytes

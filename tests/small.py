@@ -14,6 +14,10 @@ import torch
 from PIL import Image
 
 from eval.cli import main
+from eval.launch.coordinator import rounds
+from eval.launch.plan import Plan
+from eval.launch.queue import Here, Queue
+from eval.launch.worker import Worker
 from eval.runtime.checkpoint import save_checkpoint
 from eval.runtime.config import QwenVLConfig
 from eval.runtime.model import QwenVLForCausalLM
@@ -65,6 +69,28 @@ def command(*arguments):
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+
+
+def answer_all(folder, tasks, data, asked, backend):
+    """Have a back end answer what a run lacks, as the command does in one process."""
+    digests = folder.digests()
+
+    def write(number, careful):
+        plan = Plan.write(
+            folder.work_file(f"plan-{number}"),
+            folder.lacking(tasks, data, asked, digests),
+            alone=careful,
+        )
+        for task in tasks:
+            if task.name in plan.counts():
+                folder.open_task(task, data, asked[task.name])
+        return plan
+
+    def work(_plan, order):
+        Worker(0, Queue(Here()), folder.journals(0)).drain(order, backend)
+        return False
+
+    return rounds(write, work, 1)
 
 
 def make_model(seed: int = 0) -> QwenVLForCausalLM:

@@ -488,7 +488,7 @@ def test_prediction_is_frozen():
 
 def test_disk_full_is_an_error_of_its_own(finished, monkeypatch, tmp_path):
     """A file that cannot be written leaves the old one in place and no remains."""
-    from eval.run import write_file
+    from eval.writing import write_file
 
     file = tmp_path / "summary.json"
     file.write_text("old")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from small import make_data
+from small import answer_all, make_data
 
 from eval.api import Prediction, Sample
 from eval.asked import Asked, describe_task, read_samples
@@ -203,9 +203,8 @@ def test_only_a_bfloat16_run_scored_as_published_ties(tmp_path, dtype, as_publis
     backend = LastByAHair(dtype)
     entries = {task.name: describe_task(task, tmp_path, Asked())}
     folder = RunFolder.start(tmp_path / "run", {"model": backend.describe(), "tasks": entries})
-    for _ in folder.answer([task], tmp_path, {task.name: Asked()}, backend):
-        pass
-    folder.seal(task, tmp_path, Asked())
+    answer_all(folder, [task], tmp_path, {task.name: Asked()}, backend)
+    folder.seal(task, tmp_path, Asked(), folder.digests())
     score_run(folder, task, tmp_path, as_published)
     rows = (tmp_path / "run" / task.name / "scores.jsonl").read_text("utf-8").splitlines()
     assert expected == [json.loads(row)["accuracy"] for row in rows]

@@ -5,7 +5,7 @@ import zipfile
 from dataclasses import replace
 
 import pytest
-from small import command
+from small import answer_all, command
 
 from eval.api import Prediction
 from eval.asked import Asked, check_data, describe_task
@@ -47,10 +47,9 @@ def make_run(path, task, data, limit=None, seal=True):
     entries = {task.name: describe_task(task, data, asked)}
     manifest = {"name": "x", "model": Constant().describe(), "tasks": entries, "data": str(data)}
     folder = RunFolder.start(path, manifest)
-    for _ in folder.answer([task], data, {task.name: asked}, Constant()):
-        pass
+    answer_all(folder, [task], data, {task.name: asked}, Constant())
     if seal:
-        folder.seal(task, data, asked)
+        assert folder.seal(task, data, asked, folder.digests()) == 0
     return folder
 
 

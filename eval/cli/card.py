@@ -15,6 +15,7 @@ from eval.cli.config import Config
 from eval.cli.console import err, out
 from eval.cli.evaluate import DEMO, Place, evaluate, wanted
 from eval.cli.options import folder_option
+from eval.cli.team import Launch
 from eval.errors import DataError, RunError, UsageError
 from eval.run import RunFolder
 from eval.score import score_run
@@ -30,12 +31,14 @@ def run_card(
     device: str,
     *,
     engine: Mapping[str, Any] | None = None,
+    launch: Launch | None = None,
     retry_failed: bool = False,
+    verify: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Run the configuration's tasks whose data are there; exit with 3 where some are missing.
 
-    engine, retry_failed  see Place
+    engine, launch, retry_failed, verify  see Place
     """
     if config.model == DEMO:
         data = data or DEMO_DATA
@@ -47,7 +50,9 @@ def run_card(
         out_folder,
         device=device,
         engine=engine or {},
+        launch=launch or Launch(),
         retry_failed=retry_failed,
+        verify=verify,
     )
     tasks = registry.find_tasks(config.tasks)
     table = Table(box=None, pad_edge=False)

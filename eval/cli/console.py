@@ -19,7 +19,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from eval.launch.queue import Report
+
 PLAIN_LINE_S = 10.0  # seconds between progress lines where the output is no terminal
+
+WORKERS_SHOWN = 16
+Show = Callable[[Mapping[int, Report]], None]
 
 out = Console()
 err = Console(stderr=True)
@@ -34,13 +39,22 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(counts: Mapping[str, tuple[int, int]]) -> Iterator[Callable[[str], None]]:
-    """Yield a function that counts one prediction of a task.
+def progress(
+    done: Mapping[str, int], totals: Mapping[str, int], before: Mapping[int, Report]
+) -> Iterator[Show]:
+    """Yield a function that shows the reports of all workers, in one display.
 
-    counts  task -> predictions that are there already, and in all
+    done    predictions of each open task that are there already
+    totals  of each task
+    before  reports of the workers when it began
     """
+    counted: dict[str, int] = {}
+    for report in before.values():
+        for name, count in report.answers.items():
+            counted[name] = counted.get(name, 0) + count
+    start = {name: count - counted.get(name, 0) for name, count in done.items()}
     if not err.is_terminal:
-        yield _PlainLines(counts).count
+        yield _PlainLines(start, totals).show
         return
     columns = (
         TextColumn("{task.description}"),
@@ -48,37 +62,64 @@ def progress(counts: Mapping[str, tuple[int, int]]) -> Iterator[Callable[[str], 
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=err) as drawn:
         bars = {
-            name: drawn.add_task(name, completed=done, total=total)
-            for name, (done, total) in counts.items()
+            name: drawn.add_task(name, completed=done[name], total=totals[name], note="")
+            for name in done
         }
-        yield lambda name: drawn.advance(bars[name])
+        workers = drawn.add_task("workers", total=None, visible=False, note="")
+
+        def show(reports: Mapping[int, Report]) -> None:
+            for name, bar in bars.items():
+                drawn.update(bar, completed=min(_answers(start, reports, name), totals[name]))
+            drawn.update(workers, visible=len(reports) > 1, note=_workers(reports))
+
+        yield show
+
+
+def _answers(start: Mapping[str, int], reports: Mapping[int, Report], task: str) -> int:
+    """Predictions of a task that are there."""
+    return start[task] + sum(report.answers.get(task, 0) for report in reports.values())
+
+
+def _workers(reports: Mapping[int, Report]) -> str:
+    """Predictions of each worker, and the share of their time in which they waited."""
+    told = [f"{number}: {report.answered}" for number, report in reports.items()]
+    shown = told if len(told) <= WORKERS_SHOWN else [*told[:WORKERS_SHOWN], "..."]
+    waited = sum(report.image_wait_s + report.queue_wait_s for report in reports.values())
+    spent = sum(report.work_s + report.queue_wait_s for report in reports.values())
+    return f"answers by worker {', '.join(shown)}; waited {waited / max(spent, 1e-9):.0%}"
 
 
 class _PlainLines:
     """A line each few seconds, and one for each task that is done."""
 
-    def __init__(self, counts: Mapping[str, tuple[int, int]]) -> None:
-        self.left = {name: total - done for name, (done, total) in counts.items()}
-        self.totals = {name: total for name, (_, total) in counts.items()}
-        self.fresh = 0
-        self.started = self.said = monotonic()
+    def __init__(self, start: Mapping[str, int], totals: Mapping[str, int]) -> None:
+        self.start = start
+        self.totals = totals
+        self.first: int | None = None
+        self.complete: set[str] = set()
+        self.began = self.said = monotonic()
 
-    def count(self, name: str) -> None:
-        self.fresh += 1
-        self.left[name] -= 1
-        if not self.left[name]:
-            print(f"{name} {self.totals[name]}/{self.totals[name]}", file=sys.stderr, flush=True)
-        now = monotonic()
+    def show(self, reports: Mapping[int, Report]) -> None:
+        """Say what there is to say."""
+        counts = {name: _answers(self.start, reports, name) for name in self.start}
+        for name, count in counts.items():
+            if count >= self.totals[name] and name not in self.complete:
+                self.complete.add(name)
+                print(
+                    f"{name} {self.totals[name]}/{self.totals[name]}", file=sys.stderr, flush=True
+                )
+        now, there = monotonic(), sum(counts.values())
+        if self.first is None:
+            self.first, self.began = there, now
         if now - self.said < PLAIN_LINE_S:
             return
         self.said = now
-        rate = self.fresh / max(now - self.started, 1e-9)
-        left, total = sum(self.left.values()), sum(self.totals.values())
-        print(
-            f"{total - left}/{total} {rate:.1f}/s, {left / rate:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+        total = sum(self.totals[name] for name in self.start)
+        rate = (there - self.first) / max(now - self.began, 1e-9)
+        left = f"{(total - there) / rate:.0f} s left" if rate else "time left unknown"
+        workers = f"; {_workers(reports)}" if len(reports) > 1 else ""
+        print(f"{there}/{total} {rate:.1f}/s, {left}{workers}", file=sys.stderr, flush=True)

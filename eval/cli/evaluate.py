@@ -3,7 +3,7 @@
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,12 +14,17 @@ from typing import Any
 from rich.markup import escape
 
 from eval import registry
-from eval.api import Backend, Corpus, Task
+from eval.api import Corpus, Task
 from eval.asked import Asked, check_data, describe_task
 from eval.cli.config import Config
 from eval.cli.console import err, out, progress
+from eval.cli.team import Job, Launch, Team, gathered
+from eval.cli.worker import meeting
 from eval.errors import RunError, UsageError
-from eval.run import RunFolder
+from eval.launch.coordinator import rounds
+from eval.launch.plan import Plan
+from eval.launch.queue import Order, Report
+from eval.run import RunFolder, Wanted, held
 from eval.score import AsPublished, score_run
 
 SHOWN = 5  # failed samples of a task that are named
@@ -33,8 +38,11 @@ class Place:
 
     backend       its name; by default the shared engine, or the plain one where batches are asked
     engine        settings of the back end: what decides how fast it is, never what it answers
+    launch        who answers
     retry_failed  ask samples again that have no answer, only the reason why
+    verify        read checkpoint and images again, whatever is remembered of them
     as_published  reproduce the published procedure where it is known to be wrong
+    order         of the questions, for who wants to know whether it matters
     """
 
     data: Path
@@ -43,8 +51,11 @@ class Place:
     device: str = "auto"
     backend: str | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
+    launch: Launch = field(default_factory=Launch)
     retry_failed: bool = False
+    verify: bool = False
     as_published: AsPublished | None = None
+    order: Callable[[Iterable[Wanted]], Iterable[Wanted]] = iter
 
 
 def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> int:
@@ -61,58 +72,98 @@ def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> int:
             task, place.data, how, allow_partial=config.partial
         )
     entries = {task.name: describe_task(task, place.data, asked[task.name]) for task in tasks}
-    open_backend = _backend(config, place)
-    checkpoint = str(bundled_checkpoint()) if config.model == DEMO else config.model
-    folder = _finished(config, place, entries, open_backend, checkpoint)
+    job = _job(config, place)
+    folder = _finished(config, tasks, place, entries, asked, job)
     if folder is None:
-        err.print(f"loading {escape(config.model)}", highlight=False)
-        answerer = open_backend(
-            checkpoint,
-            image_root=place.data,
-            device=place.device,
-            dtype=config.dtype,
-            batch_size=config.batch_size,
-            **({"revision": config.revision} if config.revision else {}),
-            **place.engine,
-        )
-        folder = RunFolder.start(place.out, _manifest(config, place, answerer, entries))
-        if place.retry_failed:
+        with held(place.out) as lock:
+            folder = _answered(config, tasks, place, entries, asked, sizes, job, lock)
             for task in tasks:
-                if folder.failed(task.name):
-                    folder.reopen(task.name)
-        counts = {name: (len(folder.recorded(name)), sizes[name]) for name in sizes}
-        with progress(counts) as count:
-            for name, _ in folder.answer(tasks, place.data, asked, answerer):
-                count(name)
-        for task in tasks:
-            folder.seal(task, place.data, asked[task.name])
-        _say_usage(answerer)
+                _scored(folder, task, place)
     for task in tasks:
         summary = _scored(folder, task, place)
         out.print(summary["signature"], highlight=False, soft_wrap=True, markup=False)
     return _say_failed(folder, [task.name for task in tasks])
 
 
-def _backend(config: Config, place: Place) -> Callable[..., Backend]:
-    """What opens the back end. Raises UsageError for a setting that it does not have."""
+def _answered(
+    config: Config,
+    tasks: Sequence[Task],
+    place: Place,
+    entries: dict[str, dict[str, Any]],
+    asked: Mapping[str, Asked],
+    sizes: Mapping[str, int],
+    job: Job,
+    lock: int,
+) -> RunFolder:
+    """The run, with an answer or the reason of a failure for every sample.
+
+    lock  descriptor that keeps the run's folder
+    """
+    err.print(f"loading {escape(config.model)}", highlight=False)
+    with gathered(job, place.launch, place.out, lock, meeting()) as team:
+        folder = RunFolder.start(place.out, _manifest(config, place, team, entries))
+        if place.retry_failed:
+            for task in tasks:
+                if folder.failed(task.name):
+                    folder.reopen(task.name)
+        digests = folder.digests(verify=place.verify)
+
+        def write(number: int, careful: bool) -> Plan:
+            lacking = folder.lacking(tasks, place.data, asked, digests, config.batch_size)
+            file = folder.work_file(f"plan-{number}.sqlite")
+            plan = Plan.write(file, place.order(lacking), alone=careful)
+            for task in tasks:
+                if task.name in plan.counts():
+                    folder.open_task(task, place.data, asked[task.name])
+            digests.keep()
+            return plan
+
+        def work(plan: Plan, order: Order) -> bool:
+            done = {name: sizes[name] - count for name, count in plan.counts().items()}
+            with progress(done, sizes, team.reports) as show:
+                return team.work(folder, plan, order, show)
+
+        rounds(write, work, team.size)
+        for task in tasks:
+            folder.seal(task, place.data, asked[task.name], digests)
+        _say_usage(team.reports.values())
+    return folder
+
+
+def _job(config: Config, place: Place) -> Job:
+    """What workers open. Raises UsageError for a setting that the back end does not have."""
     name = place.backend or ("shared" if config.batch_size == 1 else "plain")
-    open_backend = registry.backend(name)
-    known = signature(open_backend).parameters.values()
+    known = signature(registry.backend(name)).parameters.values()
     if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known):
         for setting in place.engine:
             if setting not in {parameter.name for parameter in known}:
                 raise UsageError(f"--{setting}: the back end {name!r} has no such setting")
-    return open_backend
+    arguments = {
+        "image_root": place.data,
+        "device": place.device,
+        "dtype": config.dtype,
+        "batch_size": config.batch_size,
+        **({"revision": config.revision} if config.revision else {}),
+        **place.engine,
+    }
+    checkpoint = str(bundled_checkpoint()) if config.model == DEMO else config.model
+    return Job(name, checkpoint, arguments, in_turn=config.batch_size > 1)
 
 
-def _say_usage(answerer: Backend) -> None:
-    """What an engine tells of its work, if it does: see eval.api.Backend."""
-    usage = getattr(answerer, "usage", None)
-    if usage and usage.answers:
-        waited = usage.waited_s / max(usage.elapsed_s, 1e-9)
+def _say_usage(reports: Iterable[Report]) -> None:
+    """What workers tell of their work."""
+    told = [report for report in reports if report.answers]
+    if told:
+        images = sum(report.images for report in told)
+        waited = sum(report.image_wait_s for report in told)
+        work = sum(report.work_s for report in told)
+        idle = sum(report.queue_wait_s for report in told)
+        workers = f" by {len(told)} workers" if len(told) > 1 else ""
+        idled = f", workers for the queue in {idle / (work + idle):.1%}" if len(told) > 1 else ""
         err.print(
-            f"{usage.answers:,} answers, {usage.images:,} images encoded, {usage.elapsed_s:.1f} s; "
-            f"the model waited for image files in {waited:.1%} of the time",
+            f"{sum(report.answered for report in told):,} answers{workers}, {images:,} images "
+            f"encoded, {max(report.work_s for report in told):.1f} s; the model waited for image "
+            f"files in {waited / max(work, 1e-9):.1%} of the time{idled}",
             highlight=False,
             soft_wrap=True,
         )
@@ -166,10 +217,11 @@ def settings(config: Config) -> dict[str, Any]:
 
 def _finished(
     config: Config,
+    tasks: Sequence[Task],
     place: Place,
     entries: dict[str, dict[str, Any]],
-    open_backend: Callable[..., Backend],
-    checkpoint: str,
+    asked: Mapping[str, Asked],
+    job: Job,
 ) -> RunFolder | None:
     """The run, if it answers all of these tasks, asked this way, by this very checkpoint."""
     try:
@@ -180,23 +232,36 @@ def _finished(
         return None
     if place.retry_failed and any(folder.failed(name) for name in entries):
         return None
-    if folder.manifest.get("settings") != settings(config):
+    if _but_place(folder.manifest.get("settings", {})) != _but_place(settings(config)):
         return None
     folder.check_tasks(entries)
-    digest = registry.identify(open_backend, checkpoint, config.revision)
-    return folder if digest and digest == folder.manifest["model"].get("digest") else None
+    opener, model = registry.backend(job.backend), folder.manifest["model"]
+    digest = registry.identify(opener, job.checkpoint, config.revision, verify=place.verify)
+    if not digest or digest != model.get("digest"):
+        return None
+    if registry.generation(opener) != model.get("generation"):
+        return None
+    digests = folder.digests(verify=place.verify)
+    lacking = folder.lacking(tasks, place.data, asked, digests, config.batch_size)
+    return folder if next(lacking, None) is None else None
+
+
+def _but_place(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without where the checkpoint lies, which may be moved: its content is compared."""
+    return {name: value for name, value in told.items() if name not in ("model", "revision")}
 
 
 def _manifest(
-    config: Config, place: Place, answerer: Backend, entries: dict[str, dict[str, Any]]
+    config: Config, place: Place, team: Team, entries: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     bundled = {"checkpoint": DEMO} if config.model == DEMO else {}
     names = ("qwen-vl-eval", *LIBRARIES)
     return {
         "name": place.out.resolve().name,
-        "model": {**answerer.describe(), **bundled},
+        "model": {**team.about(), **bundled},
         "settings": settings(config),
         "tasks": entries,
+        "workers": team.size,
         "data": str(place.data.resolve()),
         "command": shlex.join(["qwen-vl-eval", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

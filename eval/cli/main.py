@@ -1,19 +1,10 @@
-"""The commands: arguments in, exit codes out.
+"""The commands: arguments in, exit codes out; process.py says what the codes mean."""
 
-Exit codes: 0 complete; 1 a defect of ours (run with --debug for the traceback); 2 the user's input
-is wrong; 3 incomplete: samples failed, data must be fetched by hand or fail verification, or a row
-has gaps; 130 and 143 interrupted, with everything obtained on disk.
-"""
-
-import logging
-import shlex
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -31,17 +22,26 @@ from eval.cli.evaluate import DEMO, Place, evaluate
 from eval.cli.options import (
     AsPublishedOption,
     FeaturesOption,
+    GpusOption,
+    LauncherOption,
+    LeaseOption,
     MemoryOption,
+    RayAddressOption,
     RetryOption,
     Tasks,
+    VerifyOption,
     engine_settings,
     folder_option,
+    launch_options,
     parse_as_published,
 )
+from eval.cli.process import run_process
 from eval.data import sha256_file
-from eval.errors import EvalError, UsageError
-from eval.run import RunFolder, write_rows
+from eval.errors import UsageError
+from eval.launch.coordinator import LEASE_S
+from eval.run import RunFolder
 from eval.score import score_file, score_run
+from eval.writing import write_rows
 
 app = typer.Typer(
     name="qwen-vl-eval",
@@ -52,14 +52,6 @@ app = typer.Typer(
     epilog="Every command takes --debug, which shows the traceback of an error.",
 )
 app.add_typer(data_commands.app, name="data")
-
-
-class Stopped(BaseException):
-    """A signal asked us to stop: SIGINT, SIGTERM. No handler of errors may swallow it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def _print_version(wanted: bool) -> None:
@@ -151,6 +143,11 @@ def run(
     memory: MemoryOption = None,
     features: FeaturesOption = None,
     retry_failed: RetryOption = False,
+    gpus: GpusOption = None,
+    launcher: LauncherOption = None,
+    ray_address: RayAddressOption = None,
+    lease: LeaseOption = LEASE_S,
+    verify: VerifyOption = False,
     allow_partial: Annotated[
         bool,
         typer.Option(help="Take data that are not the official split's, and mark the figures."),
@@ -186,7 +183,9 @@ def run(
         device,
         backend,
         engine_settings(memory, features),
+        launch_options(gpus, launcher, ray_address, lease),
         retry_failed,
+        verify,
         parse_as_published(as_published),
     )
     failed = evaluate(settings, registry.find_tasks(settings.tasks), place)
@@ -322,6 +321,11 @@ def run_card(
     memory: MemoryOption = None,
     features: FeaturesOption = None,
     retry_failed: RetryOption = False,
+    gpus: GpusOption = None,
+    launcher: LauncherOption = None,
+    ray_address: RayAddressOption = None,
+    lease: LeaseOption = LEASE_S,
+    verify: VerifyOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run and which data are missing.")
     ] = False,
@@ -337,7 +341,9 @@ def run_card(
         folder,
         device,
         engine=engine_settings(memory, features),
+        launch=launch_options(gpus, launcher, ray_address, lease),
         retry_failed=retry_failed,
+        verify=verify,
         dry_run=dry_run,
     )
 
@@ -348,50 +354,19 @@ def run_demo(
         "demo-run"
     ),
     data: Annotated[Path, typer.Option(help="Where the demo data are drawn.")] = Path("demo-data"),
+    gpus: GpusOption = None,
+    launcher: LauncherOption = None,
 ) -> None:
     """Draw the demo data, run every benchmark on the bundled checkpoint, print the tables."""
-    card.run_card(Config(DEMO, ("all",), dtype="float32", partial=True), data, out_folder, "cpu")
+    config = Config(DEMO, ("all",), dtype="float32", partial=True)
+    launch = launch_options(gpus, launcher, None, LEASE_S)
+    card.run_card(config, data, out_folder, "cpu", launch=launch)
 
 
 def _print_signature(summary: Mapping[str, Any]) -> None:
     out.print(summary["signature"], highlight=False, soft_wrap=True, markup=False)
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
-    raise Stopped(number)
-
-
 def main() -> None:
-    """Console script: run a command, turn errors into messages and exit codes."""
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments
-    if debug:
-        arguments.remove("--debug")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    if debug:  # ours alone: others' would bury them
-        logging.getLogger("eval").setLevel(logging.DEBUG)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-    try:
-        app(arguments, prog_name="qwen-vl-eval")
-    except EvalError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Stopped as stopped:
-        again = shlex.join(["qwen-vl-eval", *sys.argv[1:]])
-        print(
-            f"\ninterrupted. All that was obtained is on disk; to go on:\n  {again}",
-            file=sys.stderr,
-        )
-        sys.exit(128 + stopped.number)
-    except Exception as error:
-        if debug:
-            raise
-        print(
-            f"internal error: {type(error).__name__}: {error}\nThis is a defect of qwen-vl-eval; "
-            "the same command with --debug shows where",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+    """Console script."""
+    run_process(lambda arguments: app(arguments, prog_name="qwen-vl-eval"))

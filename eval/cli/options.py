@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eval.cli.team import Launch
 from eval.errors import UsageError
 from eval.score import AsPublished
 
@@ -41,6 +42,39 @@ FeaturesOption = Annotated[
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Ask samples again that have no answer.")
 ]
+GpusOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Use so many GPUs of this machine, a worker on each (a model that needs several gets "
+        "them); without a GPU so many processes. Under torchrun or srun leave it out.",
+    ),
+]
+LauncherOption = Annotated[
+    str | None,
+    typer.Option(help="ray: workers are actors of a Ray cluster, of one GPU each."),
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Of a Ray cluster, or auto; else one is started here."),
+]
+LeaseOption = Annotated[
+    float,
+    typer.Option(
+        "--lease",
+        min=1,
+        metavar="SECONDS",
+        help="A worker without an answer for so long is given up, and what it held asked again.",
+    ),
+]
+VerifyOption = Annotated[
+    bool,
+    typer.Option(
+        help="Read checkpoint and images again, instead of trusting digests of files whose size "
+        "and times have not changed."
+    ),
+]
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -56,6 +90,17 @@ def engine_settings(memory: str | None, features: Path | None) -> dict[str, Any]
     if features is not None:
         settings["features"] = features
     return settings
+
+
+def launch_options(
+    gpus: int | None, launcher: str | None, address: str | None, lease: float
+) -> Launch:
+    """How the work is spread. Raises UsageError for a launcher that there is not."""
+    if launcher not in (None, "ray"):
+        raise UsageError(f"--launcher {launcher!r}: only ray is known; torchrun and srun start us")
+    if address and not launcher:
+        raise UsageError("--ray-address: only with --launcher ray")
+    return Launch(gpus, launcher, address, lease)
 
 
 def parse_as_published(text: str | None) -> AsPublished | None:

@@ -9,10 +9,14 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from eval.api import Decode, Generate, Prediction, Rank, Request
 from eval.errors import DataError, PredictionError, UsageError
 from eval.runtime import QwenVL
 from eval.runtime.checkpoint import combined_digest, find_checkpoint
+from eval.runtime.config import QwenVLConfig
+from eval.runtime.model import QwenVLForCausalLM
 
 # Version of the code that decides what is answered: raise it when recorded outputs change.
 GENERATION = 1
@@ -111,6 +115,18 @@ def open_backend(
     return PlainEngine(model, image_root, batch_size)
 
 
-def identify(checkpoint: str, revision: str | None = None) -> str:
-    """The digest that `describe` would give, without loading the model."""
-    return combined_digest(find_checkpoint(checkpoint, revision).digests())
+def identify(checkpoint: str, revision: str | None = None, *, verify: bool = False) -> str:
+    """The digest that `describe` would give, without loading the model.
+
+    verify  read the checkpoint's files again, whatever is remembered of them
+    """
+    return combined_digest(find_checkpoint(checkpoint, revision).digests(verify=verify))
+
+
+def footprint(checkpoint: str, revision: str | None, dtype: str) -> int:
+    """Bytes of the weights on a GPU, without loading them; `auto` is a half precision there."""
+    config = QwenVLConfig.from_folder(find_checkpoint(checkpoint, revision).folder)
+    with torch.device("meta"):
+        model = QwenVLForCausalLM(config)
+    count: int = sum(p.numel() for p in model.parameters())
+    return count * (4 if dtype == "float32" else 2)

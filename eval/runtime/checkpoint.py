@@ -6,6 +6,7 @@ tensors and runs no code; code files of a hub repository are not even downloaded
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from eval.digests import Digests
 from eval.errors import CheckpointError
 
 VOCABULARY = "qwen.tiktoken"
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
+REMEMBERED = ".qwen-vl-eval.digests"
 LAYOUTS = (  # tried in turn: index of shards, single file
     ("model.safetensors.index.json", "model.safetensors"),
     ("pytorch_model.bin.index.json", "pytorch_model.bin"),
@@ -40,10 +43,23 @@ class Checkpoint:
     name: str
     revision: str | None = None
 
-    def digests(self) -> dict[str, str]:
-        """sha256 of every file that decides what the model answers, by file name."""
-        files = sorted({CONFIG, VOCABULARY, *weight_files(self.folder).values()})
-        return {name: _sha256(self.folder / name) for name in files}
+    def digests(self, *, verify: bool = False) -> dict[str, str]:
+        """sha256 of every file that decides what the model answers, by file name.
+
+        Remembered beside the files, or in the user's cache where that cannot be written.
+
+        verify  read all of them again
+        """
+        digests = Digests(_memory(self.folder), verify=verify)
+        found: dict[str, str] = {}
+        for name in sorted({CONFIG, VOCABULARY, *weight_files(self.folder).values()}):
+            try:
+                found[name] = digests.of(name, self.folder / name)
+            except OSError as error:
+                reason = error.strerror or "not a regular file"
+                raise CheckpointError(f"{self.folder / name}: cannot be read: {reason}") from None
+        digests.keep()
+        return found
 
     def chat_format(self) -> str | None:
         """`chatml` for Qwen-VL-Chat, `raw` for Qwen-VL, None where the folder doesn't say."""
@@ -52,6 +68,14 @@ class Checkpoint:
             return str(fields["chat_format"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def _memory(folder: Path) -> Path:
+    """Where the digests of a checkpoint are remembered."""
+    if os.access(folder, os.W_OK):
+        return folder / REMEMBERED
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return Path("~/.cache/qwen-vl-eval").expanduser() / f"{place}{REMEMBERED}"
 
 
 def combined_digest(digests: dict[str, str]) -> str:
@@ -263,11 +287,3 @@ def save_checkpoint(model: nn.Module, folder: Path, shards: int = 1) -> None:
         weight_map |= dict.fromkeys(part, file)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / LAYOUTS[0][0]).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None

@@ -1,0 +1,175 @@
+"""A worker's process: settings in, answers into its journals.
+
+It opens the back end that it is told and serves the queue. How it was started does not matter: by
+a coordinator as a process or an actor, or by a launcher as one of many ranks.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from eval import registry
+from eval.errors import EvalError
+from eval.launch.local import shares
+from eval.launch.queue import Queue, Store
+from eval.launch.store import Rank, join_store, rank_of
+from eval.launch.worker import Worker
+from eval.run import Journals
+
+ORPHANED = 5  # exit code of a worker whose coordinator has ended
+MEETING: list[tuple[Rank, Store]] = []  # where this process meets the others, once it does
+SETTINGS = "settings"  # key under which a rank finds what it is to do
+
+
+def serve(settings: dict[str, Any], queue: Queue | None = None) -> None:
+    """Answer orders until there are no more.
+
+    settings  number, store and prefix, run, backend, checkpoint, arguments of the back end (those
+              in `paths` are paths), in_turn, and lease_s for a worker that nobody else can end
+    """
+    queue = queue or Queue(join_store(settings["store"], prefix=settings["prefix"]))
+    journals = Journals(Path(settings["run"]), str(settings["number"]))
+    worker = Worker(settings["number"], queue, journals, in_turn=settings["in_turn"])
+    if settings.get("lease_s"):
+        _give_up_when_stuck(worker, settings["lease_s"])
+    try:
+        backend = registry.backend(settings["backend"])(
+            settings["checkpoint"],
+            **{
+                name: Path(value) if name in settings["paths"] else value
+                for name, value in settings["arguments"].items()
+            },
+        )
+        worker.serve(backend)
+    except EvalError as error:
+        worker.broken(str(error))
+        raise
+
+
+def serve_rank(rank: Rank) -> int:
+    """Be a launcher's worker: wait for what rank 0 has to do; the exit code."""
+    from torch.distributed import DistError
+
+    os.environ.update(share_of(rank))
+    store = rank.meet()
+    try:
+        while not store.check([SETTINGS]):
+            time.sleep(0.2)
+        settings = json.loads(store.get(SETTINGS))
+        store.add("seen", 1)
+        if settings is not None:
+            serve({**settings, "number": rank.number}, Queue(store))
+    except EvalError:
+        return 2  # rank 0 was told, and says it
+    except DistError:
+        print(f"worker {rank.number}: rank 0 does not answer any more", file=sys.stderr)
+        return ORPHANED
+    return 0
+
+
+def meeting() -> tuple[Rank, Store] | None:
+    """This process as the first of many that a launcher has started, and where they meet."""
+    rank = rank_of(os.environ)
+    if rank is None:
+        return None
+    if not MEETING:
+        MEETING.append((rank, rank.meet()))
+    return MEETING[0]
+
+
+def dismiss(patience_s: float = 10.0) -> None:
+    """Let the other ranks end, where they were not told what to do."""
+    from torch.distributed import DistError
+
+    with contextlib.suppress(DistError, EvalError):
+        found = meeting()
+        if found is None:
+            return
+        rank, store = found
+        if store.check([SETTINGS]):
+            return
+        store.set(SETTINGS, "null")
+        until = time.monotonic() + patience_s
+        while store.add("seen", 0) < rank.size - 1 and time.monotonic() < until:
+            time.sleep(0.1)
+
+
+def devices() -> list[str]:
+    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        return [name for name in told.split(",") if name.strip()]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def share_of(rank: Rank) -> dict[str, str]:
+    """Environment of a rank, as far as its launcher leaves that to us."""
+    found = devices()
+    if found and len(found) < rank.local_size:
+        return {}  # it was given GPUs of its own
+    share = shares(rank.local_size, found, len(os.sched_getaffinity(0)))[rank.local]
+    return {name: value for name, value in share.items() if found or name not in os.environ}
+
+
+def _give_up_when_stuck(worker: Worker, lease_s: float) -> None:
+    """End this process where it makes no progress: nobody else can, and others have its work.
+
+    With code 0, since a launcher takes any other for the end of all its processes.
+    """
+
+    def watch() -> None:
+        while True:
+            time.sleep(min(lease_s / 4, 10.0))
+            if worker.report.state == "working" and time.monotonic() - worker.moved > lease_s:
+                print(
+                    f"worker {worker.number} made no progress for {lease_s:.0f} s and gives up; "
+                    "others take what it held",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _end_with_the_input() -> None:
+    """End this process when whoever started it ends, however that happens."""
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        os._exit(ORPHANED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _first_line() -> bytes:
+    """Byte by byte: what is read ahead would not be seen by who watches the input's end."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(sys.stdin.fileno(), 1)):
+        line += byte
+    return line
+
+
+def main() -> None:
+    """A worker that a coordinator has started: see eval.launch.local."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all; the coordinator decides
+    settings = json.loads(_first_line())
+    _end_with_the_input()
+    try:
+        serve(settings)
+    except EvalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Predictions as JSON lines: a worker's journal, which only grows, and the finished file.
+
+A line is a prediction and `of`, the identity of what was asked. It is with the operating system
+once it is written, and on the disk a second later. A torn last line, left by a crash or a full
+disk, is no line.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import IO
+
+import orjson
+
+from eval.api import Prediction
+from eval.errors import RunError
+
+SYNC_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of a journal.
+
+    of      identity of what was asked, see RunFolder.lacking
+    offset  where the line begins in its file
+    """
+
+    prediction: Prediction
+    of: str
+    offset: int
+
+
+class Journal:
+    """A file that is appended to, a line at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.synced = monotonic()
+        try:
+            self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+            self._drop_torn_line()
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def write(self, prediction: Prediction, of: str) -> None:
+        """Append a line. Raises RunError where the disk takes no more; the file stays readable."""
+        content = line(prediction, of)
+        begin = os.fstat(self.file).st_size
+        try:
+            written = os.write(self.file, content)
+            if written < len(content):
+                os.write(self.file, content[written:])  # says why not, or goes on
+            if monotonic() - self.synced > SYNC_S:
+                os.fsync(self.file)
+                self.synced = monotonic()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.file, begin)
+            raise self._unwritable(error) from None
+
+    def close(self) -> None:
+        """Bring all to the disk: another machine may read it next."""
+        try:
+            os.fsync(self.file)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        finally:
+            os.close(self.file)
+
+    def _drop_torn_line(self) -> None:
+        size = end = os.fstat(self.file).st_size
+        while end:
+            begin = max(end - (1 << 16), 0)
+            found = os.pread(self.file, end - begin, begin).rfind(b"\n")
+            if found >= 0:
+                end = begin + found + 1
+                break
+            end = begin
+        if end < size:
+            os.ftruncate(self.file, end)
+
+    def _unwritable(self, error: OSError) -> RunError:
+        return RunError(
+            f"{self.path}: cannot be written: {error.strerror}. Every answer before is in it; make "
+            "room, and the same command goes on"
+        )
+
+
+class Answers:
+    """Where the answers of a task stand in its files, of which the later counts on equal terms."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        self.streams: dict[int, IO[bytes]] = {}
+        self.answered: dict[str, tuple[int, int]] = {}
+        self.failures: dict[str, tuple[int, int]] = {}
+        for number, file in enumerate(files):
+            for entry in read(file, torn=True):
+                name = entry.prediction.id
+                if entry.prediction.error:
+                    self.failures[name] = (number, entry.offset)
+                else:
+                    self.answered[f"{name} {entry.of}"] = (number, entry.offset)
+
+    def place(self, sample_id: str, of: str) -> tuple[int, int] | None:
+        """File and offset of the answer to this very question, or of why the sample has none."""
+        return self.answered.get(f"{sample_id} {of}") or self.failures.get(sample_id)
+
+    def __enter__(self) -> "Answers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in self.streams.values():
+            stream.close()
+
+    def entry(self, place: tuple[int, int]) -> Entry:
+        """The line at a place."""
+        number, offset = place
+        if number not in self.streams:
+            self.streams[number] = self.files[number].open("rb")
+        self.streams[number].seek(offset)
+        return parse(self.streams[number].readline(), str(self.files[number]), offset)
+
+
+def line(prediction: Prediction, of: str, *, losses: bool = True) -> bytes:
+    """A prediction as a line, its line feed included."""
+    record: dict[str, object] = {"id": prediction.id, "text": prediction.text}
+    if prediction.tokens:
+        record["tokens"] = prediction.tokens
+    if prediction.losses and losses:
+        record["losses"] = prediction.losses
+    if prediction.error:
+        record["error"] = prediction.error
+    if of:
+        record["of"] = of
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def read(file: Path, *, torn: bool) -> Iterator[Entry]:
+    """All lines of a file; with `torn` a last one without its line feed is left out.
+
+    Raises RunError, naming the line, for one that is no prediction.
+    """
+    offset = 0
+    with file.open("rb") as lines:
+        for number, content in enumerate(lines, 1):
+            if torn and not content.endswith(b"\n"):
+                return
+            yield parse(content, f"{file}, line {number}", offset)
+            offset += len(content)
+
+
+def parse(content: bytes, where: str, offset: int = 0) -> Entry:
+    """A line's prediction. Raises RunError, saying where, for one that is none."""
+    try:
+        record = orjson.loads(content)
+        if not isinstance(record, Mapping):
+            raise TypeError
+        prediction = Prediction(
+            record["id"],
+            record["text"],
+            tuple(record.get("tokens", ())),
+            tuple(record.get("losses", ())),
+            record.get("error", ""),
+        )
+        return Entry(prediction, record.get("of", ""), offset)
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{where}: not a prediction: {content[:80]!r}") from None

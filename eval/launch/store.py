@@ -1,0 +1,153 @@
+"""Where workers of several processes meet: torch's key-value server, or a launcher's own.
+
+No process group is made and nothing is collective: a worker that is lost keeps nobody waiting.
+"""
+
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from eval.errors import RunError, UsageError
+from eval.launch.queue import Store
+
+JOIN_S = 300.0  # for the server to be there
+PORT = 20_000  # under Slurm: this and the job's number modulo itself, unless MASTER_PORT says more
+
+
+def open_store(host: str = "127.0.0.1") -> tuple[Store, str]:
+    """A server that listens on one address of this machine, and `host:port`."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch exports it
+
+    listening = socket.create_server((host, 0), backlog=4096)
+    address = f"{host}:{listening.getsockname()[1]}"
+    store = TCPStore(
+        host,
+        listening.getsockname()[1],
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listening.detach(),
+    )
+    return store, address
+
+
+def join_store(address: str, *, prefix: str = "", serve: bool = False) -> Store:
+    """The server at `host:port`, which with `serve` is opened. Raises RunError where there is none.
+
+    prefix  of all keys
+    """
+    from torch.distributed import (  # type: ignore[attr-defined]  # torch exports them
+        DistError,
+        PrefixStore,
+        TCPStore,
+    )
+
+    host, _, port = address.rpartition(":")
+    try:
+        store = TCPStore(
+            host,
+            int(port),
+            is_master=serve,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=JOIN_S),
+        )
+        return PrefixStore(prefix, store) if prefix else store
+    except (DistError, OSError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{host}:{port}: the first worker does not answer there: {reason}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One of the processes that a launcher has started with the same command.
+
+    number      from 0, of `size`
+    local       from 0, of `local_size` on this machine
+    store       where they meet, `host:port`; `ours` where it is for number 0 to open it
+    generation  how often the launcher has started them again
+    """
+
+    number: int
+    size: int
+    local: int
+    local_size: int
+    store: str
+    ours: bool
+    generation: int = 0
+
+    @property
+    def prefix(self) -> str:
+        """Of all keys: a launcher's own server outlives its processes."""
+        return f"qwen-vl-eval/{self.generation}"
+
+    def meet(self) -> Store:
+        """The store that all of them share. Raises RunError where it cannot be reached."""
+        serve = self.ours and not self.number
+        return join_store(self.store, prefix=self.prefix, serve=serve)
+
+
+def rank_of(environ: Mapping[str, str]) -> Rank | None:
+    """What torchrun, accelerate launch or srun say of this process; None where it is alone.
+
+    Raises UsageError where they contradict themselves.
+    """
+    try:
+        if "RANK" in environ and "WORLD_SIZE" in environ:
+            rank = _of_torchrun(environ)
+        elif int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in environ:
+            rank = _of_slurm(environ)
+        else:
+            return None
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"the launcher's environment is not complete: {error}") from None
+    if not 0 <= rank.number < rank.size or not 0 <= rank.local < rank.local_size:
+        raise UsageError(f"the launcher's environment names no rank: {rank}")
+    return rank if rank.size > 1 else None
+
+
+def _of_torchrun(environ: Mapping[str, str]) -> Rank:
+    return Rank(
+        int(environ["RANK"]),
+        int(environ["WORLD_SIZE"]),
+        int(environ["LOCAL_RANK"]),
+        int(environ["LOCAL_WORLD_SIZE"]),
+        f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}",
+        environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        int(environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
+    )
+
+
+def _of_slurm(environ: Mapping[str, str]) -> Rank:
+    size = int(environ["SLURM_STEP_NUM_TASKS"])
+    job = int(environ["SLURM_JOB_ID"]) + int(environ.get("SLURM_STEP_ID", 0))
+    host = environ.get("MASTER_ADDR") or first_host(environ["SLURM_STEP_NODELIST"])
+    return Rank(
+        int(environ["SLURM_PROCID"]),
+        size,
+        int(environ["SLURM_LOCALID"]),
+        _tasks_of(
+            environ.get("SLURM_STEP_TASKS_PER_NODE", str(size)), int(environ["SLURM_NODEID"])
+        ),
+        f"{host}:{environ.get('MASTER_PORT') or PORT + job % PORT}",
+        True,
+        int(environ.get("SLURM_RESTART_COUNT", 0)),
+    )
+
+
+def first_host(nodes: str) -> str:
+    """The first of Slurm's compressed list: a003 of `a[003-007,9],b1`."""
+    match = re.match(r"([^\[,]+)(?:\[(\w+))?", nodes)
+    if not match:
+        raise ValueError(f"SLURM_STEP_NODELIST={nodes!r}")
+    return match[1] + (match[2] or "")
+
+
+def _tasks_of(counts: str, node: int) -> int:
+    """Tasks of a node, of Slurm's compressed list: `8(x2),4` is 8, 8, 4."""
+    told = [
+        int(match[1])
+        for match in re.finditer(r"(\d+)(?:\(x(\d+)\))?", counts)
+        for _ in range(int(match[2] or 1))
+    ]
+    return told[node]

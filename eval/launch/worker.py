@@ -1,0 +1,168 @@
+"""A worker: a back end that takes groups while it has room for more, and its journals.
+
+It knows no other worker. What it holds near the end of a round is bounded by its share of what is
+left, so that no group waits in one worker while another is idle.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from time import monotonic
+
+from eval.api import Backend, Prediction, Request
+from eval.launch.plan import Group, Plan
+from eval.launch.queue import Order, Queue, Report
+from eval.run import Journals
+
+REPORT_S = 0.5  # between two reports of a worker that works
+SHARE = 2  # a worker holds at most one part in so many of its share of what is left
+
+
+class Worker:
+    """Answers orders.
+
+    number    tells it from the others of this run
+    in_turn   groups are asked one after the other: batches must not run into each other
+    told      called with each report
+    """
+
+    def __init__(
+        self,
+        number: int,
+        queue: Queue,
+        journals: Journals,
+        *,
+        in_turn: bool = False,
+        told: Callable[[Report], None] | None = None,
+    ) -> None:
+        self.number = number
+        self.queue = queue
+        self.journals = journals
+        self.in_turn = in_turn
+        self.told = told
+        self.report = Report(host=socket.gethostname(), process=os.getpid())
+        self.reported = 0.0
+        self.moved = monotonic()  # when there was progress last
+        self.tell("loading")
+
+    def serve(self, backend: Backend) -> None:
+        """Take one order after the other until there is no more to do."""
+        self.report.about = dict(backend.describe())
+        self.tell("ready")
+        self.report.about = {**self.report.about}
+        while order := self._next_order():
+            self.drain(order, backend)
+        self.tell("gone")
+
+    def drain(self, order: Order, backend: Backend) -> None:
+        """Take groups of a round until all are taken, and answer them."""
+        self.report.round = order.round
+        self.tell("working")
+        begun = monotonic()
+        plan = Plan(order.plan)
+        taking = _Taking(plan, order, self.in_turn, self._claim)
+        before = self.report.work_s
+        try:
+            while not taking.exhausted:
+                for answer in backend.answer(taking.requests()):
+                    task = self.journals.write(answer, taking.answered(answer))
+                    self.report.answers[task] = self.report.answers.get(task, 0) + 1
+                    self.report.failed += bool(answer.error)
+                    self.report.held = taking.held
+                    self.report.work_s = before + monotonic() - begun
+                    self._look_at(backend)
+                    self.beat()
+        finally:
+            plan.close()
+            self.journals.close()
+        self.report.work_s = before + monotonic() - begun
+        self.report.held = []
+        self.tell("idle")
+
+    def broken(self, message: str) -> None:
+        """Tell that it cannot go on."""
+        self.report.message = message
+        self.tell("broken")
+
+    def tell(self, state: str) -> None:
+        """Report, with a new state."""
+        self.report.state = state
+        self.reported = 0.0
+        self.beat()
+
+    def beat(self) -> None:
+        """There was progress; it is reported now and then."""
+        self.report.beat += 1
+        self.moved = now = monotonic()
+        if now - self.reported >= REPORT_S:
+            self.reported = now
+            self.queue.tell(self.number, self.report)
+            if self.told:
+                self.told(self.report)
+
+    def _claim(self, order: Order) -> int | None:
+        number = self.queue.claim(order)
+        if order.careful and number is not None:
+            self.report.held = [number]
+            self.tell("working")
+        return number
+
+    def _next_order(self) -> Order | None:
+        begun = monotonic()
+        order = self.queue.next_order(self.report.round)
+        if self.report.round:
+            self.report.queue_wait_s += monotonic() - begun
+        return order
+
+    def _look_at(self, backend: Backend) -> None:
+        usage = getattr(backend, "usage", None)
+        if usage is not None:
+            self.report.images = usage.images
+            self.report.image_wait_s = usage.waited_s
+
+
+class _Taking:
+    """The groups that a worker holds."""
+
+    def __init__(
+        self, plan: Plan, order: Order, in_turn: bool, claim: Callable[[Order], int | None]
+    ) -> None:
+        self.plan = plan
+        self.order = order
+        self.one_at_a_time = in_turn or order.careful
+        self.claim = claim
+        self.exhausted = False
+        self.open: dict[str, Group] = {}  # by the id of each request without an answer
+        self.unanswered: dict[int, int] = {}  # requests of each group that is held
+        self.work = 0  # of the groups that are held
+
+    @property
+    def held(self) -> list[int]:
+        """Numbers of the groups that are held."""
+        return list(self.unanswered)
+
+    def requests(self) -> Iterator[Request]:
+        """Requests as long as this worker should take more; at least one group's, or none left."""
+        while True:
+            number = self.claim(self.order)
+            if number is None:
+                self.exhausted = True
+                return
+            group = self.plan.group(number)
+            self.unanswered[number] = len(group.requests)
+            self.work += group.work
+            self.open |= dict.fromkeys(group.of, group)
+            yield from group.requests
+            if self.one_at_a_time or (
+                self.order.workers > 1 and self.work > group.left / (SHARE * self.order.workers)
+            ):
+                return
+
+    def answered(self, answer: Prediction) -> str:
+        """The identity of what was asked; its group is free when all of it is answered."""
+        group = self.open.pop(answer.id)
+        self.unanswered[group.number] -= 1
+        if not self.unanswered[group.number]:
+            del self.unanswered[group.number]
+            self.work -= group.work
+        return group.of[answer.id]
