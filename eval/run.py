@@ -17,10 +17,7 @@ written beside its place and moved there.
 """
 
 import contextlib
-import fcntl
 import hashlib
-import os
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -35,6 +32,7 @@ from eval.asked import Asked, describe_task, read_samples, requests
 from eval.data import Examples
 from eval.digests import Digests
 from eval.errors import RunError
+from eval.lock import Locked, locked
 from eval.prompt import IMAGE
 from eval.writing import PRETTY, write_file, write_rows, writing
 
@@ -384,32 +382,22 @@ class Journals:
 def held(path: Path) -> Iterator[int]:
     """Hold a run's folder, which is made where there is none; the lock's file descriptor.
 
-    The lock is free again when this process and all that inherited the descriptor have ended.
     Raises RunError where another process holds it, or the folder is of something else.
     """
     if not (path / MANIFEST).exists():
         _make(path)
     try:
         (path / WORK).mkdir(exist_ok=True)
-        lock = os.open(path / WORK / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 200, 0).decode("utf-8", "replace").strip()
-            raise RunError(
-                f"{path}: another run is at work in this folder ({holder}). Wait for it, stop it, "
-                "or give another folder with --out"
-            ) from None
-        except OSError:
-            pass  # some cluster file systems have no locks: then it is for the user to take turns
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield lock
-    finally:
-        os.close(lock)
+        with locked(path / WORK / "lock") as lock:
+            yield lock
+    except Locked as held_by:
+        raise RunError(
+            f"{path}: another run is at work in this folder ({held_by}). Wait for it, stop it, or "
+            "give another folder with --out"
+        ) from None
 
 
 def _make(path: Path) -> None:

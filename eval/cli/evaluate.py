@@ -4,6 +4,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -61,8 +62,21 @@ class Place:
 def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> int:
     """Ask what the run lacks and score it; how many samples have no answer, which is said.
 
-    A run whose predictions are all there, of this very checkpoint, loads no model. Raises
-    EvalError, before a model is loaded if it can.
+    Raises EvalError, before a model is loaded if it can.
+    """
+    folder = obtain(config, tasks, place)
+    with held(place.out) if not _all_scored(folder, tasks, place) else nullcontext():
+        summaries = [_scored(folder, task, place) for task in tasks]
+    for summary in summaries:
+        out.print(summary["signature"], highlight=False, soft_wrap=True, markup=False)
+    return _say_failed(folder, [task.name for task in tasks])
+
+
+def obtain(config: Config, tasks: Sequence[Task], place: Place) -> RunFolder:
+    """A run in which every sample of these tasks has its answer, or the reason why it has none.
+
+    One whose predictions are all there, of this very checkpoint, is left as it is, and no model
+    is loaded.
     """
     asked: dict[str, Asked] = {}
     sizes: dict[str, int] = {}
@@ -77,12 +91,7 @@ def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> int:
     if folder is None:
         with held(place.out) as lock:
             folder = _answered(config, tasks, place, entries, asked, sizes, job, lock)
-            for task in tasks:
-                _scored(folder, task, place)
-    for task in tasks:
-        summary = _scored(folder, task, place)
-        out.print(summary["signature"], highlight=False, soft_wrap=True, markup=False)
-    return _say_failed(folder, [task.name for task in tasks])
+    return folder
 
 
 def _answered(
@@ -153,20 +162,23 @@ def _job(config: Config, place: Place) -> Job:
 def _say_usage(reports: Iterable[Report]) -> None:
     """What workers tell of their work."""
     told = [report for report in reports if report.answers]
-    if told:
-        images = sum(report.images for report in told)
+    if not told:
+        return
+    count = sum(report.answered for report in told)
+    parts = [f"{count:,} answers" + (f" by {len(told)} workers" if len(told) > 1 else "")]
+    encoded = [report.images for report in told if report.images is not None]
+    work = max(sum(report.work_s for report in told), 1e-9)
+    if encoded:
+        parts.append(f"{sum(encoded):,} images encoded")
+    parts.append(f"{max(report.work_s for report in told):.1f} s")
+    line = ", ".join(parts)
+    if encoded:
         waited = sum(report.image_wait_s for report in told)
-        work = sum(report.work_s for report in told)
+        line += f"; the model waited for image files in {waited / work:.1%} of the time"
+    if len(told) > 1:
         idle = sum(report.queue_wait_s for report in told)
-        workers = f" by {len(told)} workers" if len(told) > 1 else ""
-        idled = f", workers for the queue in {idle / (work + idle):.1%}" if len(told) > 1 else ""
-        err.print(
-            f"{sum(report.answered for report in told):,} answers{workers}, {images:,} images "
-            f"encoded, {max(report.work_s for report in told):.1f} s; the model waited for image "
-            f"files in {waited / max(work, 1e-9):.1%} of the time{idled}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        line += f"; workers waited for each other in {idle / (work + idle):.1%}"
+    err.print(line, highlight=False, soft_wrap=True)
 
 
 def _say_failed(folder: RunFolder, tasks: Sequence[str]) -> int:
@@ -185,12 +197,18 @@ def _say_failed(folder: RunFolder, tasks: Sequence[str]) -> int:
 
 def _scored(folder: RunFolder, task: Task, place: Place) -> dict[str, Any]:
     """The task's summary, of this very way to score."""
-    if folder.scored(task.name):
-        summary = folder.summary(task.name)
-        how = asdict(place.as_published) if place.as_published else None
-        if summary.get("as_published") == how:
-            return summary
+    if _is_scored(folder, task, place):
+        return folder.summary(task.name)
     return score_run(folder, task, place.data, as_published=place.as_published)
+
+
+def _is_scored(folder: RunFolder, task: Task, place: Place) -> bool:
+    how = asdict(place.as_published) if place.as_published else None
+    return folder.scored(task.name) and folder.summary(task.name).get("as_published") == how
+
+
+def _all_scored(folder: RunFolder, tasks: Sequence[Task], place: Place) -> bool:
+    return all(_is_scored(folder, task, place) for task in tasks)
 
 
 def wanted(config: Config, place: Place, task: Task) -> Asked:

@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from eval import registry, report, submit
-from eval.api import Task
+from eval.api import PUBLISHED, Task
 from eval.cli import card
 from eval.cli import data as data_commands
 from eval.cli.card import print_report, say_where
+from eval.cli.certify import certify
 from eval.cli.config import Config, read_config
 from eval.cli.console import err, out
 from eval.cli.evaluate import DEMO, Place, evaluate
@@ -192,6 +193,41 @@ def run(
     print_report([out_folder])
     say_where(out_folder)
     if failed:
+        raise typer.Exit(card.INCOMPLETE)
+
+
+@app.command("certify")
+def certify_tasks(
+    tasks: Tasks = None,
+    model: Annotated[
+        str, typer.Option(help="Checkpoint folder, hub id, or 'demo' for the bundled one.")
+    ] = "",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the benchmarks' files; the demo draws its own."),
+    ] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the runs and certificate.json.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Only the first N samples of each task.")] = 100,
+    protocol: Annotated[str, typer.Option(help="published or chatml.")] = PUBLISHED,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+) -> None:
+    """Show that answers depend on no batch size, order, number of workers, or crash."""
+    if not tasks or not model or out_folder is None:
+        raise UsageError("TASK, --model and --out are needed; see 'qwen-vl-eval certify --help'")
+    if model == DEMO:
+        data = data or card.DEMO_DATA
+        card.draw_demo(data)
+    if data is None:
+        raise UsageError("--data: missing; the folder of the benchmarks' files is needed")
+    config = Config(
+        model, tuple(tasks), revision=revision, dtype=dtype, protocol=protocol, partial=True
+    )
+    place = Place(folder_option(data, "--data"), out_folder, limit, device)
+    if not certify(config, registry.find_tasks(tasks), place):
         raise typer.Exit(card.INCOMPLETE)
 
 

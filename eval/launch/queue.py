@@ -78,6 +78,7 @@ class Report:
     round          of the order that it works on
     beat           grows with every sign of progress
     answers        by task
+    images         that it encoded, where its back end tells
     held           groups that it has claimed and not answered
     image_wait_s   time in which its model waited for image files
     queue_wait_s   time in which it waited for an order, after its first
@@ -90,7 +91,7 @@ class Report:
     beat: int = 0
     answers: dict[str, int] = field(default_factory=dict)
     failed: int = 0
-    images: int = 0
+    images: int | None = None
     held: list[int] = field(default_factory=list)
     image_wait_s: float = 0.0
     queue_wait_s: float = 0.0

@@ -1,0 +1,68 @@
+"""One process at a time: a lock that ends with its holder, however that ends."""
+
+import contextlib
+import fcntl
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic, sleep
+
+from eval.errors import RunError
+
+ORPHANS_S = 10.0  # for what a holder has left behind to end, once it was killed
+
+
+class Locked(Exception):
+    """Another process holds it; says which."""
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[int]:
+    """Hold a lock file; its descriptor, with which processes that inherit it hold the lock too.
+
+    Raises Locked where another process does, RunError where the file cannot be written.
+    """
+    try:
+        lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise RunError(f"{file}: cannot be written: {error.strerror}") from None
+    try:
+        _take(lock)
+        with contextlib.suppress(OSError):  # it only tells others who we are
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int) -> None:
+    """Take the lock; where its holder was killed, wait for its workers to notice that."""
+    until = monotonic() + ORPHANS_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            holder = os.pread(lock, 200, 0).decode("utf-8", "replace").strip()
+            if not _has_ended(holder) or monotonic() > until:
+                raise Locked(holder) from None
+            sleep(0.1)
+        except OSError:
+            return  # some cluster file systems have no locks: then it is for the user to take turns
+
+
+def _has_ended(holder: str) -> bool:
+    """Whether a process of this machine, as a lock names it, is there no more."""
+    match = re.fullmatch(r"process ([0-9]+) on (.+)", holder)
+    if not match or match[2] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(match[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
