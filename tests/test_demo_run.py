@@ -49,6 +49,39 @@ def test_demo_gives_the_recorded_figures(demo):
 
 
 @pytest.mark.slow
+def test_two_workers_give_the_same_bytes(demo):
+    """Predictions, scores and summaries of all tasks are those of one process."""
+    both = demo / "run-2"
+    done = command("demo", "--data", demo / "data", "--out", both, "--gpus", 2)
+    assert done.returncode == 0, done.stderr
+    assert "answers by 2 workers" in done.stderr
+    assert json.loads((both / "manifest.json").read_text())["workers"] == 2
+    assert {0, 1} == {int(file.stem[-1]) for file in both.glob("*/journal-?.jsonl")}
+    for task in SIZES:
+        for name in ("predictions.jsonl", "scores.jsonl", "summary.json"):
+            files = [run / task / name for run in (demo / "run", both)]
+            assert files[0].read_bytes() == files[1].read_bytes(), (task, name)
+
+
+@pytest.mark.slow
+def test_certificate_of_the_demo_checkpoint(demo):
+    """In float32 no prediction depends on batch, order, number of workers, or a kill."""
+    out = demo / "certificate"
+    tasks = ("okvqa", "scienceqa", "refcoco_val", "flickr30k")
+    done = command(
+        *("certify", *tasks, "--model", "demo", "--data", demo / "data", "--out", out),
+        *("--limit", 8, "--device", "cpu"),
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads((out / "certificate.json").read_text())
+    assert told["holds"]
+    assert told["answers"] == 32
+    assert {0} == {variant["differ"] for variant in told["variants"]}
+    assert {32} == {variant["answers"] for variant in told["variants"]}
+    assert "no prediction differs" in done.stdout
+
+
+@pytest.mark.slow
 def test_a_card_that_is_complete_does_nothing_and_is_full(demo):
     """The configuration of the same run: nothing is asked, no file changes, no gap."""
     before = {file: file.stat().st_mtime_ns for file in (demo / "run").rglob("*")}

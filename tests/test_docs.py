@@ -23,6 +23,7 @@ PAGE = Path(__file__).resolve().parents[1] / "EVALUATION.md"
 COMMANDS = (
     "run",
     "card",
+    "certify",
     "score",
     "submit",
     "report",

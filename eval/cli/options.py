@@ -71,8 +71,9 @@ LeaseOption = Annotated[
 VerifyOption = Annotated[
     bool,
     typer.Option(
+        "--verify",
         help="Read checkpoint and images again, instead of trusting digests of files whose size "
-        "and times have not changed."
+        "and times have not changed.",
     ),
 ]
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
