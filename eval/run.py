@@ -19,7 +19,9 @@ written beside its place and moved there.
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ SUMMARY = "summary.json"
 SUBMISSION = "submission"
 SERVER = "server.json"
 WORK = ".work"
+READERS = 8  # threads that read images for their digests
+AT_ONCE = 256  # questions that are looked at together
 REOPENED = "before"  # journal of what a task's predictions.jsonl held when it was opened again
 
 
@@ -413,13 +417,23 @@ def _make(path: Path) -> None:
 
 def _wanted(task: Task, data: Path, asked: Asked, digests: Digests) -> Iterator[Wanted]:
     """Every question of a task, and its identity."""
-    for _, request in requests(task, data, asked):
-        paths = IMAGE.findall(request.prompt)
-        images = [_image(path, data, digests) for path in paths]
-        prompt = IMAGE.sub("<img></img>", request.prompt)
-        told = orjson.dumps([prompt, repr(request.decode), request.chat, images])
-        of = hashlib.sha256(told).hexdigest()[:16]
-        yield Wanted(request, of, images[0] if images else "")
+    questions = (request for _, request in requests(task, data, asked))
+    with ThreadPoolExecutor(READERS, "digest") as readers:
+        while some := list(islice(questions, AT_ONCE)):
+            paths = [IMAGE.findall(request.prompt) for request in some]
+            new = list(dict.fromkeys(path for found in paths for path in found))
+            told = readers.map(partial(_image, data=data, digests=digests), new)
+            digest = dict(zip(new, told, strict=True))
+            for request, found in zip(some, paths, strict=True):
+                images = [digest[path] for path in found]
+                yield Wanted(request, _identity(request, images), images[0] if images else "")
+
+
+def _identity(request: Request, images: list[str]) -> str:
+    """What is asked, wherever its images lie; see Wanted."""
+    prompt = IMAGE.sub("<img></img>", request.prompt)
+    told = orjson.dumps([prompt, repr(request.decode), request.chat, images])
+    return hashlib.sha256(told).hexdigest()[:16]
 
 
 def _image(path: str, data: Path, digests: Digests) -> str:
