@@ -4,6 +4,7 @@
 #   make card CONFIG=configs/qwen-vl.toml DATA=...   what is missing of a row of the card
 #   make demo GPUS=2, make eval-gqa GPUS=8 ...   with so many GPUs, or processes without one
 #   make test, make check                       the tests; lint, format, types
+#   make bench, make soak                       what is fast, and what survives random kills
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -12,7 +13,7 @@ DEVICE ?= auto
 DTYPE  ?= auto
 GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 
-.PHONY: demo card test check bench format clean
+.PHONY: demo card test check bench soak format clean
 
 demo: $(VENV)/installed
 	$(BIN)/qwen-vl-eval demo --data demo-data --out demo-run $(GPUS_OPTION)
@@ -34,6 +35,10 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/bench_cider.py
 	$(BIN)/python tests/bench/bench_engine.py
 	$(BIN)/python tests/bench/bench_flips.py
+	$(BIN)/python tests/bench/bench_launch.py
+
+soak: $(VENV)/installed-dev
+	$(BIN)/python tests/bench/soak.py
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest -n 2 --dist loadfile
