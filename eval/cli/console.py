@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -62,19 +63,16 @@ def progress(
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=err) as drawn:
-        bars = {
-            name: drawn.add_task(name, completed=done[name], total=totals[name], note="")
-            for name in done
-        }
-        workers = drawn.add_task("workers", total=None, visible=False, note="")
+    drawn = Progress(*columns, console=err)
+    bars = {name: drawn.add_task(name, completed=done[name], total=totals[name]) for name in done}
+    with Live(drawn, console=err) as live:
 
         def show(reports: Mapping[int, Report]) -> None:
             for name, bar in bars.items():
                 drawn.update(bar, completed=min(_answers(start, reports, name), totals[name]))
-            drawn.update(workers, visible=len(reports) > 1, note=_workers(reports))
+            if len(reports) > 1:
+                live.update(Group(drawn, Text(_workers(reports), style="dim")))
 
         yield show
 

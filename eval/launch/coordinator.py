@@ -57,11 +57,13 @@ class Crew(Protocol):
 class Member:
     """A worker, as the coordinator sees it.
 
-    moved  when its report last showed progress, on our clock
+    moved      when its report last showed progress, on our clock
+    described  whether its model was compared with the others'
     """
 
     report: Report = field(default_factory=Report)
     moved: float = field(default_factory=monotonic)
+    described: bool = False
     lost: bool = False
 
 
@@ -81,6 +83,7 @@ class Coordinator:
         self.queue = queue
         self.crew = crew
         self.lease_s = lease_s
+        self.model: dict[str, Any] = {}
         self.strikes: dict[str, int] = {}
         self.fruitless = 0  # workers that ended since the last answer
         self.answered = 0
@@ -101,12 +104,10 @@ class Coordinator:
 
         Raises RunError where none gets so far.
         """
-        while True:
+        while not self.model:
             self._look(None, None)
-            for report in self.reports.values():
-                if report.about:
-                    return report.about
             time.sleep(LOOK_S)
+        return self.model
 
     def work(
         self,
@@ -160,6 +161,9 @@ class Coordinator:
         for number, member in self.members.items():
             if not member.lost and self._refresh(number, member).state == "broken":
                 raise RunError(member.report.message)
+            if not member.described and (about := self.queue.about(number)):
+                member.described = True
+                self._compare(number, about)
         answered = sum(member.report.answered for member in self.members.values())
         if answered > self.answered:
             self.answered, self.fruitless = answered, 0
@@ -167,6 +171,16 @@ class Coordinator:
             self._bury(number, why, run, careful)
         if all(member.lost for member in self.members.values()):
             raise RunError("no worker is left; what was answered is on disk")
+
+    def _compare(self, number: int, about: dict[str, Any]) -> None:
+        """All workers must have loaded the same: a path may mean other files elsewhere."""
+        self.model = self.model or about
+        for name in sorted(self.model.keys() | about.keys()):
+            if self.model.get(name) != about.get(name):
+                raise RunError(
+                    f"worker {number} on {self.members[number].report.host} has another model: "
+                    f"{name} {about.get(name)!r}, where the others have {self.model.get(name)!r}"
+                )
 
     def _hanging(self) -> Iterator[tuple[int, str]]:
         now = monotonic()

@@ -7,7 +7,7 @@ the next round asks it again.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,7 +82,6 @@ class Report:
     held           groups that it has claimed and not answered
     image_wait_s   time in which its model waited for image files
     queue_wait_s   time in which it waited for an order, after its first
-    about          what its back end describes itself as, once it is ready
     message        why it is broken
     """
 
@@ -96,7 +95,6 @@ class Report:
     image_wait_s: float = 0.0
     queue_wait_s: float = 0.0
     work_s: float = 0.0
-    about: Mapping[str, Any] = field(default_factory=dict)
     host: str = ""
     process: int = 0
     message: str = ""
@@ -131,8 +129,11 @@ class Queue:
         """Let workers end."""
         self.store.set("order", f'"{STOP}"')
 
-    def next_order(self, after: int) -> Order | None:
-        """Wait for a round later than `after`; None when there is no more to do."""
+    def next_order(self, after: int, waiting: Callable[[], None]) -> Order | None:
+        """Wait for a round later than `after`; None when there is no more to do.
+
+        waiting  called again and again meanwhile
+        """
         while True:
             if self.store.check(["order"]):
                 told = orjson.loads(self.store.get("order"))
@@ -140,7 +141,17 @@ class Queue:
                     return None
                 if told["round"] > after:
                     return Order(**{**told, "plan": Path(told["plan"])})
+            waiting()
             time.sleep(POLL_S)
+
+    def describe(self, worker: int, about: Mapping[str, Any]) -> None:
+        """Put down what a worker's back end says of itself."""
+        self.store.set(f"about/{worker}", orjson.dumps(about).decode())
+
+    def about(self, worker: int) -> dict[str, Any] | None:
+        """What a worker's back end says of itself, once it is open."""
+        key = f"about/{worker}"
+        return orjson.loads(self.store.get(key)) if self.store.check([key]) else None
 
     def tell(self, worker: int, report: Report) -> None:
         """Put a worker's report down."""

@@ -47,9 +47,8 @@ class Worker:
 
     def serve(self, backend: Backend) -> None:
         """Take one order after the other until there is no more to do."""
-        self.report.about = dict(backend.describe())
+        self.queue.describe(self.number, backend.describe())
         self.tell("ready")
-        self.report.about = {**self.report.about}
         while order := self._next_order():
             self.drain(order, backend)
         self.tell("gone")
@@ -108,11 +107,14 @@ class Worker:
         return number
 
     def _next_order(self) -> Order | None:
-        begun = monotonic()
-        order = self.queue.next_order(self.report.round)
-        if self.report.round:
-            self.report.queue_wait_s += monotonic() - begun
-        return order
+        begun, before = monotonic(), self.report.queue_wait_s
+
+        def waiting() -> None:
+            if self.report.round:
+                self.report.queue_wait_s = before + monotonic() - begun
+            self.beat()
+
+        return self.queue.next_order(self.report.round, waiting)
 
     def _look_at(self, backend: Backend) -> None:
         usage = getattr(backend, "usage", None)
