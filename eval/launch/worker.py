@@ -4,8 +4,10 @@ It knows no other worker. What it holds near the end of a round is bounded by it
 left, so that no group waits in one worker while another is idle.
 """
 
+import contextlib
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from time import monotonic
 
@@ -40,6 +42,7 @@ class Worker:
         self.journals = journals
         self.in_turn = in_turn
         self.told = told
+        self.lock, self.over = threading.Lock(), threading.Event()
         self.report = Report(host=socket.gethostname(), process=os.getpid())
         self.reported = 0.0
         self.moved = monotonic()  # when there was progress last
@@ -49,8 +52,10 @@ class Worker:
         """Take one order after the other until there is no more to do."""
         self.queue.describe(self.number, backend.describe())
         self.tell("ready")
+        threading.Thread(target=self._feel_pulse, args=(backend,), daemon=True).start()
         while order := self._next_order():
             self.drain(order, backend)
+        self.over.set()
         self.tell("gone")
 
     def drain(self, order: Order, backend: Backend) -> None:
@@ -65,11 +70,12 @@ class Worker:
             while not taking.exhausted:
                 for answer in backend.answer(taking.requests()):
                     task = self.journals.write(answer, taking.answered(answer))
-                    self.report.answers[task] = self.report.answers.get(task, 0) + 1
-                    self.report.failed += bool(answer.error)
-                    self.report.held = taking.held
-                    self.report.work_s = before + monotonic() - begun
-                    self._look_at(backend)
+                    with self.lock:
+                        self.report.answers[task] = self.report.answers.get(task, 0) + 1
+                        self.report.failed += bool(answer.error)
+                        self.report.held = taking.held
+                        self.report.work_s = before + monotonic() - begun
+                        self._look_at(backend)
                     self.beat()
         finally:
             plan.close()
@@ -91,13 +97,23 @@ class Worker:
 
     def beat(self) -> None:
         """There was progress; it is reported now and then."""
-        self.report.beat += 1
-        self.moved = now = monotonic()
-        if now - self.reported >= REPORT_S:
-            self.reported = now
-            self.queue.tell(self.number, self.report)
-            if self.told:
-                self.told(self.report)
+        with self.lock:
+            self.report.beat += 1
+            self.moved = now = monotonic()
+            if now - self.reported >= REPORT_S:
+                self.reported = now
+                self.queue.tell(self.number, self.report)
+                if self.told:
+                    self.told(self.report)
+
+    def _feel_pulse(self, backend: Backend) -> None:
+        """Beat as long as the engine counts on: from one answer to the next it may be long."""
+        before = None
+        with contextlib.suppress(RuntimeError):  # the store is gone, as the others will notice too
+            while not self.over.wait(REPORT_S):
+                if (now := repr(getattr(backend, "usage", None))) != before:
+                    before = now
+                    self.beat()
 
     def _claim(self, order: Order) -> int | None:
         number = self.queue.claim(order)
