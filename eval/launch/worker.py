@@ -52,10 +52,12 @@ class Worker:
         """Take one order after the other until there is no more to do."""
         self.queue.describe(self.number, backend.describe())
         self.tell("ready")
-        threading.Thread(target=self._feel_pulse, args=(backend,), daemon=True).start()
+        pulse = threading.Thread(target=self._feel_pulse, args=(backend,), daemon=True)
+        pulse.start()
         while order := self._next_order():
             self.drain(order, backend)
         self.over.set()
+        pulse.join()  # the interpreter must not end beneath a call of torch
         self.tell("gone")
 
     def drain(self, order: Order, backend: Backend) -> None:
