@@ -144,9 +144,7 @@ class RunFolder:
                 f"{self.path}: {task} is not finished ({len(self.recorded(task))} predictions in "
                 "its journals). Run the same command again to go on"
             )
-        return self._with_losses(
-            task, (entry.prediction for entry in journal.read(file, torn=False))
-        )
+        return (entry.prediction for entry in self._sealed(task))
 
     def predictions(self, task: str) -> dict[str, Prediction]:
         """All predictions of a finished task, by sample id, in dataset order."""
@@ -188,9 +186,9 @@ class RunFolder:
         if asked.few_shot and not (folder / EXAMPLES).is_file():
             self._write_examples(task, data, asked)
         if self.sealed(task.name):
-            (folder / PREDICTIONS).replace(folder / JOURNAL.format(REOPENED))
-        for name in (LOSSES, SCORES, SUMMARY):
-            (folder / name).unlink(missing_ok=True)
+            lines = (journal.line(each.prediction, each.of) for each in self._sealed(task.name))
+            write_file(folder / JOURNAL.format(REOPENED), b"".join(lines))
+        self._unseal(task.name)
 
     def journals(self, worker: int | str) -> "Journals":
         """Where a worker puts its answers down."""
@@ -203,11 +201,15 @@ class RunFolder:
     def reopen(self, task: str) -> None:
         """Drop a task's failed predictions, so that their samples are asked again."""
         for file in self._files(task):
-            kept = [e for e in journal.read(file, torn=True) if not e.prediction.error]
-            name = JOURNAL.format(REOPENED) if file.name == PREDICTIONS else file.name
-            write_file(
-                file.with_name(name), b"".join(journal.line(e.prediction, e.of) for e in kept)
-            )
+            sealed = file.name == PREDICTIONS
+            entries = self._sealed(task) if sealed else journal.read(file, torn=True)
+            kept = [journal.line(e.prediction, e.of) for e in entries if not e.prediction.error]
+            name = JOURNAL.format(REOPENED) if sealed else file.name
+            write_file(file.with_name(name), b"".join(kept))
+        self._unseal(task)
+
+    def _unseal(self, task: str) -> None:
+        """Drop what says that a task is finished, and what follows from its predictions."""
         for name in (PREDICTIONS, LOSSES, SCORES, SUMMARY):
             (self.path / task / name).unlink(missing_ok=True)
 
@@ -265,20 +267,21 @@ class RunFolder:
         found = sorted(folder.glob(JOURNAL.format("*")))
         return [*found, folder / PREDICTIONS] if self.sealed(task) else found
 
-    def _with_losses(self, task: str, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
-        """Predictions with what is in losses.jsonl, which has the same order."""
-        file = self.path / task / LOSSES
-        if not file.is_file():
-            yield from predictions
-            return
-        with file.open("rb") as lines:
-            row = orjson.loads(next(lines, b"{}"))
-            for prediction in predictions:
-                if row.get("id") != prediction.id:
-                    yield prediction
+    def _sealed(self, task: str) -> Iterator[journal.Entry]:
+        """Lines of predictions.jsonl, with what is in losses.jsonl, which has the same order."""
+        folder = self.path / task
+        with contextlib.ExitStack() as files:
+            rows: Iterator[bytes] = iter(())
+            if (folder / LOSSES).is_file():
+                rows = files.enter_context((folder / LOSSES).open("rb"))
+            row = orjson.loads(next(rows, b"{}"))
+            for entry in journal.read(folder / PREDICTIONS, torn=False):
+                if row.get("id") != entry.prediction.id:
+                    yield entry
                     continue
-                yield replace(prediction, losses=tuple(row["losses"]))
-                row = orjson.loads(next(lines, b"{}"))
+                told = replace(entry.prediction, losses=tuple(row["losses"]))
+                yield replace(entry, prediction=told)
+                row = orjson.loads(next(rows, b"{}"))
 
     def scored(self, task: str) -> bool:
         """Whether a task has its summary."""

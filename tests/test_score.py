@@ -292,3 +292,26 @@ def test_the_benchmarks_whose_result_files_are_numbered_otherwise():
     """Their published files would else be refused as answers to unknown samples."""
     expected = {"ocrvqa_val", "ocrvqa_test", "vizwiz_val", "vizwiz_test"}
     assert expected == {task.name for task in find_tasks(["all"]) if task.renumbered}
+
+
+def test_losses_outlive_a_task_that_is_opened_again(tmp_path):
+    """A finished task with a changed image goes on with all that it had, losses too."""
+    (task,) = find_tasks(["scienceqa_test_img"])
+    folder = RunFolder(tmp_path, {})
+    place = tmp_path / task.name
+    place.mkdir()
+    (place / "predictions.jsonl").write_text(
+        '{"id":"1","text":"A","of":"a"}\n{"id":"2","text":"","error":"e","of":"b"}\n'
+        '{"id":"3","text":"B","of":"c"}\n'
+    )
+    (place / "losses.jsonl").write_text(
+        '{"id":"1","losses":[1.0,2.0]}\n{"id":"3","losses":[2.0,1.0]}\n'
+    )
+    expected = {"1": (1.0, 2.0), "2": (), "3": (2.0, 1.0)}
+    assert expected == {p.id: p.losses for p in folder.answers(task.name)}
+    folder.open_task(task, tmp_path, Asked())
+    assert not folder.sealed(task.name)
+    assert expected == {p.id: p.losses for p in folder.recorded(task.name).values()}
+    folder.reopen(task.name)
+    del expected["2"]
+    assert expected == {p.id: p.losses for p in folder.recorded(task.name).values()}
