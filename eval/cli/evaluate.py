@@ -120,7 +120,8 @@ def _answered(
         def write(number: int, careful: bool) -> Plan:
             lacking = folder.lacking(tasks, place.data, asked, digests, config.batch_size)
             file = folder.work_file(f"plan-{number}.sqlite")
-            plan = Plan.write(file, place.order(lacking), alone=careful)
+            alone = careful and config.batch_size == 1  # a batch is answered as a whole or fails so
+            plan = Plan.write(file, place.order(lacking), alone=alone)
             for task in tasks:
                 if task.name in plan.counts():
                     folder.open_task(task, place.data, asked[task.name])

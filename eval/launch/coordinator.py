@@ -26,6 +26,7 @@ FAREWELL_S = 10.0  # for workers to end by themselves
 LOOK_S = 0.1
 STRIKES = 2  # times that a worker may end on a question
 FRUITLESS = 3  # ends of workers in a row, for each of them, without an answer in between
+FRUITLESS_AT_WORK = 8  # the same in all, at least, of workers that were asked something
 
 
 class Crew(Protocol):
@@ -85,7 +86,7 @@ class Coordinator:
         self.lease_s = lease_s
         self.model: dict[str, Any] = {}
         self.strikes: dict[str, int] = {}
-        self.fruitless = 0  # workers that ended since the last answer
+        self.fruitless = 0  # workers that ended since the last answer or failure
         self.answered = 0
         self.members = {number: Member() for number in crew.start()}
 
@@ -204,7 +205,10 @@ class Coordinator:
         if run and careful and member.report.state == "working":
             for group in member.report.held:
                 self._strike(careful, group, why, run)
-        if self.fruitless >= FRUITLESS * self.crew.size:
+        most = FRUITLESS * self.crew.size
+        if member.report.state == "working":  # one question after the other may be to blame
+            most = max(most, FRUITLESS_AT_WORK)
+        if self.fruitless >= most:
             raise RunError(
                 f"{self.fruitless} workers in a row ended without an answer, the last because {why}"
             )
@@ -221,6 +225,7 @@ class Coordinator:
             if self.strikes[request.id] >= STRIKES:
                 reason = f"each worker that was asked this was lost: {why}"
                 journals.write(Prediction(request.id, "", error=reason), group.of[request.id])
+                self.fruitless = 0
         journals.close()
 
 
