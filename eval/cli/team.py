@@ -24,7 +24,7 @@ from eval.launch.store import Rank, open_store
 from eval.launch.worker import Worker
 from eval.run import RunFolder
 
-COMMAND = (sys.executable, "-m", "eval.cli.worker")
+COMMAND = (sys.executable, "-c", "from eval.cli.worker import main; main()")
 FITS = 0.85  # of a GPU's memory that weights may take
 Show = Callable[[Mapping[int, Report]], None]
 
@@ -143,7 +143,11 @@ def gathered(
     Raises UsageError for what this machine or the launcher does not have.
     """
     if launch.gpus is None and launch.launcher is None and meeting is None:
-        yield Alone(job.open(), job.in_turn)
+        backend = job.open()
+        if job.arguments.get("device") in ("auto", "cuda") and len(worker_process.devices()) > 1:
+            count = len(worker_process.devices())
+            err.print(f"{count} GPUs are here; --gpus {count} uses them all", highlight=False)
+        yield Alone(backend, job.in_turn)
         return
     if meeting and launch.gpus not in (None, meeting[0].size):
         raise UsageError(
@@ -198,7 +202,8 @@ def _places(job: Job, gpus: int) -> list[dict[str, str]]:
         raise UsageError("--device cuda: this machine has no GPU")
     if not found:
         err.print(f"no GPU: {gpus} processes share {cores} cores", highlight=False)
-        return shares(gpus, [], cores)
+        given = "OMP_NUM_THREADS" in os.environ
+        return [{}] * gpus if given else shares(gpus, [], cores)
     if device not in ("auto", "cuda"):
         raise UsageError(f"--device {device}: with --gpus it is auto, cuda or cpu")
     if gpus > len(found):

@@ -169,7 +169,3 @@ def main() -> None:
     except EvalError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,6 +4,7 @@ An actor that dies is replaced; a replacement waits until the cluster has room f
 share the file system of the run, the data and the checkpoint.
 """
 
+import signal
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
@@ -28,6 +29,7 @@ class Actors:
         address: str | None,
         gpus: int = 1,
     ) -> None:
+        ours = signal.getsignal(signal.SIGTERM)
         try:
             import ray
         except ImportError:
@@ -44,6 +46,7 @@ class Actors:
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(f"--ray-address {address}: no cluster there: {error}") from None
+        signal.signal(signal.SIGTERM, ours)  # Ray has put its own there, which ends with code 15
         resources = self.ray.cluster_resources()
         self.gpus = gpus if resources.get("GPU") else 0
         room = resources["GPU"] // gpus if self.gpus else resources.get("CPU", 1)
