@@ -1,0 +1,63 @@
+"""A back end without a model that a stranger's package offers: quick, exact, and easily lost.
+
+An answer is a digest of the prompt and of the image's bytes. The checkpoint's name says how it is:
+
+    slow       it takes a while over each question
+    wordy      it answers at length
+    poisoned   a question about poison ends its process
+    gruff      it is an error of its own code
+    stillborn  its process ends before it is ready
+    sterile    its process ends when it is asked anything
+    crowded    an answer tells how many were asked together
+"""
+
+import hashlib
+import os
+import re
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from eval import Prediction, Request
+
+PAUSE_S = 0.015
+WORDS = 60
+
+
+class Fragile:
+    def __init__(self, how: set[str], image_root: Path) -> None:
+        self.how = how
+        self.image_root = image_root
+
+    def answer(self, requests: Iterable[Request]) -> Iterator[Prediction]:
+        asked = list(requests) if "crowded" in self.how else requests
+        for request in asked:
+            if "sterile" in self.how or ("poisoned" in self.how and "poison" in request.prompt):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if "slow" in self.how:
+                time.sleep(PAUSE_S)
+            told = hashlib.sha256(request.prompt.encode())
+            for path in re.findall(r"<img>(.*?)</img>", request.prompt):
+                told.update((self.image_root / path).read_bytes())
+            words = [told.hexdigest()[:32]] * (WORDS if "wordy" in self.how else 1)
+            if "crowded" in self.how:
+                words.append(str(len(asked)))
+            yield Prediction(request.id, " ".join(words), (len(words), 7))
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"name": "fragile", "digest": "of nothing"}
+
+
+def open_backend(checkpoint: str, *, image_root: Path, **_: Any) -> Fragile:
+    how = set(checkpoint.split("-"))
+    if "gruff" in how:
+        raise ValueError("not today")
+    if "stillborn" in how:
+        os._exit(7)
+    return Fragile(how, image_root)
+
+
+def identify(checkpoint: str, revision: str | None) -> str:
+    return "of nothing"
