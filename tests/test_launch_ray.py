@@ -1,0 +1,77 @@
+"""Workers that are actors of a Ray cluster, which the run starts on this machine."""
+
+import os
+import signal
+
+import pytest
+from launched import (
+    PYTHON,
+    TASK,
+    Launched,
+    answers,
+    asked_twice,
+    asking_fragile,
+    journals,
+    make_groups,
+    offer_fragile,
+    results,
+    run,
+    workers,
+)
+
+pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]'")
+
+TWO_ACTORS = ("--launcher", "ray", "--gpus", 2)
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    return offer_fragile(tmp_path_factory.mktemp("site") / "site")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Sixteen pictures with ten questions on each; tests only read it."""
+    return make_groups(tmp_path_factory.mktemp("data") / "data", 16, 10)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, site, data):
+    """What an undisturbed run of one process writes."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    code, said = run(*asking_fragile("quick", data, out), site=site)
+    assert code == 0, said
+    return results(out)
+
+
+def test_an_actor_that_is_killed_is_replaced(site, data, tmp_path, whole):
+    """The run goes on, says so, and ends in the bytes of one process; nothing is left of Ray."""
+    out = tmp_path / "run"
+    asked = asking_fragile("slow", data, out, *TWO_ACTORS)
+    with Launched(*PYTHON, *asked, site=site, more=QUIET) as launched:
+        launched.until_answered(out, 5, journals="1")
+        os.kill(launched.writer(out / TASK / "journal-1.jsonl"), signal.SIGKILL)
+        code, said = launched.ended()
+        launched.left(30)
+    assert code == 0, said
+    assert "worker 1 is lost: its actor died: " in said
+    assert {"journal-0.jsonl", "journal-1.jsonl"} <= {file.name for file in journals(out)}
+    assert (2, [], whole) == (workers(out), asked_twice(out), results(out))
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_the_driver_is_stopped(site, data, tmp_path, whole, how, code):
+    """The cluster that it has started ends with it, and one process goes on."""
+    out = tmp_path / "run"
+    asked = asking_fragile("slow", data, out, *TWO_ACTORS)
+    with Launched(*PYTHON, *asked, site=site, more=QUIET) as launched:
+        launched.until_answered(out, 5)
+        os.kill(launched.process.pid, how)
+        assert code == launched.ended(10)[0]
+        launched.left(60)
+        assert ("to go on:" in launched.said) == (how != signal.SIGKILL)
+    assert 5 <= answers(out) < 160
+    code, said = run(*asking_fragile("quick", data, out), site=site)
+    assert code == 0, said
+    assert ([], whole) == (asked_twice(out), results(out))
