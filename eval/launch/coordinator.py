@@ -87,6 +87,7 @@ class Coordinator:
         self.model: dict[str, Any] = {}
         self.strikes: dict[str, int] = {}
         self.fruitless = 0  # workers that ended since the last answer or failure
+        self.struck = 0  # questions that were put down as failed since the last answer
         self.answered = 0
         self.members = {number: Member() for number in crew.start()}
 
@@ -167,7 +168,7 @@ class Coordinator:
                 self._compare(number, about)
         answered = sum(member.report.answered for member in self.members.values())
         if answered > self.answered:
-            self.answered, self.fruitless = answered, 0
+            self.answered, self.fruitless, self.struck = answered, 0, 0
         for number, why in [*self.crew.ended().items(), *self._hanging()]:
             self._bury(number, why, run, careful)
         if all(member.lost for member in self.members.values()):
@@ -208,9 +209,10 @@ class Coordinator:
         most = FRUITLESS * self.crew.size
         if member.report.state == "working":  # one question after the other may be to blame
             most = max(most, FRUITLESS_AT_WORK)
-        if self.fruitless >= most:
+        if self.fruitless >= most or self.struck >= FRUITLESS_AT_WORK:
             raise RunError(
-                f"{self.fruitless} workers in a row ended without an answer, the last because {why}"
+                f"{max(self.fruitless, self.struck)} workers in a row ended without an answer, the "
+                f"last because {why}"
             )
         successor = self.crew.replace(number)
         if successor is not None:
@@ -226,6 +228,7 @@ class Coordinator:
                 reason = f"each worker that was asked this was lost: {why}"
                 journals.write(Prediction(request.id, "", error=reason), group.of[request.id])
                 self.fruitless = 0
+                self.struck += 1
         journals.close()
 
 
