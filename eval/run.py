@@ -257,6 +257,21 @@ class RunFolder:
                 write_file(folder / LOSSES, b"".join(losses))
         return 0
 
+    def current(self, task: Task, data: Path, asked: Asked, digests: Digests) -> bool:
+        """Whether predictions.jsonl answers what would be asked now, as a seal would write it.
+
+        An image that was replaced and is back has its answers in the journals, and others there.
+        """
+        files = self._files(task.name)
+        found = journal.Answers(files)
+        places = (
+            found.place(_sample_id(wanted.request), wanted.of)
+            for wanted in _wanted(task, data, asked, digests)
+        )
+        return self.sealed(task.name) and all(
+            place is not None and files[place[0]].name == PREDICTIONS for place in places
+        )
+
     def sealed(self, task: str) -> bool:
         """Whether all of a task's predictions are there."""
         return (self.path / task / PREDICTIONS).is_file()

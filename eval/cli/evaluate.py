@@ -116,6 +116,10 @@ def _answered(
                 if folder.failed(task.name):
                     folder.reopen(task.name)
         digests = folder.digests(verify=place.verify)
+        for task in tasks:
+            how = asked[task.name]
+            if folder.sealed(task.name) and not folder.current(task, place.data, how, digests):
+                folder.open_task(task, place.data, how)
 
         def write(number: int, careful: bool) -> Plan:
             lacking = folder.lacking(tasks, place.data, asked, digests, config.batch_size)
@@ -261,8 +265,8 @@ def _finished(
     if registry.generation(opener) != model.get("generation"):
         return None
     digests = folder.digests(verify=place.verify)
-    lacking = folder.lacking(tasks, place.data, asked, digests, config.batch_size)
-    return folder if next(lacking, None) is None else None
+    current = (folder.current(task, place.data, asked[task.name], digests) for task in tasks)
+    return folder if all(current) else None
 
 
 def _but_place(told: Mapping[str, Any]) -> dict[str, Any]:
