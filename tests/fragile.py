@@ -5,8 +5,7 @@ An answer is a digest of the prompt and of the image's bytes. The checkpoint's n
     slow       it takes a while over each question
     wordy      it answers at length
     poisoned   a question about poison ends its process
-    gruff      it is an error of its own code
-    stillborn  its process ends before it is ready
+    gruff      it cannot be opened, for an error of its own
     sterile    its process ends when it is asked anything
     crowded    an answer tells how many were asked together
 """
@@ -54,8 +53,6 @@ def open_backend(checkpoint: str, *, image_root: Path, **_: Any) -> Fragile:
     how = set(checkpoint.split("-"))
     if "gruff" in how:
         raise ValueError("not today")
-    if "stillborn" in how:
-        os._exit(7)
     return Fragile(how, image_root)
 
 

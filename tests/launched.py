@@ -119,6 +119,10 @@ class Launched:
                         found[int(entry.name)] = line.decode()
         return found
 
+    def named(self, *parts):
+        """Those of its processes that have one of these in their command line."""
+        return {p: line for p, line in self.processes().items() if any(x in line for x in parts)}
+
     def writer(self, file):
         """The process that has a file open, once there is one."""
 

@@ -166,14 +166,13 @@ def test_an_unreadable_image_fails_its_own_samples(checkpoint, data, tmp_path, w
     assert whole_of_model == results(out)
 
 
-@pytest.mark.parametrize("gpus", [(), ("--gpus", 2)])
-def test_two_runs_on_one_folder(site, data, tmp_path, whole, gpus):
+def test_two_runs_on_one_folder(site, data, tmp_path, whole):
     """The second ends at once, says who is at work, and leaves the first alone."""
     out = tmp_path / "run"
     asked = asking_fragile("slow", data, out)
     with Launched(*PYTHON, *asked, site=site) as first:
         first.until_answered(out, 1)
-        code, said = run(*asked, *map(str, gpus), site=site)
+        code, said = run(*asked, "--gpus", 2, site=site)
         assert first.process.poll() is None
         assert first.ended()[0] == 0
     assert code == 2
@@ -213,17 +212,9 @@ def test_batches_stay_whole(site, data, tmp_path):
     assert results(undisturbed) == results(out)
 
 
-def test_two_questions_that_end_the_only_worker(site, tmp_path):
-    """Nothing else is left to be answered, and still each is found out."""
-    data, out = make_groups(tmp_path / "data", 3, 2, poison=(3, 5)), tmp_path / "run"
-    code, said = run(*asking_fragile("poisoned", data, out, "--gpus", 1), site=site)
-    assert (3, 2) == (code, failed(out)), said
-
-
 @pytest.mark.parametrize(
     ("how", "lost", "ending"),
     [
-        ("stillborn", 6, "exit code 7"),
         ("sterile", 8, "signal 9"),
         ("gruff", 6, r"exit code 1 after: ValueError: not today \(see .*worker-.\.log\)"),
     ],

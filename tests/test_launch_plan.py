@@ -279,23 +279,50 @@ def test_an_error_of_the_user_s_stops_all(tmp_path):
     assert queue.next_order(0, list) is None
 
 
-def test_what_a_lost_worker_held_alone_is_put_down_the_second_time(tmp_path):
-    """A question of a careful round that two workers ended on, and no other."""
+def lose_workers(tmp_path, held):
+    """Careful rounds of a crew of one, in each of which the worker ends on the question it holds.
+
+    What the run then tells of each failed sample.
+    """
     folder = RunFolder(tmp_path, {"model": {}, "tasks": {}})
     (tmp_path / "t_x").mkdir()
     crew, queue = Crew(1), Queue(Here())
     coordinator = Coordinator(queue, crew)
-    plan = plan_of(tmp_path, {1, 2, 3}, careful=True)
-    for worker in (0, 1):
-        order = Order(worker + 1, plan.path, plan.groups, 1, careful=True)
-        assert [0, 1, 2, None] == [queue.claim(order) for _ in range(4)]
-        queue.tell(worker, Report("working", order.round, held=[1]))
-        crew.deaths = {worker: "signal 9"}
-        assert {} == folder.failed("t_x")
-        assert coordinator.work(folder, plan, order, lambda reports: None)
-    name = plan.group(1).requests[0].id.removeprefix("t_x/")
-    assert {name: "each worker that was asked this was lost: signal 9"} == folder.failed("t_x")
-    plan.close()
+    plan = plan_of(tmp_path, range(20), careful=True)
+    try:
+        for worker, number in enumerate(held):
+            order = Order(worker + 1, plan.path, 1, 1, careful=True)
+            assert 0 == queue.claim(order)
+            queue.tell(worker, Report("working", order.round, held=[number]))
+            crew.deaths = {worker: "signal 9"}
+            assert coordinator.work(folder, plan, order, lambda reports: None)
+        return {plan.group(n).requests[0].id: n for n in set(held)}, folder.failed("t_x")
+    finally:
+        plan.close()
+
+
+@pytest.mark.parametrize(
+    ("held", "failed"),
+    [
+        ([1], []),
+        ([1, 1], [1]),
+        ([1, 2, 3, 4], []),
+        ([1, 2, 1, 2], [1, 2]),  # with one worker, nothing else left and no answer in between
+        ([1, 2, 3, 4, 1, 2, 3, 4], [1, 2, 3, 4]),
+    ],
+)
+def test_what_two_lost_workers_held_alone_is_put_down(tmp_path, held, failed):
+    """Which questions ended them is found out one by one, and no other has failed."""
+    numbers, told = lose_workers(tmp_path, held)
+    assert set(failed) == {n for name, n in numbers.items() if name.removeprefix("t_x/") in told}
+    assert {"each worker that was asked this was lost: signal 9"} >= set(told.values())
+    assert len(failed) == len(told)
+
+
+def test_workers_that_end_on_whatever_they_are_asked(tmp_path):
+    """It is not the questions: the run ends after a few workers, and says so."""
+    with pytest.raises(RunError, match="8 workers in a row ended without an answer, the last"):
+        lose_workers(tmp_path, range(20))
 
 
 @pytest.mark.parametrize(
