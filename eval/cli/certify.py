@@ -23,6 +23,7 @@ from eval.cli.config import Config
 from eval.cli.console import err, out
 from eval.cli.evaluate import Place, obtain
 from eval.cli.team import Launch
+from eval.cli.worker import devices
 from eval.errors import RunError
 from eval.run import Wanted
 from eval.writing import PRETTY, write_file
@@ -88,7 +89,11 @@ def certify(config: Config, tasks: Sequence[Task], place: Place) -> bool:
         table.add_column(name, justify="left" if name == "what is changed" else "right")
     rows: list[dict[str, Any]] = []
     examples: list[str] = []
+    room = len(devices()) if place.device != "cpu" else 0
     for variant in VARIANTS:
+        if room and (variant.workers or 1) > room:
+            err.print(f"{variant.name}: left out, this machine has {room} GPU", highlight=False)
+            continue
         found, _ = _answers(config, tasks, place, variant)
         differ = [name for name in truth if _told(truth[name]) != _told(found[name])]
         rows.append({"name": variant.name, "answers": len(found), "differ": len(differ)})
