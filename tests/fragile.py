@@ -3,6 +3,7 @@
 An answer is a digest of the prompt and of the image's bytes. The checkpoint's name says how it is:
 
     slow       it takes a while over each question
+    drowsy     it falls asleep over the second question that it is asked
     wordy      it answers at length
     poisoned   a question about poison ends its process
     gruff      it cannot be opened, for an error of its own
@@ -32,7 +33,9 @@ class Fragile:
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Prediction]:
         asked = list(requests) if "crowded" in self.how else requests
-        for request in asked:
+        for number, request in enumerate(asked):
+            if "drowsy" in self.how and number:
+                time.sleep(600)
             if "sterile" in self.how or ("poisoned" in self.how and "poison" in request.prompt):
                 os.kill(os.getpid(), signal.SIGKILL)
             if "slow" in self.how:

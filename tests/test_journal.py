@@ -101,14 +101,16 @@ def test_any_journals_of_the_same_answers_merge_into_the_same_bytes(
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.sets(st.integers(0, QUESTIONS - 1)), st.sets(st.integers(0, QUESTIONS - 1)))
-def test_what_is_lacking_is_what_has_neither_answer_nor_failure(asked, answered, failed):
+@given(
+    st.sets(st.integers(0, QUESTIONS - 1)), st.sets(st.integers(0, QUESTIONS - 1)), st.booleans()
+)
+def test_what_is_lacking_is_what_has_neither_answer_nor_failure(asked, answered, failed, first):
     """In dataset order; a task of which something is lacking is not sealed."""
     folder, task, data, how, wanted = asked
     clear(folder)
-    (folder.path / TASK / "journal-3.jsonl").write_bytes(
-        b"".join([*(failure(wanted[n]) for n in failed), *(answer(wanted[n]) for n in answered)])
-    )
+    rows = [b"".join(failure(wanted[n]) for n in failed)]
+    rows.insert(first, b"".join(answer(wanted[n]) for n in answered))
+    (folder.path / TASK / "journal-3.jsonl").write_bytes(b"".join(rows))
     lacking = list(folder.lacking([task], data, {TASK: how}, folder.digests()))
     assert [w for n, w in enumerate(wanted) if n not in answered | failed] == lacking
     assert len(lacking) == folder.seal(task, data, how, folder.digests())

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 
 import pytest
 from launched import (
@@ -90,18 +91,21 @@ def test_a_worker_that_is_killed_is_replaced(checkpoint, data, tmp_path, whole_o
 
 
 def test_stopped_and_continued_by_other_numbers_of_workers(site, data, tmp_path, whole):
-    """However it was stopped, no process is left and the folder is free at once."""
-    out = tmp_path / "run"
+    """However it was stopped, no process is left and the folder is free at once.
+
+    The last time each worker is in the middle of a question that takes ten minutes.
+    """
+    out, two = tmp_path / "run", ("--gpus", 2)
     stops = [
-        (1, (), signal.SIGTERM, 143),
-        (2, ("--gpus", 2), signal.SIGTERM, 143),
-        (2, ("--gpus", 2), signal.SIGINT, 130),
-        (2, ("--gpus", 2), signal.SIGKILL, -9),
+        (1, (), "slow", signal.SIGTERM, 143),
+        (2, two, "slow", signal.SIGTERM, 143),
+        (2, two, "slow", signal.SIGINT, 130),
+        (2, two, "drowsy", signal.SIGKILL, -9),
     ]
-    for number, more, how, code in stops:
+    for number, more, model, how, code in stops:
         before = answers(out)
-        with Launched(*PYTHON, *asking_fragile("slow", data, out, *more), site=site) as launched:
-            launched.until_answered(out, before + 5)
+        with Launched(*PYTHON, *asking_fragile(model, data, out, *more), site=site) as launched:
+            launched.until_answered(out, before + (2 if model == "drowsy" else 6))
             os.kill(launched.process.pid, how)
             assert code == launched.ended(10)[0]
             launched.left()
@@ -131,6 +135,39 @@ def test_a_full_disk(site, data, tmp_path, whole_at_length, gpus):
     assert code == 0, said
     assert f"\n{160 - answered} answers" in said
     assert whole_at_length == results(out)
+
+
+SMALL_DISK = """
+mount -t tmpfs -o size=300k tmpfs "$0" || exit 77
+"$@"
+echo "exit code $?" >&2
+cat "$0"/run/okvqa_val/journal-*.jsonl > "$OUT"/journals
+mount -o remount,size=8m "$0" && "$@"
+code=$?
+cp -r "$0"/run "$OUT"
+exit $code
+"""
+
+
+def test_a_small_disk(site, data, tmp_path, whole_at_length):
+    """A file system that has no room left, and then has."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    asked = asking_fragile("wordy", data, disk / "run", "--gpus", 2)
+    command = ("unshare", "--mount", "sh", "-c", SMALL_DISK, disk, *PYTHON, *asked)
+    unshare = shutil.which("unshare")
+    if not unshare or subprocess.run([unshare, "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root and unshare")
+    with Launched(*command, site=site, more={"OUT": str(tmp_path)}) as launched:
+        code, said = launched.ended()
+        launched.left()
+    if code == 77:
+        pytest.skip("a file system in memory cannot be mounted here")
+    assert code == 0, said
+    assert re.search(r"error: .*/journal-\d\.jsonl: cannot be written: No space left on dev", said)
+    assert "\nexit code 2\n" in said
+    assert (tmp_path / "journals").read_bytes().endswith(b"}\n")
+    assert whole_at_length == results(tmp_path / "run")
 
 
 def test_a_worker_that_hangs_is_replaced(site, data, tmp_path, whole):
