@@ -1,0 +1,1 @@
+"""TouchStone: dialogues about pictures, whose answers a judge compares with reference answers."""
