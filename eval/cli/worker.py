@@ -54,9 +54,13 @@ def serve(settings: dict[str, Any], queue: Queue | None = None) -> None:
 
 def serve_rank(rank: Rank) -> int:
     """Be a launcher's worker: wait for what rank 0 has to do; the exit code."""
+    import torch
     from torch.distributed import DistError
 
-    os.environ.update(share_of(rank))
+    share = share_of(rank)
+    os.environ.update(share)
+    if threads := share.get("OMP_NUM_THREADS"):  # read when torch was imported, to count GPUs
+        torch.set_num_threads(int(threads))
     store = rank.meet()
     try:
         while not store.check([SETTINGS]):
