@@ -3,6 +3,7 @@
 An answer is a digest of the prompt and of the image's bytes. The checkpoint's name says how it is:
 
     slow       it takes a while over each question
+    social     it begins when another process has been asked something, too
     drowsy     it falls asleep over the second question that it is asked
     wordy      it answers at length
     poisoned   a question about poison ends its process
@@ -34,6 +35,8 @@ class Fragile:
     def answer(self, requests: Iterable[Request]) -> Iterator[Prediction]:
         asked = list(requests) if "crowded" in self.how else requests
         for number, request in enumerate(asked):
+            if "social" in self.how and not number:
+                meet(Path(os.environ["FRAGILE_MEETING"]))
             if "drowsy" in self.how and number:
                 time.sleep(600)
             if "sterile" in self.how or ("poisoned" in self.how and "poison" in request.prompt):
@@ -50,6 +53,12 @@ class Fragile:
 
     def describe(self) -> Mapping[str, Any]:
         return {"name": "fragile", "digest": "of nothing"}
+
+
+def meet(place: Path) -> None:
+    (place / str(os.getpid())).touch()
+    while len(list(place.iterdir())) < 2:
+        time.sleep(0.02)
 
 
 def open_backend(checkpoint: str, *, image_root: Path, **_: Any) -> Fragile:

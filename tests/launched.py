@@ -81,12 +81,18 @@ class Launched:
         if site:
             environment["PYTHONPATH"] = str(site)
         self.output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
+        self.meeting = tempfile.TemporaryDirectory()
         self.process = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self.output,
-            env={**environment, MARK: self.mark, **(more or {})},
+            env={
+                **environment,
+                MARK: self.mark,
+                "FRAGILE_MEETING": self.meeting.name,
+                **(more or {}),
+            },
             preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit,) * 2)),
         )
 
@@ -101,6 +107,7 @@ class Launched:
             self.process.poll()
         self.process.wait()
         self.output.close()
+        self.meeting.cleanup()
 
     @property
     def said(self):
@@ -154,6 +161,19 @@ class Launched:
             return answers(run, journals) >= count
 
         self.until(answered, f"{count} answers")
+
+    def until_one_has_answered(self, run, count):
+        """Wait until a worker has answered so many; its number and process."""
+
+        def busy():
+            assert self.process.poll() is None, self.said
+            for file in journals(run):
+                if file.read_bytes().count(b"\n") >= count:
+                    return file
+            return None
+
+        file = self.until(busy, f"{count} answers of one worker")
+        return int(file.stem.partition("-")[2]), self.writer(file)
 
     def ended(self, seconds=PATIENCE_S):
         """Wait for its end; the exit code and what it said."""

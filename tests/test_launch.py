@@ -79,12 +79,12 @@ def test_a_worker_that_is_killed_is_replaced(checkpoint, data, tmp_path, whole_o
     out = tmp_path / "run"
     asked = asking(checkpoint, data, out, *ONE_AT_A_TIME, "--gpus", 2)
     with Launched(*PYTHON, *asked) as launched:
-        launched.until_answered(out, 5, journals="1")
-        os.kill(launched.writer(out / TASK / "journal-1.jsonl"), signal.SIGKILL)
+        number, process = launched.until_one_has_answered(out, 5)
+        os.kill(process, signal.SIGKILL)
         code, said = launched.ended()
         launched.left()
     assert code == 0, said
-    assert "worker 1 is lost: it ended with signal 9; what it held is asked again" in said
+    assert f"worker {number} is lost: it ended with signal 9; what it held is asked again" in said
     assert whole_of_model == results(out)
     assert (2, []) == (workers(out), asked_twice(out))
     assert 2 < len(list((out / ".work").glob("worker-*.log")))
@@ -175,13 +175,12 @@ def test_a_worker_that_hangs_is_replaced(site, data, tmp_path, whole):
     out = tmp_path / "run"
     asked = asking_fragile("slow", data, out, "--gpus", 2, "--lease", 3)
     with Launched(*PYTHON, *asked, site=site) as launched:
-        launched.until_answered(out, 5, journals="0")
-        hung = launched.writer(out / TASK / "journal-0.jsonl")
-        os.kill(hung, signal.SIGSTOP)
+        number, process = launched.until_one_has_answered(out, 5)
+        os.kill(process, signal.SIGSTOP)
         code, said = launched.ended()
         launched.left()
     assert code == 0, said
-    assert "worker 0 is lost: it gave no sign of progress for 3 s" in said
+    assert f"worker {number} is lost: it gave no sign of progress for 3 s" in said
     assert whole == results(out)
 
 
@@ -241,11 +240,11 @@ def test_batches_stay_whole(site, data, tmp_path):
     assert run(*asking_fragile("crowded", data, undisturbed, *asked), site=site)[0] == 0
     asked = asking_fragile("slow-crowded", data, out, *asked, "--gpus", 2)
     with Launched(*PYTHON, *asked, site=site) as launched:
-        launched.until_answered(out, 5, journals="1")
-        os.kill(launched.writer(out / TASK / "journal-1.jsonl"), signal.SIGKILL)
+        number, process = launched.until_one_has_answered(out, 5)
+        os.kill(process, signal.SIGKILL)
         code, said = launched.ended()
         launched.left()
-    assert (0, True) == (code, "worker 1 is lost" in said), said
+    assert (0, True) == (code, f"worker {number} is lost" in said), said
     assert results(undisturbed) == results(out)
 
 

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def rank(launched, number):
 
 def test_ranks_of_torchrun_are_workers(site, data, tmp_path, whole):
     """Each answers its part, none what the other has; and a finished run keeps nobody waiting."""
-    asked = asking_fragile("slow", data, tmp_path / "run")
+    asked = asking_fragile("slow-social", data, tmp_path / "run")
     with torchrun(*asked, site=site) as launched:
         code, said = launched.ended()
         launched.left()
@@ -94,7 +95,7 @@ def test_ranks_of_torchrun_are_workers(site, data, tmp_path, whole):
 def test_a_rank_that_is_killed_ends_all(site, data, tmp_path, whole):
     """As torchrun has it. Nothing is left of them, and the same command goes on."""
     out = tmp_path / "run"
-    with torchrun(*asking_fragile("slow", data, out), site=site) as launched:
+    with torchrun(*asking_fragile("slow-social", data, out), site=site) as launched:
         first = rank(launched, 0)
         launched.until_answered(out, 3, journals="0")
         launched.until_answered(out, 3, journals="1")
@@ -113,7 +114,7 @@ def test_a_rank_that_is_killed_ends_all(site, data, tmp_path, whole):
 def test_torchrun_may_restart_its_ranks(site, data, tmp_path, whole):
     """With --max-restarts a killed rank costs no more than what it held."""
     out = tmp_path / "run"
-    asked = asking_fragile("slow", data, out)
+    asked = asking_fragile("slow-social", data, out)
     with torchrun(*asked, site=site, options=("--max-restarts", 1)) as launched:
         second = rank(launched, 1)
         launched.until_answered(out, 3, journals="1")
@@ -133,7 +134,7 @@ def test_torchrun_may_restart_its_ranks(site, data, tmp_path, whole):
 )
 def test_wrong_input_under_torchrun_ends_all_ranks(site, data, tmp_path, more, message):
     """The first says why, once; the others do not wait."""
-    asked = asking_fragile("slow", data, tmp_path / "run", *more)
+    asked = asking_fragile("slow-social", data, tmp_path / "run", *more)
     with torchrun(*asked, site=site) as launched:
         code, said = launched.ended(60)
         launched.left()
@@ -158,6 +159,7 @@ class Slurm:
     """Two tasks of a step on this machine, as srun starts them."""
 
     def __init__(self, *arguments, site):
+        self.meeting = tempfile.TemporaryDirectory()
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.tasks = [
@@ -175,6 +177,7 @@ class Slurm:
                     "SLURM_STEP_TASKS_PER_NODE": "2",
                     "SLURM_STEP_NODELIST": "localhost",
                     "MASTER_PORT": str(port),
+                    "FRAGILE_MEETING": self.meeting.name,
                 },
             )
             for number in range(2)
@@ -186,13 +189,14 @@ class Slurm:
     def __exit__(self, *_):
         for task in self.tasks:
             task.__exit__()
+        self.meeting.cleanup()
 
 
 def test_tasks_of_slurm_are_workers(site, data, tmp_path, whole):
     """They meet at a port of the first one's host; a finished run keeps nobody waiting."""
     out = tmp_path / "run"
     for told in ("160 answers by 2 workers", ""):
-        with Slurm(*asking_fragile("slow", data, out), site=site) as tasks:
+        with Slurm(*asking_fragile("slow-social", data, out), site=site) as tasks:
             assert [0, 0] == [task.ended()[0] for task in tasks]
             for task in tasks:
                 task.left()
@@ -204,20 +208,20 @@ def test_tasks_of_slurm_are_workers(site, data, tmp_path, whole):
 def test_a_task_of_slurm_is_killed(site, data, tmp_path, whole):
     """Slurm may leave the others alone; nobody sees it end, so its group waits for its lease."""
     out = tmp_path / "run"
-    with Slurm(*asking_fragile("slow", data, out, "--lease", 3), site=site) as tasks:
+    with Slurm(*asking_fragile("slow-social", data, out, "--lease", 6), site=site) as tasks:
         tasks[1].until_answered(out, 3, journals="1")
         os.kill(tasks[1].process.pid, signal.SIGKILL)
         code, said = tasks[0].ended()
         tasks[0].left()
     assert code == 0, said
-    assert "worker 1 is lost: it gave no sign of progress for 3 s" in said
+    assert "worker 1 is lost: it gave no sign of progress for 6 s" in said
     assert whole == results(out)
 
 
 def test_the_first_task_of_slurm_is_killed(site, data, tmp_path):
     """The others find that it does not answer, and end."""
     out = tmp_path / "run"
-    with Slurm(*asking_fragile("slow", data, out), site=site) as tasks:
+    with Slurm(*asking_fragile("slow-social", data, out), site=site) as tasks:
         tasks[1].until_answered(out, 3, journals="1")
         os.kill(tasks[0].process.pid, signal.SIGKILL)
         code, said = tasks[1].ended(20)

@@ -6,7 +6,6 @@ import signal
 import pytest
 from launched import (
     PYTHON,
-    TASK,
     Launched,
     answers,
     asked_twice,
@@ -48,14 +47,15 @@ def whole(tmp_path_factory, site, data):
 def test_an_actor_that_is_killed_is_replaced(site, data, tmp_path, whole):
     """The run goes on, says so, and ends in the bytes of one process; nothing is left of Ray."""
     out = tmp_path / "run"
-    asked = asking_fragile("slow", data, out, *TWO_ACTORS)
+    asked = asking_fragile("slow-social", data, out, *TWO_ACTORS)
     with Launched(*PYTHON, *asked, site=site, more=QUIET) as launched:
-        launched.until_answered(out, 5, journals="1")
-        os.kill(launched.writer(out / TASK / "journal-1.jsonl"), signal.SIGKILL)
+        launched.until_answered(out, 1, journals="1")
+        number, process = launched.until_one_has_answered(out, 5)
+        os.kill(process, signal.SIGKILL)
         code, said = launched.ended()
         launched.left(30)
     assert code == 0, said
-    assert "worker 1 is lost: its actor died: " in said
+    assert f"worker {number} is lost: its actor died: " in said
     assert {"journal-0.jsonl", "journal-1.jsonl"} <= {file.name for file in journals(out)}
     assert (2, [], whole) == (workers(out), asked_twice(out), results(out))
 
