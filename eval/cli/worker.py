@@ -54,6 +54,7 @@ def serve(settings: dict[str, Any], queue: Queue | None = None) -> None:
 
 def serve_rank(rank: Rank) -> int:
     """Be a launcher's worker: wait for what rank 0 has to do; the exit code."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # one line of ours is enough
     import torch
     from torch.distributed import DistError
 
@@ -173,3 +174,6 @@ def main() -> None:
     except EvalError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is on disk; to take torch down in order takes a second

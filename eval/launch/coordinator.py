@@ -23,6 +23,7 @@ LOG = logging.getLogger(__name__)
 LEASE_S = 900.0  # without an answer, and what a worker holds is taken back
 LOADING_S = 3600.0  # the same before a worker's first answer, for large models on slow disks
 FAREWELL_S = 10.0  # for workers to end by themselves
+LEAVING_S = 2.0  # for those that have said so to be gone; one that still loads is not needed
 LOOK_S = 0.1
 STRIKES = 2  # times that a worker may end on a question
 FRUITLESS = 3  # ends of workers in a row, for each of them, without an answer in between
@@ -146,7 +147,7 @@ class Coordinator:
                 for number, member in self.members.items()
             ):
                 time.sleep(LOOK_S)
-        self.crew.stop(0.0 if at_once else FAREWELL_S)
+        self.crew.stop(0.0 if at_once else LEAVING_S)
 
     def _works(self, member: Member, order: Order) -> bool:
         report = member.report
