@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 from launched import (
@@ -82,3 +83,26 @@ def test_the_driver_is_stopped(site, data, tmp_path, whole, how, code):
     code, said = run(*asking_fragile("quick", data, out), site=site)
     assert code == 0, said
     assert ([], whole) == (asked_twice(out), results(out))
+
+
+CLUSTER = """
+import sys, time, ray
+from pathlib import Path
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+Path(sys.argv[1]).write_text(ray.get_runtime_context().gcs_address)
+time.sleep(600)
+"""
+
+
+def test_a_cluster_that_is_there(site, data, tmp_path, whole):
+    """A run takes as many actors as it has cores, and leaves the cluster as it was."""
+    out, told = tmp_path / "run", tmp_path / "address"
+    known = QUIET | {"RAY_AUTH_MODE": "disabled"}  # else such a cluster keeps its token to itself
+    with Launched(sys.executable, "-c", CLUSTER, told, site=site, more=known) as cluster:
+        cluster.until(told.is_file, "the cluster is there")
+        asked = asking_fragile("quick", data, out, "--launcher", "ray", "--ray-address")
+        code, said = run(*asked, told.read_text(), site=site, more=known)
+        assert code == 0, said
+        assert cluster.process.poll() is None
+        assert cluster.named("raylet")
+    assert (2, [], whole) == (workers(out), asked_twice(out), results(out))
