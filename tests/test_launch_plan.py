@@ -338,3 +338,14 @@ def test_workers_that_end_on_whatever_they_are_asked(tmp_path):
 def test_shares_of_a_machine(workers, devices, cores, expected):
     """Each worker sees its own devices, or takes its part of the cores."""
     assert expected == shares(workers, devices, cores)
+
+
+def test_a_batch_is_never_cut(tmp_path):
+    """Samples that are one batch by request are one group, however many they are."""
+    asked = [
+        Wanted(Request(f"t_val/{n}", "a?", Generate(1)), f"{n:016x}", f"t_val {n // 300}")
+        for n in range(700)
+    ]
+    plan = Plan.write(tmp_path / "plan", asked, most=300)
+    assert [300, 300, 100] == [len(plan.group(n).requests) for n in range(plan.groups)]
+    plan.close()

@@ -23,7 +23,7 @@ from eval.cli.team import Job, Launch, Team, gathered
 from eval.cli.worker import meeting
 from eval.errors import RunError, UsageError
 from eval.launch.coordinator import rounds
-from eval.launch.plan import Plan
+from eval.launch.plan import AT_ONCE, Plan
 from eval.launch.queue import Order, Report
 from eval.run import RunFolder, Wanted, held
 from eval.score import AsPublished, score_run
@@ -124,8 +124,12 @@ def _answered(
         def write(number: int, careful: bool) -> Plan:
             lacking = folder.lacking(tasks, place.data, asked, digests, config.batch_size)
             file = folder.work_file(f"plan-{number}.sqlite")
-            alone = careful and config.batch_size == 1  # a batch is answered as a whole or fails so
-            plan = Plan.write(file, place.order(lacking), alone=alone)
+            plan = Plan.write(
+                file,
+                place.order(lacking),
+                alone=careful and config.batch_size == 1,  # a batch is answered or fails as a whole
+                most=max(AT_ONCE, config.batch_size),
+            )
             for task in tasks:
                 if task.name in plan.counts():
                     folder.open_task(task, place.data, asked[task.name])

@@ -15,7 +15,7 @@ from eval.api import Generate, Rank, Request
 from eval.errors import RunError
 from eval.run import Wanted
 
-AT_ONCE = 256  # questions of a group, at most: a larger one is cut
+AT_ONCE = 256  # questions of a group on one image, at most: a larger one is cut
 IMAGE_WORK = 300  # an image and what is read of it, in tokens
 TOKEN = 4  # characters, about
 TABLES = """
@@ -79,10 +79,13 @@ class Plan:
         self.work: int = work or 0
 
     @classmethod
-    def write(cls, path: Path, wanted: Iterable[Wanted], *, alone: bool = False) -> "Plan":
+    def write(
+        cls, path: Path, wanted: Iterable[Wanted], *, alone: bool = False, most: int = AT_ONCE
+    ) -> "Plan":
         """Put questions down in groups. Raises RunError where the disk takes no more.
 
         alone  each is a group of its own
+        most   questions of a group
         """
         beside = path.with_name(f"{path.name}.new")
         beside.unlink(missing_ok=True)
@@ -92,7 +95,7 @@ class Plan:
                 store.executemany(
                     "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _rows(wanted, alone)
                 )
-                store.executescript(GROUPED.format(most=AT_ONCE, image=IMAGE_WORK))
+                store.executescript(GROUPED.format(most=most, image=IMAGE_WORK))
                 store.commit()
             beside.replace(path)
         except (OSError, sqlite3.Error) as error:
