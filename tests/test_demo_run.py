@@ -77,6 +77,7 @@ def test_certificate_of_the_demo_checkpoint(demo):
     assert told["holds"]
     assert told["answers"] == 32
     assert {0} == {variant["differ"] for variant in told["variants"]}
+    assert {"workers-3", "killed", "killed-2"} <= {v["name"] for v in told["variants"]}
     assert {32} == {variant["answers"] for variant in told["variants"]}
     assert "no prediction differs" in done.stdout
 

@@ -7,6 +7,7 @@ precision sums round differently, some close choices flip, and how many is said.
 
 import random
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from eval.cli.evaluate import Place, obtain
 from eval.cli.team import Launch
 from eval.cli.worker import devices
 from eval.errors import RunError
-from eval.run import Wanted
+from eval.run import RunFolder, Wanted
 from eval.writing import PRETTY, write_file
 
 CERTIFICATE = "certificate.json"
@@ -94,6 +95,13 @@ def certify(config: Config, tasks: Sequence[Task], place: Place) -> bool:
         if room and (variant.workers or 1) > room:
             err.print(f"{variant.name}: left out, this machine has {room} GPU", highlight=False)
             continue
+        if variant.stop and not _stopped(config, tasks, place, variant):
+            err.print(
+                f"{variant.name}: left out, the run ended before it could be killed; ask more "
+                "samples with --limit",
+                highlight=False,
+            )
+            continue
         found, _ = _answers(config, tasks, place, variant)
         differ = [name for name in truth if _told(truth[name]) != _told(found[name])]
         rows.append({"name": variant.name, "answers": len(found), "differ": len(differ)})
@@ -143,14 +151,10 @@ def _answers(
         out=place.out / variant.name,
         backend=variant.backend or place.backend,
         engine={**place.engine, **variant.engine},
-        launch=Launch(variant.workers),
+        launch=Launch(None if variant.stop else variant.workers),
         order=variant.order,
     )
-    config = replace(config, batch_size=variant.batch)
-    if variant.stop and not here.out.exists():
-        _kill_in_the_middle(config, tasks, here)
-        here = replace(here, launch=Launch())
-    folder = obtain(config, tasks, here)
+    folder = obtain(replace(config, batch_size=variant.batch), tasks, here)
     found = {
         f"{task.name}/{sample}": prediction
         for task in tasks
@@ -159,8 +163,17 @@ def _answers(
     return found, folder.manifest["model"]
 
 
-def _kill_in_the_middle(config: Config, tasks: Sequence[Task], place: Place) -> None:
-    """Start the run as a process and kill it when it has some of its answers."""
+def _stopped(config: Config, tasks: Sequence[Task], place: Place, variant: Variant) -> bool:
+    """Have a run killed in the middle, if that was not done before; whether it could be."""
+    here = replace(place, out=place.out / variant.name, launch=Launch(variant.workers))
+    if here.out.exists() or _kill_in_the_middle(config, tasks, here):
+        return True
+    shutil.rmtree(here.out)
+    return False
+
+
+def _kill_in_the_middle(config: Config, tasks: Sequence[Task], place: Place) -> bool:
+    """Start the run as a process and kill it when it has some of its answers; whether it had."""
     command = [sys.executable, "-m", "eval.cli", "run", *(task.name for task in tasks)]
     command += ["--model", config.model, "--data", str(place.data), "--out", str(place.out)]
     command += ["--dtype", config.dtype, "--protocol", config.protocol, "--device", place.device]
@@ -182,11 +195,14 @@ def _kill_in_the_middle(config: Config, tasks: Sequence[Task], place: Place) -> 
         while process.poll() is None:
             journals = list(place.out.glob("*/journal-*.jsonl"))
             if sum(file.stat().st_size for file in journals) > 1000:
-                return
+                process.kill()
+                process.wait()
+                return not all(RunFolder.open(place.out).sealed(task.name) for task in tasks)
             time.sleep(0.01)
         if process.returncode:
             said = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
             raise RunError(f"{shlex.join(command)} failed: {said[-1] if said else ''}")
+        return False
     finally:
         process.kill()
         process.communicate()
