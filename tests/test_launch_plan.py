@@ -15,7 +15,7 @@ from eval.launch.coordinator import Coordinator, rounds
 from eval.launch.local import shares
 from eval.launch.plan import AT_ONCE, IMAGE_WORK, Plan
 from eval.launch.queue import Here, Order, Queue, Report
-from eval.launch.worker import _Taking
+from eval.launch.worker import Worker, _Taking
 from eval.run import RunFolder, Wanted
 
 DECODES = (Generate(5), Generate(30, 2), Rank((" A", " B", " a longer one")))
@@ -349,3 +349,12 @@ def test_a_batch_is_never_cut(tmp_path):
     plan = Plan.write(tmp_path / "plan", asked, most=300)
     assert [300, 300, 100] == [len(plan.group(n).requests) for n in range(plan.groups)]
     plan.close()
+
+
+def test_a_worker_that_comes_late_needs_no_plan(tmp_path):
+    """The round is over, and its plan is gone: the worker waits for the next one."""
+    order, queue = Order(1, tmp_path / "gone", 2, 2), Queue(Here())
+    assert [0, 1, None] == [queue.claim(order) for _ in range(3)]
+    worker = Worker(0, queue, RunFolder(tmp_path, {}).journals(0))
+    worker.drain(order, backend=None)
+    assert ("idle", 1) == (worker.report.state, worker.report.round)

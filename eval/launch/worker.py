@@ -64,6 +64,9 @@ class Worker:
         """Take groups of a round until all are taken, and answer them."""
         self.report.round = order.round
         self.tell("working")
+        if self.queue.exhausted(order):  # it may be over, and its plan gone; else it waits for us
+            self.tell("idle")
+            return
         begun = monotonic()
         plan = Plan(order.plan)
         taking = _Taking(plan, order, self.in_turn, self._claim)
