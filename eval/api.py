@@ -4,9 +4,10 @@ A task knows no model and a back end knows no task. Between them travel requests
 Standard library only: importing this module never imports torch.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,6 +36,30 @@ class Generate:
                 f"new tokens: a minimum of 0 to the maximum of {self.max_new_tokens} expected, "
                 f"{self.min_new_tokens} found"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Nucleus(Generate):
+    """Nucleus sampling at temperature 1: among the likeliest tokens that together reach top_p.
+
+    seed  of a task's questions; a request has a seed of its own, made from it and the request's id,
+          so that what is drawn depends on no other question
+
+    Raises UsageError for a top_p that is not above 0 and at most 1.
+    """
+
+    top_p: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        Generate.__post_init__(self)  # super() knows no class that was made anew for its slots
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p: above 0 and at most 1 expected, {self.top_p} found")
+
+    def drawn(self, request_id: str) -> "Nucleus":
+        """The same with the request's own seed, below 2^63."""
+        told = hashlib.sha256(f"{self.seed} {request_id}".encode()).digest()
+        return replace(self, seed=int.from_bytes(told[:8], "big") >> 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +118,9 @@ class Sample:
     """One question.
 
     id         unique within the task, and the same in every layout of the data
-    fields     what the prompt is filled with; `image` is a path below the data root; an example of
-               a training split has its `answer` here too
+    fields     what the prompt is filled with; `image` is a path below the data root, and so are
+               `image_2`, `image_3` and so on where there are several; an example of a training
+               split has its `answer` here too
     reference  what the metrics compare with; None where only a server knows it
     options    for ranked tasks, the texts that are appended to the prompt: (" A", " B")
     groups     what figures are broken down by: {"answer_type": "yes/no"}
@@ -109,8 +135,7 @@ class Sample:
     @property
     def images(self) -> tuple[str, ...]:
         """Paths of the sample's pictures, below the data root."""
-        image = self.fields.get("image")
-        return (image,) if image else ()
+        return notation.images(self.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +292,8 @@ class Task:
     name        <benchmark>_<split>
     size        samples in the official split, or None where it is not known
     layouts     tried in turn; the first whose sources all exist is read
-    prompt      Qwen-VL's notation with {field} places: protocol "published"
+    prompt      Qwen-VL's notation with {field} places: protocol "published"; {pictures} stands for
+                a line with each of a sample's pictures
     decode      a Generate for all samples, or Rank: the options are then each sample's own
     metrics     name -> metric; the first is the one that tables show; a summary is the mean over
                 samples, and a metric's values stay in [0, 1] (CIDEr: [0, 10])
@@ -281,6 +307,11 @@ class Task:
     drops_last  whether the published loader drops each process's last incomplete batch
     renumbered  whether published result files have numbers of their own for the samples, so that
                 they are read in the samples' order, which is theirs too
+    dialogue    whether it is published as a ChatML dialogue: `prompt` is the user's turn then
+    judged      whether another model scores the answers: the samples have no reference
+    by_name     whether it is asked by its own name alone, neither by its benchmark's nor by "all":
+                its data are published nowhere
+    later_steps what only scoring needs, got beside the data
     """
 
     name: str
@@ -298,6 +329,10 @@ class Task:
     submission: Submission | None = None
     drops_last: bool = False
     renumbered: bool = False
+    dialogue: bool = False
+    judged: bool = False
+    by_name: bool = False
+    later_steps: tuple[Step, ...] = ()
 
     @property
     def benchmark(self) -> str:
@@ -326,28 +361,41 @@ class Task:
         return _complete(self.train, root, missing)
 
     def request(
-        self, sample: Sample, protocol: str = PUBLISHED, examples: Sequence[Sample] = ()
+        self,
+        sample: Sample,
+        protocol: str = PUBLISHED,
+        examples: Sequence[Sample] = (),
+        *,
+        decode: Generate | None = None,
     ) -> "Request":
         """What the model is asked about one sample; the reference stays behind.
 
         examples  of the training split, put before the question with their answers
+        decode    another way to decode than the task's own
         """
-        decode = self.decode if isinstance(self.decode, Generate) else Rank(sample.options)
         request_id = f"{self.name}/{sample.id}"
+        how: Decode = Rank(sample.options)
+        if decode or isinstance(self.decode, Generate):
+            how = decode or self.decode  # type: ignore[assignment]  # not the class Rank
+        if isinstance(how, Nucleus):
+            how = how.drawn(request_id)
         if protocol == CHATML:
             if not self.chat:
                 raise UsageError(f"{self.name}: has no prompt in protocol {CHATML}")
             if examples:
                 raise UsageError(f"protocol {CHATML} takes no few-shot examples; {PUBLISHED} does")
-            if isinstance(decode, Rank):  # a reply does not begin with a space
-                decode = Rank(tuple(option.strip() for option in decode.options))
-            return Request(request_id, notation.fill(self.chat, sample.fields), decode, chat=True)
+            if isinstance(how, Rank):  # a reply does not begin with a space
+                how = Rank(tuple(option.strip() for option in how.options))
+            return Request(request_id, notation.fill(self.chat, sample.fields), how, chat=True)
         if protocol != PUBLISHED:
             raise UsageError(f"protocol {protocol!r}: one of {', '.join(PROTOCOLS)} expected")
+        if self.dialogue and examples:
+            raise UsageError(f"{self.name}: a dialogue takes no few-shot examples")
         # nothing stands between examples: each is its own prompt, a space and its answer
         shown = f"{self.prompt} {{answer}}"
         shots = "".join(notation.fill(shown, example.fields) for example in examples)
-        return Request(request_id, shots + notation.fill(self.prompt, sample.fields), decode)
+        prompt = shots + notation.fill(self.prompt, sample.fields)
+        return Request(request_id, prompt, how, chat=self.dialogue)
 
 
 def _complete(layouts: tuple[Layout, ...], root: Path, problem: str) -> Layout:
@@ -388,6 +436,7 @@ class Prediction:
     tokens  the generated token ids, up to and with `<|endoftext|>`; empty for Rank
     losses  for Rank, each option's mean negative log-likelihood, in nats
     error   why there is no answer, an unreadable image say; the text is then empty
+    seed    of the draw, where the text was sampled
     """
 
     id: str
@@ -395,6 +444,7 @@ class Prediction:
     tokens: tuple[int, ...] = ()
     losses: tuple[float, ...] = ()
     error: str = ""
+    seed: int | None = None
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eval.api import CHATML, PUBLISHED, Request, Sample, Task
+from eval.api import CHATML, PUBLISHED, Generate, Nucleus, Rank, Request, Sample, Task
 from eval.data import Examples, Lock, sha256_file, unique, verify
 from eval.errors import DataError
 
@@ -19,6 +19,8 @@ class Asked:
 
     limit     only the first so many samples
     few_shot  examples of the training split before each question, drawn by `seed`
+    seed      of all that is drawn: examples, and tokens where a task samples
+    greedy    a task that samples takes the best token instead
     leaking   captions are drawn from the split itself, as the published script does
     left_out  ids of samples whose picture is missing
     faults    what keeps the data from being the official split's
@@ -29,6 +31,7 @@ class Asked:
     few_shot: int = 0
     seed: int = 0
     leaking: bool = False
+    greedy: bool = False
     left_out: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
 
@@ -38,7 +41,21 @@ class Asked:
         names = ("limit", "protocol", "few_shot", "seed", "leaking")
         told: dict[str, Any] = {name: entry[name] for name in names if name in entry}
         told |= {name: tuple(entry.get(name, ())) for name in ("left_out", "faults")}
+        decode = entry.get("decode", {})
+        told |= {name: decode[name] for name in ("seed", "greedy") if name in decode}
         return cls(**told)
+
+    def decode(self, task: Task) -> Generate | None:
+        """How a task that samples decodes; None for one that does not, which always does the same.
+
+        A request's own seed is made from this one.
+        """
+        how = task.decode
+        if not isinstance(how, Nucleus):
+            return None
+        if self.greedy:
+            return Generate(how.max_new_tokens, how.min_new_tokens)
+        return replace(how, seed=self.seed)
 
 
 def read_samples(task: Task, data: Path, asked: Asked = Asked()) -> Iterator[Sample]:
@@ -66,9 +83,10 @@ def check_data(
     examples = Examples(task, data, leaking=asked.leaking) if asked.few_shot else None
     left_out: list[str] = []
     missing: set[str] = set()  # pictures of examples; those of samples were looked for already
+    decode = asked.decode(task)
     for sample in read_samples(task, data, asked):
         shown = examples.draw(sample.id, asked.few_shot, asked.seed) if examples else ()
-        task.request(sample, asked.protocol, shown)  # refuses what cannot be asked
+        task.request(sample, asked.protocol, shown, decode=decode)  # refuses what cannot be
         lacking = {p for example in shown for p in example.images if not (data / p).is_file()}
         missing |= lacking
         if lacking or not all((data / path).is_file() for path in sample.images):
@@ -94,14 +112,15 @@ def check_data(
 
 def requests(task: Task, data: Path, asked: Asked) -> Iterator[tuple[Sample, Request]]:
     """Each sample with what the model is asked about it."""
+    decode = asked.decode(task)
     if not asked.few_shot:
         for sample in read_samples(task, data, asked):
-            yield sample, task.request(sample, asked.protocol)
+            yield sample, task.request(sample, asked.protocol, decode=decode)
         return
     examples = Examples(task, data, leaking=asked.leaking)
     for sample in read_samples(task, data, asked):
         shown = examples.draw(sample.id, asked.few_shot, asked.seed)
-        yield sample, task.request(sample, asked.protocol, shown)
+        yield sample, task.request(sample, asked.protocol, shown, decode=decode)
 
 
 def describe_task(task: Task, data: Path, asked: Asked) -> dict[str, Any]:
@@ -124,17 +143,10 @@ def describe_task(task: Task, data: Path, asked: Asked) -> dict[str, Any]:
                     f"{task.name}: {file}: sha256 {pinned} expected, {digests[path]} found. Fetch "
                     f"it again from {source.origin or 'its source'}"
                 )
-    decode = task.decode
     entry: dict[str, Any] = {
         "prompt": task.chat if asked.protocol == CHATML else task.prompt,
         "protocol": asked.protocol,
-        "decode": {"rank": True}
-        if isinstance(decode, type)
-        else {
-            "greedy": True,
-            "max_new_tokens": decode.max_new_tokens,
-            "min_new_tokens": decode.min_new_tokens,
-        },
+        "decode": _describe_decode(asked.decode(task) or task.decode),
         "size": task.size,
         "limit": asked.limit,
         "layout": task.layout(data).name,
@@ -145,3 +157,15 @@ def describe_task(task: Task, data: Path, asked: Asked) -> dict[str, Any]:
     if asked.faults:
         entry |= {"faults": list(asked.faults), "left_out": list(asked.left_out)}
     return entry
+
+
+def _describe_decode(decode: Generate | type[Rank]) -> dict[str, Any]:
+    if isinstance(decode, type):
+        return {"rank": True}
+    told = {
+        "max_new_tokens": decode.max_new_tokens,
+        "min_new_tokens": decode.min_new_tokens,
+    }
+    if isinstance(decode, Nucleus):
+        return {"greedy": False, **told, "top_p": decode.top_p, "seed": decode.seed}
+    return {"greedy": True, **told}

@@ -133,6 +133,8 @@ def line(prediction: Prediction, of: str, *, losses: bool = True) -> bytes:
         record["tokens"] = prediction.tokens
     if prediction.losses and losses:
         record["losses"] = prediction.losses
+    if prediction.seed is not None:
+        record["seed"] = prediction.seed
     if prediction.error:
         record["error"] = prediction.error
     if of:
@@ -166,6 +168,7 @@ def parse(content: bytes, where: str, offset: int = 0) -> Entry:
             tuple(record.get("tokens", ())),
             tuple(record.get("losses", ())),
             record.get("error", ""),
+            record.get("seed"),
         )
         return Entry(prediction, record.get("of", ""), offset)
     except (ValueError, KeyError, TypeError):

@@ -97,6 +97,7 @@ def tasks() -> dict[str, Registered]:
 def find_tasks(names: Iterable[str]) -> list[Task]:
     """The tasks of these names, each once: of a task, of a benchmark (its tasks), or "all".
 
+    A task that is `by_name` is found by its own name alone.
     Raises UsageError, with the nearest name, for what nobody offers; PluginError, caused by the
     package's own error, for what a broken package offers or may offer.
     """
@@ -108,7 +109,11 @@ def find_tasks(names: Iterable[str]) -> list[Task]:
                 raise error
         if name == ALL and offered.broken:
             raise offered.broken[0]
-        chosen = [one.task for task, one in offered.tasks.items() if name in _names_of(task)]
+        chosen = [
+            one.task
+            for task, one in offered.tasks.items()
+            if name == task or (name in _names_of(task) and not one.task.by_name)
+        ]
         if not chosen:
             raise _unknown_task(name, offered)
         found.update((task.name, task) for task in chosen)

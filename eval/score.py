@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.api import Corpus, Generate, Prediction, Rank, Sample, Task
+from eval.api import Corpus, Generate, Nucleus, Prediction, Rank, Sample, Task
 from eval.asked import Asked, describe_task, read_samples
 from eval.data import read_predictions, sha256_file
 from eval.errors import DataError, PredictionError
@@ -157,7 +157,7 @@ class Scoring:
             summary["scored_by"] = server["server"]
         if self.as_published:
             summary["as_published"] = asdict(self.as_published)
-        summary["signature"] = signature(task, summary, self.settings, self.asked.seed)
+        summary["signature"] = signature(task, summary, self.settings, self.asked)
         return summary
 
     def _joined(
@@ -307,25 +307,26 @@ def bfloat16(value: float) -> float:
 
 
 def signature(
-    task: Task, summary: Mapping[str, Any], settings: Mapping[str, str], seed: int = 0
+    task: Task, summary: Mapping[str, Any], settings: Mapping[str, str], asked: Asked
 ) -> str:
     """One line that a figure can be quoted with: value, counts, and all that decides it.
 
-    seed  of the draw of few-shot examples; told where there are any
+    A decoding is told as most and least tokens, and where it samples its top_p and its seed.
     """
     figures = " ".join(f"{name}={value:.6f}" for name, value in summary["metrics"].items())
-    decode = (
-        f"greedy:{task.decode.max_new_tokens}/{task.decode.min_new_tokens}"
-        if isinstance(task.decode, Generate)
-        else "rank"
-    )
+    decode = "rank"
+    if isinstance(task.decode, Generate):
+        how = asked.decode(task) or task.decode
+        decode = f"greedy:{how.max_new_tokens}/{how.min_new_tokens}"
+        if isinstance(how, Nucleus):
+            decode = f"nucleus:{how.max_new_tokens}/{how.min_new_tokens}/{how.top_p:g}/{how.seed}"
     published = summary.get("as_published")
     facts = {
         "n": summary["samples"],
         "of": summary["size"] or "?",
         "images": summary["images"],
         "protocol": summary["protocol"],
-        **({"few_shot": summary["few_shot"], "seed": seed} if summary["few_shot"] else {}),
+        **({"few_shot": summary["few_shot"], "seed": asked.seed} if summary["few_shot"] else {}),
         **({"faults": len(summary["faults"])} if summary["faults"] else {}),
         **({"failed": summary["failed"]} if summary["failed"] else {}),
         "decode": decode,

@@ -30,7 +30,7 @@ MAY_IMPORT = {  # room -> the rooms it may import from, beside itself and errors
     "report": {"api", "run", "stats"},
     "demo": {"api", "data", "metrics", "runtime"},
     "benchmarks": {"api", "data", "metrics", "prompt"},
-    "touchstone": {"api", "data", "metrics", "prompt", "run"},
+    "touchstone": {"api", "data", "lock", "metrics", "prompt", "run", "stats", "writing"},
 }
 
 

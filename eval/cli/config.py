@@ -22,7 +22,9 @@ class Config:
     model     checkpoint folder, hub id, or demo
     revision  of a hub id: a commit
     tasks     names of tasks or benchmarks
-    few_shot  examples before each question, drawn by `seed`
+    few_shot  examples before each question
+    seed      of all that is drawn: examples, and tokens where a task samples
+    greedy    take the best token where a task samples
     partial   whether data that are not the official split's are taken, and marked
     """
 
@@ -34,6 +36,7 @@ class Config:
     few_shot: int = 0
     seed: int = 0
     batch_size: int = 1
+    greedy: bool = False
     partial: bool = False
 
 
@@ -48,6 +51,7 @@ EXPECTED: dict[
     "few_shot": (int, "a number of examples, 0 or more,", None),
     "seed": (int, "a number, 0 or more,", None),
     "batch_size": (int, "a number, 1 or more,", None),
+    "greedy": (bool, "true or false", None),
     "partial": (bool, "true or false", None),
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 from rich.markup import escape
 
 from eval import registry
-from eval.api import Corpus, Task
+from eval.api import Corpus, Nucleus, Task
 from eval.asked import Asked, check_data, describe_task
 from eval.cli.config import Config
 from eval.cli.console import err, out, progress
@@ -223,11 +223,13 @@ def _all_scored(folder: RunFolder, tasks: Sequence[Task], place: Place) -> bool:
 def wanted(config: Config, place: Place, task: Task) -> Asked:
     """How the configuration wants a task asked."""
     leaks = isinstance(next(iter(task.metrics.values())), Corpus)  # as published, captions alone
+    samples = isinstance(task.decode, Nucleus) and not config.greedy
     return Asked(
         limit=place.limit,
         protocol=config.protocol,
         few_shot=config.few_shot,
-        seed=config.seed if config.few_shot else 0,
+        seed=config.seed if config.few_shot or samples else 0,
+        greedy=config.greedy,
         leaking=bool(config.few_shot and place.as_published and leaks),
     )
 

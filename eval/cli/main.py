@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eval import registry, report, submit
-from eval.api import PUBLISHED, Task
+from eval.api import PUBLISHED, Nucleus, Task
 from eval.cli import card
 from eval.cli import data as data_commands
 from eval.cli.card import print_report, say_where
@@ -88,11 +88,11 @@ def list_tasks() -> None:
         size = f"{task.size:,}" if task.size else "?"
         column = columns.get(task.name)
         server = " (server)" if task.submission and task.submission.alone else ""
-        decode = (
-            "likeliest option"
-            if isinstance(task.decode, type)
-            else f"greedy {task.decode.min_new_tokens} to {task.decode.max_new_tokens}"
-        )
+        server = " (judge)" if task.judged else server
+        decode = "likeliest option"
+        if not isinstance(task.decode, type):
+            how = f"top_p {task.decode.top_p:g}" if isinstance(task.decode, Nucleus) else "greedy"
+            decode = f"{how}, {task.decode.min_new_tokens} to {task.decode.max_new_tokens}"
         label = column.column if column else "-"
         table.add_row(task.name, size, label, next(iter(task.metrics)) + server, decode)
     for name, column in columns.items():  # every column of the card, also one nobody serves
@@ -126,7 +126,13 @@ def run(
     few_shot: Annotated[
         int | None, typer.Option(min=0, help="Training examples before each question.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of their draw; 0.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of what is drawn: examples, sampled tokens; 0."),
+    ] = None,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Take the best token where a task samples.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16, float16 or auto (the default).")
@@ -169,6 +175,7 @@ def run(
         "few_shot": few_shot,
         "seed": seed,
         "batch_size": batch_size,
+        "greedy": greedy or None,
         "partial": allow_partial or None,
     }
     settings = replace(base, **{key: value for key, value in given.items() if value is not None})

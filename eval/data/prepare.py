@@ -59,7 +59,8 @@ def plan(
 ) -> list[Wanted]:
     """The steps that tasks still need, in order; none for tasks whose data are all there.
 
-    What the training split needs, for few-shot examples, counts too, but not with `mirror`.
+    What the training split needs, for few-shot examples, counts too, but not with `mirror`. So does
+    what only scoring needs.
 
     mirror    take a task's mirrors, where it has any, in place of its other steps
     few_shot  take the steps for few-shot examples too, for their pictures say
@@ -70,6 +71,9 @@ def plan(
         complete = is_complete(task, root)
         trained = not task.train or any(layout.complete(root) for layout in task.train)
         shown = task.train_steps if few_shot else ()
+        for step in task.later_steps:
+            if not _is_there(step, (task,), root, lock):
+                wanted.setdefault(step, []).append(task)
         if complete and (trained or mirror) and not shown:
             continue
         for step in (*steps_of(task, mirror=mirror), *shown):

@@ -10,11 +10,12 @@ prefill.
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eval.api import Generate, Prediction, Rank
+from eval.api import Generate, Nucleus, Prediction, Rank
 from eval.engine.attention import Prefill, Segment, Step, segments_of
 from eval.engine.memory import is_out_of_memory
 from eval.engine.pictures import Pictures
@@ -23,6 +24,7 @@ from eval.engine.plan import Group, Picture, Question
 from eval.engine.pool import Pool, Prefix, Row
 from eval.engine.usage import Usage
 from eval.errors import PredictionError
+from eval.runtime.generation import Sampling, sample
 from eval.runtime.language import places
 
 WINDOW = 16  # groups that are open at most; the one with most work is next
@@ -59,6 +61,7 @@ class Answering:
         self.packed = packed
         config = self.net.config
         self.trained = config.seq_length
+        self.stops = (self.tokenizer.im_end_id, self.tokenizer.im_start_id)  # of a dialogue
         slot = 2 * config.num_hidden_layers * config.num_attention_heads * config.kv_channels
         self.pool = Pool(rows, max(memory // (slot * self.net.dtype.itemsize), 1))
         self.window: deque[Group] = deque()
@@ -143,7 +146,10 @@ class Answering:
         if isinstance(decode, Generate):
             if not decode.max_new_tokens:
                 return self.plain.answer_one(question.request)
-            return Row(question, prefix, ids, decode.max_new_tokens, decode.min_new_tokens)
+            row = Row(question, prefix, ids, decode.max_new_tokens, decode.min_new_tokens)
+            if isinstance(decode, Nucleus):
+                row.draws = np.random.Generator(np.random.PCG64(decode.seed))
+            return row
         options = [self.tokenizer.encode(option) for option in decode.options]
         lengths = {len(option) for option in options}
         longest = len(question.ids) + max(lengths) - 1
@@ -284,14 +290,16 @@ class Answering:
     # -- file the results ------------------------------------------------------------------------
 
     def _take(self, rows: list[Row], hidden: Tensor, first: bool = False) -> Iterator[Prediction]:
-        """Append each row's best token, from hidden states (R, D); rows that end leave."""
+        """Append each row's next token, from hidden states (R, D); rows that end leave."""
         end = self.tokenizer.eod_id
         scores = self.net.lm_head(hidden).to(self.model.device)  # (R, V)
         broken = scores.isnan().any(-1).tolist() if first else [False] * len(rows)
         early = [n for n, row in enumerate(rows) if len(row.new) < row.least]
         if early:
             scores[early, end] = -torch.inf
-        for row, token, overflow in zip(rows, scores.argmax(-1).tolist(), broken, strict=True):
+        tokens = scores.argmax(-1).tolist()
+        self._draw(rows, scores, broken, tokens)
+        for row, token, overflow in zip(rows, tokens, broken, strict=True):
             request = row.question.request
             if overflow:
                 self._drop(row)
@@ -302,11 +310,27 @@ class Answering:
                 )
                 continue
             row.new.append(token)
-            if request.chat and token == self.tokenizer.im_end_id and len(row.new) < row.most:
+            if request.chat and token in self.stops and len(row.new) < row.most:
                 row.new.append(end)  # nothing else can follow
             if row.new[-1] == end or len(row.new) == row.most:
                 self._drop(row)
-                yield Prediction(request.id, self.tokenizer.decode_answer(row.new), tuple(row.new))
+                text = self.tokenizer.decode_answer(row.new)
+                decode = request.decode
+                seed = decode.seed if isinstance(decode, Nucleus) else None
+                yield Prediction(request.id, text, tuple(row.new), seed=seed)
+
+    def _draw(self, rows: list[Row], scores: Tensor, broken: list[bool], tokens: list[int]) -> None:
+        """Put drawn tokens in place of the best ones, for rows that sample."""
+        drawn: dict[float, list[int]] = {}
+        for number, row in enumerate(rows):
+            decode = row.question.request.decode
+            if isinstance(decode, Nucleus) and not broken[number]:
+                drawn.setdefault(decode.top_p, []).append(number)
+        for top_p, numbers in drawn.items():
+            draws = [draws for number in numbers if (draws := rows[number].draws)]
+            found = sample(scores[numbers], Sampling(top_p), draws).tolist()
+            for number, token in zip(numbers, found, strict=True):
+                tokens[number] = token
 
     def _ranked(self, row: Row, hidden: Tensor) -> Prediction:
         """From hidden states (1 + tails, D): of the prompt's last token, then of all tails."""

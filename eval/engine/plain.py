@@ -5,21 +5,22 @@ against.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eval.api import Decode, Generate, Prediction, Rank, Request
+from eval.api import Decode, Generate, Nucleus, Prediction, Rank, Request
 from eval.errors import DataError, PredictionError, UsageError
-from eval.runtime import QwenVL
+from eval.runtime import QwenVL, Sampling
 from eval.runtime.checkpoint import combined_digest, find_checkpoint
 from eval.runtime.config import QwenVLConfig
 from eval.runtime.model import QwenVLForCausalLM
 
 # Version of the code that decides what is answered: raise it when recorded outputs change.
-GENERATION = 1
+GENERATION = 2
 
 
 class PlainEngine:
@@ -38,19 +39,19 @@ class PlainEngine:
         A batch holds neighbours of one task with the same decoding. A request whose image cannot be
         read is answered with the reason.
         """
-        for (_, decode, chat), group in groupby(requests, key=_alike):
+        for (_, decode, _chat), group in groupby(requests, key=_alike):
             if isinstance(decode, Rank) or self.batch_size == 1:
                 yield from map(self.answer_one, group)
                 continue
             while batch := list(islice(group, self.batch_size)):
-                yield from self._batch(batch, decode, chat)
+                yield from self._batch(batch)
 
     def answer_one(self, request: Request) -> Prediction:
         """The prediction of one request, asked alone."""
         decode = request.decode
         try:
             if isinstance(decode, Generate):
-                (prediction,) = self._generate([request], decode, request.chat)
+                (prediction,) = self._generate([request])
                 return prediction
             losses = self.model.choice_losses(
                 request.prompt, decode.options, image_root=self.image_root, chat=request.chat
@@ -60,23 +61,29 @@ class PlainEngine:
             return Prediction(request.id, "", error=str(error))
         return Prediction(request.id, decode.options[best].strip(), losses=tuple(losses))
 
-    def _batch(self, batch: list[Request], decode: Generate, chat: bool) -> list[Prediction]:
+    def _batch(self, batch: list[Request]) -> list[Prediction]:
         try:
-            return self._generate(batch, decode, chat)
+            return self._generate(batch)
         except (DataError, ValueError):  # one of them is bad: the others are asked without it
             return [self.answer_one(request) for request in batch]
 
-    def _generate(self, batch: list[Request], decode: Generate, chat: bool) -> list[Prediction]:
+    def _generate(self, batch: list[Request]) -> list[Prediction]:
+        """Answers to requests that are decoded alike, but for their seeds."""
+        decode = batch[0].decode
+        assert isinstance(decode, Generate)  # answer() ranks options one by one
+        seeds = [r.decode.seed if isinstance(r.decode, Nucleus) else None for r in batch]
         answers = self.model.generate(
             [request.prompt for request in batch],
             decode.max_new_tokens,
             decode.min_new_tokens,
+            sampling=Sampling(decode.top_p) if isinstance(decode, Nucleus) else None,
+            seeds=[seed or 0 for seed in seeds],
             image_root=self.image_root,
-            chat=chat,
+            chat=batch[0].chat,
         )
         return [
-            Prediction(request.id, answer.text, tuple(answer.ids))
-            for request, answer in zip(batch, answers, strict=True)
+            Prediction(request.id, answer.text, tuple(answer.ids), seed=seed)
+            for request, answer, seed in zip(batch, answers, seeds, strict=True)
         ]
 
     def describe(self) -> Mapping[str, Any]:
@@ -85,7 +92,10 @@ class PlainEngine:
 
 
 def _alike(request: Request) -> tuple[str, Decode, bool]:
-    return request.id.partition("/")[0], request.decode, request.chat
+    decode = request.decode
+    if isinstance(decode, Nucleus):
+        decode = replace(decode, seed=0)
+    return request.id.partition("/")[0], decode, request.chat
 
 
 def describe(model: QwenVL, engine: str, batch_size: int) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ Shape letters: N entries, H heads, T slots, C channels of a head.
 
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Tensor
 
 from eval.engine.plan import Group, Question
@@ -120,6 +121,7 @@ class Row:
     ids      what follows the shared prefix, at least one token
     most     new tokens at most, and `least` at least
     new      generated tokens
+    draws    where tokens are drawn from, for a row that samples
     options  tokens of each option, or none; such a row is done after its prefill
     tails    what must be read behind the prompt to rank them: options without their last token
     """
@@ -132,6 +134,7 @@ class Row:
     new: list[int] = field(default_factory=list)
     options: list[list[int]] = field(default_factory=list)
     tails: list[list[int]] = field(default_factory=list)
+    draws: np.random.Generator | None = None
 
     @property
     def tokens(self) -> int:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from eval.runtime.model import QwenVLForCausalLM
 
 STOP_SCORE = 32768.0  # what the original gives <|endoftext|> after a stop word
+LIKELY = 64  # ids among which a nucleus is looked for, before all are sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +77,44 @@ def sample(scores: Tensor, how: Sampling, draws: Sequence[np.random.Generator]) 
     """One id a row (R,) from scores (R, V): temperature, then top-k, then the nucleus.
 
     The nucleus is the smallest set of likeliest ids whose probability reaches top_p. The id is
-    found by inverting the cumulative distribution at one uniform draw, in float64 on the host.
+    found by inverting the cumulative distribution at one uniform draw, in float64.
     """
+    wide = scores.double()
+    top, ids = wide.topk(min(LIKELY, wide.shape[-1]))  # (R, K)
+    whole = ((wide - top[:, :1]) / how.temperature).exp().sum(-1).tolist()
+    likely = zip(top.cpu().numpy(), ids.cpu().numpy(), strict=True)
     picked = []
-    for row, draw in zip(scores.double().cpu().numpy(), draws, strict=True):
-        order = np.argsort(-row, kind="stable")
-        if how.top_k:
-            order = order[: how.top_k]
-        weights = np.exp((row[order] - row[order[0]]) / how.temperature)
-        total = np.cumsum(weights) / weights.sum()
-        size = int(np.searchsorted(total, how.top_p, side="left")) + 1 if how.top_p < 1 else None
-        kept = total[:size]
+    for number, ((values, order), draw) in enumerate(zip(likely, draws, strict=True)):
+        by_score = np.lexsort((order, -values))  # of equal scores the lowest id is first
+        order = order[by_score]
+        kept = _nucleus(values[by_score], how, whole[number])
+        if how.top_k or kept is None:
+            row = wide[number].cpu().numpy()
+            order = np.argsort(-row, kind="stable")[: how.top_k or None]
+            weights = np.exp((row[order] - row[order[0]]) / how.temperature)
+            kept = _nucleus(row[order], how, float(weights.sum()), all_there=True)
+        assert kept is not None  # where all are there, a nucleus is
         place = int(np.searchsorted(kept, draw.random() * kept[-1], side="right"))
         picked.append(int(order[min(place, len(kept) - 1)]))
     return torch.tensor(picked, dtype=torch.int64, device=scores.device)
+
+
+def _nucleus(
+    values: np.ndarray, how: Sampling, whole: float, *, all_there: bool = False
+) -> np.ndarray | None:
+    """Cumulative probabilities of the nucleus, or None where it may reach beyond these values.
+
+    values     scores, the highest first
+    whole      weight of all ids
+    all_there  there are no other values
+    """
+    total = np.cumsum(np.exp((values - values[0]) / how.temperature)) / whole
+    size = int(np.searchsorted(total, how.top_p, side="left")) + 1
+    if all_there:
+        return total if how.top_p >= 1 else total[:size]
+    if how.top_p >= 1 or size > len(values) or values[size - 1] == values[-1]:
+        return None
+    return total[:size]
 
 
 @torch.inference_mode()

@@ -140,11 +140,11 @@ class QwenVL:
 
         min_new_tokens  `<|endoftext|>` is forbidden for so many steps
         sampling        with it `seeds`, one a prompt: equal seeds give equal texts
-        chat            each prompt is the only turn of a ChatML dialogue, and `<|im_end|>` ends the
-                        reply too
+        chat            each prompt is the only turn of a ChatML dialogue, and `<|im_end|>` or
+                        `<|im_start|>` ends the reply too
         """
         rows, paths = self._read(prompts, image_root, chat)
-        stops = (self.tokenizer.im_end_id,) if chat else ()
+        stops = (self.tokenizer.im_end_id, self.tokenizer.im_start_id) if chat else ()
         new = self._continue(
             rows, paths, max_new_tokens, min_new_tokens, stops, sampling=sampling, seeds=seeds
         )
