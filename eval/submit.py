@@ -5,7 +5,7 @@ finished run -> submit -> the file -> (a person sends it) -> record -> the run's
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
     suffix = Path(task.submission.file).suffix
     if path.suffix != suffix:
         raise UsageError(f"--file {path}: a name that ends in {suffix} expected")
-    write_file(path, _zipped(content) if suffix == ".zip" else orjson.dumps(content))
+    write_file(path, WRITTEN.get(suffix, orjson.dumps)(content))
     return path
 
 
@@ -125,3 +125,9 @@ def _zipped(members: Mapping[str, Any]) -> bytes:
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, orjson.dumps(content))
     return file.getvalue()
+
+
+WRITTEN: dict[str, Callable[[Any], bytes]] = {  # by a file's ending; any other is JSON
+    ".zip": _zipped,
+    ".tsv": str.encode,
+}
