@@ -131,6 +131,29 @@ def test_pictures_of_examples_are_fetched_when_asked_for(web, tmp_path):
     assert [] == plan([task], tmp_path, few_shot=True)
 
 
+def test_what_only_scoring_needs_is_fetched_beside_complete_data(web, tmp_path):
+    """Also where the data were complete before, by themselves too; and what is there not again."""
+    web.page("late.json", b"{}")
+    web.page("late.zip", zipped({"img/7.png": picture(7)}))
+    task = official(web)
+    assert [] == get(task, tmp_path)
+    steps = (
+        Download(web.url("late.json"), "toy/late.json"),
+        Archive(web.url("late.zip"), "toy/late", KEEP),
+    )
+    late = replace(task, later_steps=steps)
+    assert list(steps) == [wanted.step for wanted in plan([task, late], tmp_path)]
+    for _ in range(2):
+        assert [] == get(late, tmp_path)
+        assert [] == plan([late], tmp_path)
+    assert b"{}" == (tmp_path / "toy/late.json").read_bytes()
+    assert picture(7) == (tmp_path / "toy/late/img/7.png").read_bytes()
+    for name in ("q.json", "img.zip", "late.json", "late.zip"):
+        assert 1 == len(web.asked(name)), name
+    (tmp_path / "toy/late.json").unlink()
+    assert [steps[0]] == [wanted.step for wanted in plan([late], tmp_path)]
+
+
 def test_lost_member_is_unpacked_again(web, tmp_path):
     """That an archive was unpacked once does not hide that a picture was lost since."""
     task = official(web)

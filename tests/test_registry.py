@@ -69,7 +69,8 @@ def test_a_benchmarks_name_stands_for_its_tasks_in_order():
     everything = names("all")
     assert set(everything) >= {"flickr30k_test", "textvqa_val", "scienceqa_test_img", *refcoco}
     assert len(everything) == len(set(everything))
-    assert everything == list(registry.tasks())
+    offered = registry.tasks()
+    assert everything == [name for name in offered if not offered[name].task.by_name]
     assert "benchmarks.okvqa of qwen-vl-eval" in registry.tasks()["okvqa_val"].origin
 
 
@@ -222,6 +223,18 @@ def test_a_stranger_cannot_replace_one_of_our_tasks(offer):
         PluginError, match=r"by lab_thief of lab-thief .*by benchmarks\.okvqa of qwen"
     ):
         names("okvqa_val")
+
+
+def test_a_task_by_name_is_found_by_its_own_name_alone(offer):
+    """Whoever asks for a benchmark, or all, is not stopped by data that are published nowhere."""
+    tasks = "task('sketch_val'), task('sketch_test', by_name=True), task('hidden_x', by_name=True)"
+    offer("lab-named", {"lab_named.py": f"{TASK}\nTASKS = {tasks}"}, tasks={"x": "lab_named"})
+    assert ["sketch_val"] == names("sketch")
+    assert ["sketch_test", "sketch_val"] == names("sketch_test", "sketch")
+    assert {"sketch_val", "sketch_test", "hidden_x"} & set(names("all")) == {"sketch_val"}
+    assert {"sketch_test", "hidden_x"} <= registry.tasks().keys()
+    with pytest.raises(UsageError, match="no task or benchmark is called 'hidden'"):
+        names("hidden")
 
 
 @pytest.mark.parametrize(
