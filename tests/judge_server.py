@@ -44,8 +44,7 @@ FAULTS = (
     "no_choices",
 )
 NONSENSE = "I cannot judge these answers."
-SHARE = float
-WHICH = "a share of all, or the numbers (from 0, as they arrive) or bits of the text of some"
+WHICH = "a share of all (1.0), the numbers of some as they arrive (0,3), or a text of theirs"
 
 
 @dataclass
@@ -416,7 +415,7 @@ def _which(text):
     if all(part.isdigit() for part in parts):
         return [int(part) for part in parts]
     with suppress(ValueError):
-        return SHARE(text)
+        return float(text)
     return [text]
 
 

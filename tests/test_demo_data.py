@@ -1,12 +1,16 @@
 """The demo's data are read by the real loaders, and its checkpoint by the real runtime."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
+import pandas
 import pytest
 from PIL import Image
 
 from benchmarks import flickr30k, okvqa, scienceqa, textvqa
+from eval import Build
 from eval.data import verify
 from eval.demo import data
 from eval.demo.data import demo_seeds, write_demo_data
@@ -16,15 +20,23 @@ from eval.errors import DataError
 from eval.registry import find_tasks
 from eval.report import card_columns, load_card
 
-TASKS = {task.name: task for task in find_tasks(["all"])}
+TASKS = {task.name: task for task in find_tasks(["all", "touchstone_cn"])}
 CHECKPOINT = Path(data.__file__).parent / "checkpoint"
+
+
+def draw_and_build(folder):
+    """TouchStone's tables are drawn; its index and pictures are made of them, as of real ones."""
+    write_demo_data(folder)
+    for name in ("touchstone_en", "touchstone_cn"):
+        for step in TASKS[name].steps:
+            if isinstance(step, Build):
+                step.make(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo") / "data"
-    write_demo_data(folder)
-    return folder
+    return draw_and_build(tmp_path_factory.mktemp("demo") / "data")
 
 
 def samples(root, name):
@@ -32,9 +44,8 @@ def samples(root, name):
 
 
 def test_every_column_of_the_card_is_drawn():
-    """But for TouchStone's, which a judge scores; and every task that is offered is drawn too."""
-    columns = card_columns(load_card())
-    wanted = {task for column in columns for task in column.tasks if column.scored_by != "judge"}
+    """And every task that is offered is drawn too."""
+    wanted = {task for column in card_columns(load_card()) for task in column.tasks}
     assert wanted <= SIZES.keys()
     assert TASKS.keys() == SIZES.keys()
 
@@ -61,7 +72,7 @@ def test_loaders_read_it(root, name):
 
 
 def test_written_twice_is_the_same_bytes(root, tmp_path):
-    write_demo_data(tmp_path / "again")
+    draw_and_build(tmp_path / "again")
     files = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
     assert files == sorted(
         path.relative_to(tmp_path / "again")
@@ -149,6 +160,61 @@ def test_flickr30k_has_other_splits_to_filter_out(root):
     for row in images:
         assert len({s["raw"] for s in row["sentences"]}) == 5
         assert (root / "flickr30k/flickr30k-images" / row["filename"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("touchstone_20230831", "touchstone_en"), ("touchstone_cn", "touchstone_cn")]
+)
+def test_touchstone_has_the_published_columns(root, name, rows):
+    """All five categories, rows of two, pictures that several rows share, rows of two pictures."""
+    table = pandas.read_csv(root / "touchstone" / f"{name}.tsv", sep="\t")
+    assert list(table.columns) == [
+        "index",
+        "image",
+        "question",
+        "human_annotation",
+        "gpt4_ha_answer",
+        "category",
+        "task_name",
+    ]
+    assert not table.isna().any().any()
+    assert list(range(SIZES[rows])) == list(table["index"])
+    categories = [part for cell in table["category"] for part in cell.split(",")]
+    assert {
+        "Basic Descriptive Ability",
+        "Visual Recognition Ability",
+        "Visual Comprehension Ability",
+        "Visual Storytelling Ability",
+        "Multi-image Analysis Ability",
+    } == set(categories)
+    assert len(categories) > len(table)
+    assert table["image"].nunique() < len(table) - 2
+    for cell, category in zip(table["image"], table["category"], strict=True):
+        several = category == "Multi-image Analysis Ability"
+        pictures = json.loads(cell) if several else [cell]
+        assert (2 if several else 1) == len(pictures)
+        for picture in pictures:
+            with Image.open(io.BytesIO(base64.b64decode(picture, validate=True))) as image:
+                assert image.mode == "RGB"
+
+
+def test_touchstone_s_reference_answers_are_right(root):
+    """Spot checks of sentences that are put together, against what was drawn."""
+    table = pandas.read_csv(root / "touchstone" / "touchstone_20230831.tsv", sep="\t")
+    for row in table.itertuples():
+        told = row.human_annotation
+        if row.question.startswith("What color is the"):
+            shape, _, color = row.gpt4_ha_answer[4:-1].partition(" is ")
+            assert f"{color} {shape}" in told or f"large {color} characters" in told
+        elif row.question.startswith("Is there a "):
+            yes = row.question[len("Is there a ") : -1] in told
+            assert ("Yes" if yes else "No") == row.gpt4_ha_answer.partition(",")[0] or (
+                "both" in row.question
+            )
+        elif row.question.startswith("what is the value"):
+            color = row.question.split()[-2]
+            value = row.gpt4_ha_answer.split()[-1]
+            assert f"a {color} bar with the value {value.removesuffix('.')}" in told
 
 
 @pytest.mark.parametrize("split", ["val", "testA", "testB"])

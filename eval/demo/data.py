@@ -13,6 +13,7 @@ from typing import Any
 
 from eval.demo.captions import flickr30k, nocaps
 from eval.demo.choices import ai2d, scienceqa
+from eval.demo.dialogues import touchstone
 from eval.demo.open_questions import gqa, okvqa, okvqa_training, vizwiz, vqav2
 from eval.demo.reading import chartqa, docvqa, ocrvqa, textvqa
 from eval.demo.referring import REFERRED, grit, refcoco, refcoco_plus, refcocog
@@ -22,7 +23,7 @@ from eval.errors import DataError
 
 __all__ = ["SIZES", "demo_seeds", "write_demo_data"]
 
-VERSION = 2
+VERSION = 3
 MANIFEST = "demo.json"
 SCENES = 2000  # seeds that one data seed may use
 CHECKED = 1000  # the last held-out seeds are what training checks itself on
@@ -53,7 +54,8 @@ def write_demo_data(folder: Path, seed: int = 0) -> None:
         _write(Writer(beside, demo_seeds(seed)))
         digests = {
             path.relative_to(beside).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(beside.rglob("*.json*"))
+            for path in sorted(beside.rglob("*"))
+            if path.suffix in (".json", ".jsonl", ".tsv")
         }
         write_json(beside / MANIFEST, {**manifest, "sha256": digests})
         if folder.exists():
@@ -94,6 +96,7 @@ def _write(writer: Writer) -> None:
     refcoco_plus(writer)
     refcocog(writer)
     grit(writer)
+    touchstone(writer)
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

@@ -27,11 +27,11 @@ Json = dict[str, Any]
 MODEL = "demo-rules"
 CHAT = "/v1/chat/completions"
 WINDOW_S = 24 * 3600
-# "[Start: assistant 1]", "Answer 1:", "## Answer 1", "<answer_1>", "【回答1】"
+# "[Start: assistant 1]", "Answer 1:", "## Response 1", "<answer_1>", "【回答1】"
+NAME = r"[^\n\d]{0,40}(?:assistant|answer|response|reply|回答|答案|助手)[^\w\n]{0,3}_?([12])(?!\d)"
 MARKER = re.compile(
-    r"^[^\S\n]*(?:[^\n:：\]】>\d]{1,40}([12])[^\n:：\]】>\d]{0,20}[:：\]】>]+"
-    r"|#[^\n\d]{1,40}([12])[^\n\d]{0,20}$)",
-    re.MULTILINE,
+    rf"^[^\S\n]*[#\[<【=*]{NAME}[^\n\d]{{0,20}}?(?:[\]>】=#*:：]+|$)|^{NAME}[^\n\d:：]{{0,20}}[:：]+",
+    re.MULTILINE | re.IGNORECASE,
 )
 # A word, or one character of a script that has no spaces
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u9fff]+")
@@ -255,7 +255,7 @@ class JudgeServer:
         return Answer(self._keep(filename, content, "batch"))
 
     def _keep(self, filename: str, content: bytes, purpose: str) -> Json:
-        state = {
+        state: Json = {
             "id": f"file-{token_hex(12)}",
             "object": "file",
             "bytes": len(content),

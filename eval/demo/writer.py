@@ -44,6 +44,8 @@ SIZES = {  # samples of each task
     "refcocog_test": 40,
     "grit_refexp_ablation": 40,
     "grit_refexp_test": 20,
+    "touchstone_en": 30,
+    "touchstone_cn": 8,
 }
 TRUTH = "demo-truth"  # folder of what only a server would know
 OPEN_FAMILIES = ("color", "count", "shape", "exists", "side", "relation")
