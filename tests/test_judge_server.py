@@ -18,6 +18,7 @@ from judge_server import FAULTS, NONSENSE, FaultyJudge, digest_of
 
 from eval.demo.judge import MARKER, JudgeServer, find_answers, judge
 from touchstone.judge import fault_of, parse_reply
+from touchstone.prompt import OWN
 
 KEY = "sk-secret-123456"
 PUBLISHED = (
@@ -29,6 +30,8 @@ PUBLISHED = (
 OTHER = (
     "Rate these.\n\nPicture: {told}\n\nQuestion: {question}\n\nAnswer 1: {one}\n\nAnswer 2: {two}"
 )
+OURS = OWN.template.replace("{human_annotation}", "{told}").replace("{answer_1}", "{one}")
+OURS = OURS.replace("{answer_2}", "{two}").replace("{prompt}", OWN.instruction)
 TOLD = "The picture shows a red circle and a blue square.\nFirst picture: at the top left."
 
 
@@ -55,7 +58,7 @@ def asked_of(server, text="x", **options):
 # The rules
 
 
-@pytest.mark.parametrize("template", [PUBLISHED, OTHER])
+@pytest.mark.parametrize("template", [PUBLISHED, OURS, OTHER])
 def test_the_better_answer_gets_the_better_score_in_either_order(template):
     """Whatever the prompt, and both orders agree."""
     first, second = judge(message(template=template))
@@ -65,13 +68,19 @@ def test_the_better_answer_gets_the_better_score_in_either_order(template):
     assert 1 <= second < first <= 10
 
 
+@pytest.mark.parametrize("template", [PUBLISHED, OURS])
 @pytest.mark.parametrize(
     ("one", "two"),
-    [("", "红色的圆形"), ("2", "1"), ("a\n\nb: c", "Picture 1: red"), ("red", "(12,40),(300,410)")],
+    [
+        ("", "红色的圆形"),
+        ("2", "1"),
+        ("a\n\nb: c", "Picture 1: red"),
+        ("red", "(12,40)\n\n- a\n- b"),
+    ],
 )
-def test_answers_are_found_whole(one, two):
-    """Numbers and blank lines within them are no markers."""
-    answers, rest = find_answers(message(one, two))
+def test_answers_are_found_whole(template, one, two):
+    """Numbers, lists and blank lines within them are no markers."""
+    answers, rest = find_answers(message(one, two, template))
     assert {"1": one, "2": two} == answers
     assert TOLD in rest
 

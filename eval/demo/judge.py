@@ -27,12 +27,17 @@ Json = dict[str, Any]
 MODEL = "demo-rules"
 CHAT = "/v1/chat/completions"
 WINDOW_S = 24 * 3600
-# "[Start: assistant 1]", "Answer 1:", "## Response 1", "<answer_1>", "【回答1】"
-NAME = r"[^\n\d]{0,40}(?:assistant|answer|response|reply|回答|答案|助手)[^\w\n]{0,3}_?([12])(?!\d)"
+WHO = r"(?:assistant|answer|response|reply|回答|答案|助手)"
+NAME = (
+    rf"[^\n\d]{{0,40}}?(?:{WHO}[^\w\n]{{0,3}}_?([12])(?!\d)"
+    rf"|(first|second|第一|第二)个?[^\w\n]{{0,3}}{WHO})"
+)
+# "[Start: assistant 1]", "--- first answer ---", "Answer 1:", "<answer_1>"
 MARKER = re.compile(
-    rf"^[^\S\n]*[#\[<【=*]{NAME}[^\n\d]{{0,20}}?(?:[\]>】=#*:：]+|$)|^{NAME}[^\n\d:：]{{0,20}}[:：]+",
+    rf"^([#\[<【=*-]+){NAME}[^\n\d]{{0,20}}?(?:[\]>】=*:：-]+|$)|^{NAME}[^\n\d:：]{{0,20}}[:：]+",
     re.MULTILINE | re.IGNORECASE,
 )
+NUMBERS = {"1": "1", "first": "1", "第一": "1", "2": "2", "second": "2", "第二": "2"}
 # A word, or one character of a script that has no spaces
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u9fff]+")
 
@@ -358,7 +363,11 @@ def judge(text: str) -> tuple[float, float]:
 
 
 def find_answers(text: str) -> tuple[dict[str, str], str]:
-    """What stands behind the first marker of each number, up to the next one; and all the rest."""
+    """What stands behind the first marker of each number, "1" and "2", up to the next marker.
+
+    And all the rest. Behind the last marker an answer ends at a line that begins like that one, or
+    else with its paragraph.
+    """
     markers = list(MARKER.finditer(text))
     if not markers:
         return {}, text
@@ -366,17 +375,21 @@ def find_answers(text: str) -> tuple[dict[str, str], str]:
     found: dict[str, str] = {}
     rest = text[: markers[0].start()]
     for marker, end in zip(markers, ends, strict=True):
-        part = text[marker.end() : end]
-        number = marker[1] or marker[2]
+        mark, *names = marker.groups()
+        number = NUMBERS[next(name for name in names if name).lower()]
+        part, more = text[marker.end() : end], ""
         if number in found:
             rest += part
-        elif end == len(text):  # nothing says where the last answer ends: its paragraph does
-            first, gap, more = part.strip().partition("\n\n")
-            found[number] = first
-            rest += gap + more
-        else:
-            found[number] = part.strip()
-            rest += "\n\n"
+            continue
+        if end == len(text):
+            closed = re.search(rf"^{re.escape(mark)}", part, re.MULTILINE) if mark else None
+            part, more = (
+                (part[: closed.start()], part[closed.start() :])
+                if closed
+                else part.lstrip().partition("\n\n")[::2]
+            )
+        found[number] = part.strip()
+        rest += f"\n\n{more}"
     return found, rest
 
 
