@@ -6,6 +6,7 @@
     ├── CheckpointError   a model folder: missing, of another model, damaged
     ├── PredictionError   predictions that do not fit the samples: missing, unknown, malformed
     ├── RunError          a run folder: of another run, unfinished, damaged
+    ├── JudgeError        a judge: no key, refused, out of reach, out of budget
     └── PluginError       a package that offers tasks or back ends and breaks its promise
 
 Every message says what was expected, what was found, where, and what to do next.
@@ -38,3 +39,7 @@ class RunError(EvalError):
 
 class PluginError(EvalError):
     """A package that offers tasks or back ends breaks its promise."""
+
+
+class JudgeError(EvalError):
+    """A judge has no key, refuses what it is asked, cannot be reached, or would cost too much."""

@@ -1,24 +1,18 @@
 """Predictions as JSON lines: a worker's journal, which only grows, and the finished file.
 
-A line is a prediction and `of`, the identity of what was asked. It is with the operating system
-once it is written, and on the disk a second later. A torn last line, left by a crash or a full
-disk, is no line.
+A line is a prediction and `of`, the identity of what was asked.
 """
 
-import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import IO
 
 import orjson
 
 from eval.api import Prediction
 from eval.errors import RunError
-
-SYNC_S = 1.0
+from eval.writing import Lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,60 +28,12 @@ class Entry:
     offset: int
 
 
-class Journal:
-    """A file that is appended to, a line at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.synced = monotonic()
-        try:
-            self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-            self._drop_torn_line()
-        except OSError as error:
-            raise self._unwritable(error) from None
+class Journal(Lines):
+    """A worker's file of answers."""
 
     def write(self, prediction: Prediction, of: str) -> None:
-        """Append a line. Raises RunError where the disk takes no more; the file stays readable."""
-        content = line(prediction, of)
-        begin = os.fstat(self.file).st_size
-        try:
-            written = os.write(self.file, content)
-            if written < len(content):
-                os.write(self.file, content[written:])  # says why not, or goes on
-            if monotonic() - self.synced > SYNC_S:
-                os.fsync(self.file)
-                self.synced = monotonic()
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self.file, begin)
-            raise self._unwritable(error) from None
-
-    def close(self) -> None:
-        """Bring all to the disk: another machine may read it next."""
-        try:
-            os.fsync(self.file)
-        except OSError as error:
-            raise self._unwritable(error) from None
-        finally:
-            os.close(self.file)
-
-    def _drop_torn_line(self) -> None:
-        size = end = os.fstat(self.file).st_size
-        while end:
-            begin = max(end - (1 << 16), 0)
-            found = os.pread(self.file, end - begin, begin).rfind(b"\n")
-            if found >= 0:
-                end = begin + found + 1
-                break
-            end = begin
-        if end < size:
-            os.ftruncate(self.file, end)
-
-    def _unwritable(self, error: OSError) -> RunError:
-        return RunError(
-            f"{self.path}: cannot be written: {error.strerror}. Every answer before is in it; make "
-            "room, and the same command goes on"
-        )
+        """Append an answer. Raises RunError where the disk takes no more."""
+        self.append(line(prediction, of))
 
 
 class Answers:

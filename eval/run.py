@@ -8,7 +8,8 @@
     RUN/<task>/scores.jsonl         one line a sample: each metric's value
     RUN/<task>/summary.json         the figures
     RUN/<task>/submission/<file>    what the benchmark's server takes
-    RUN/<task>/server.json          the figures that it gave
+    RUN/<task>/server.json          the figures that it gave, or a judge
+    RUN/<task>/judgements.jsonl     what the judge said of each answer
     RUN/.work/                      the lock, the plan of what is asked, workers' logs
 
 A journal grows by whole lines. They are merged by sample and by what was asked: its prompt,
@@ -31,7 +32,7 @@ import orjson
 from eval import journal
 from eval.api import Prediction, Request, Task
 from eval.asked import Asked, describe_task, read_samples, requests
-from eval.data import Examples
+from eval.data import Examples, sha256_file
 from eval.digests import Digests
 from eval.errors import RunError
 from eval.lock import Locked, locked
@@ -47,6 +48,7 @@ SCORES = "scores.jsonl"
 SUMMARY = "summary.json"
 SUBMISSION = "submission"
 SERVER = "server.json"
+JUDGEMENTS = "judgements.jsonl"
 WORK = ".work"
 READERS = 8  # threads that read images for their digests
 AT_ONCE = 256  # questions that are looked at together
@@ -361,11 +363,26 @@ class RunFolder:
         return folder / name
 
     def write_server_scores(self, task: str, scores: Mapping[str, Any]) -> None:
-        """Put down what a server gave: {"server", "metrics": name -> figure in [0, 1], ...}."""
-        write_file(self.path / task / SERVER, orjson.dumps(scores, option=PRETTY))
+        """Put down what a server gave, or a judge, for the predictions that are there now.
+
+        scores  {"server": its name, "metrics": name -> figure}, and where they are known "samples":
+                id -> its values, "by": group -> value -> figures, "judge": all else that it told,
+                "faults": what keeps the figures from being the card's kind
+        """
+        told = {**scores, "predictions": self.predictions_digest(task)}
+        write_file(self.path / task / SERVER, orjson.dumps(told, option=PRETTY))
+
+    def write_judgements(self, task: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write down what a judge said of each answer."""
+        write_rows(self.path / task / JUDGEMENTS, rows)
+
+    def predictions_digest(self, task: str) -> str:
+        """sha256 of a finished task's predictions.jsonl."""
+        self.answers(task)  # refuses one that is not finished
+        return sha256_file(self.path / task / PREDICTIONS)
 
     def server_scores(self, task: str) -> dict[str, Any] | None:
-        """What was put down of a server, or None."""
+        """What was put down of a server, or None; nothing where the predictions are others now."""
         file = self.path / task / SERVER
         try:
             scores = orjson.loads(file.read_bytes())
@@ -375,7 +392,8 @@ class RunFolder:
             raise RunError(f"{file}: cannot be read: {error}") from None
         if not isinstance(scores, dict) or not {"server", "metrics"} <= scores.keys():
             raise RunError(f"{file}: 'server' and 'metrics' expected; write it with 'submit'")
-        return scores
+        of = scores.get("predictions")  # not told by files of earlier versions
+        return scores if of in (None, self.predictions_digest(task)) else None
 
 
 class Journals:

@@ -110,7 +110,7 @@ class Scoring:
         self.failed = 0  # samples without an answer: left out, never scored as wrong
         self.texts: list[str] = []
         self.references: list[Any] = []
-        self.server: Mapping[str, Any] = {}  # what a server scored
+        self.server: Mapping[str, Any] = {}  # what a server scored, or a judge
 
     def rows(
         self, samples: Iterable[Sample], predictions: Iterable[Prediction]
@@ -133,6 +133,7 @@ class Scoring:
         """What summary.json holds, once all rows were taken."""
         task, server, count = self.task, self.server, self.all.samples
         faults = [*self.asked.faults, *([LEAK] if self.asked.leaking else [])]
+        faults += server.get("faults", ())
         summary: dict[str, Any] = {
             "task": task.name,
             "size": task.size,
@@ -155,6 +156,9 @@ class Scoring:
         }
         if server and not self._means(self.all):
             summary["scored_by"] = server["server"]
+            summary["by"] = server.get("by", summary["by"])
+            if "judge" in server:
+                summary["judge"] = server["judge"]
         if self.as_published:
             summary["as_published"] = asdict(self.as_published)
         summary["signature"] = signature(task, summary, self.settings, self.asked)
@@ -211,6 +215,7 @@ class Scoring:
     def _score(self, pairs: Iterable[tuple[Sample, Prediction]]) -> Iterator[dict[str, Any]]:
         """A row for each sample, but for the values of corpus metrics."""
         readable = self.task.readable
+        given = self.server.get("samples", {})
         for sample, prediction in pairs:
             text = self._rounded(sample, prediction) if self.choose_anew else prediction.text
             self.images.update(sample.images)
@@ -231,7 +236,7 @@ class Scoring:
                 if (part := values.get(value)) is None:
                     part = values[value] = Part()
                 part.add(row, self.all.samples - 1 if self.corpus else None)
-            yield row
+            yield row | given.get(sample.id, {})
 
     def _rounded(self, sample: Sample, prediction: Prediction) -> str:
         """The option that is chosen where losses are bfloat16."""
@@ -329,12 +334,21 @@ def signature(
         **({"few_shot": summary["few_shot"], "seed": asked.seed} if summary["few_shot"] else {}),
         **({"faults": len(summary["faults"])} if summary["faults"] else {}),
         **({"failed": summary["failed"]} if summary["failed"] else {}),
+        **_judged(summary.get("judge")),
         "decode": decode,
         **({"as_published": "{processes}x{batch_size}".format(**published)} if published else {}),
         **settings,
     }
     told = " ".join(f"{name}={value}" for name, value in facts.items())
     return f"{task.name} {figures or 'not scored'} | {told}"
+
+
+def _judged(judge: Mapping[str, Any] | None) -> dict[str, str]:
+    """Who judged, and the digest of what it was told to do."""
+    if judge is None:
+        return {}
+    reported = ",".join(judge["reported"]) or judge["model"]
+    return {"judge": reported.replace(" ", "_"), "prompt": judge["prompt"]["digest"][:12]}
 
 
 def score_run(

@@ -19,7 +19,7 @@ MAY_IMPORT = {  # room -> the rooms it may import from, beside itself and errors
     "digests": set(),
     "lock": set(),
     "writing": set(),
-    "journal": {"api"},
+    "journal": {"api", "writing"},
     "runtime": {"prompt", "digests"},
     "engine": {"api", "prompt", "runtime"},
     "launch": {"api", "run"},
@@ -30,7 +30,7 @@ MAY_IMPORT = {  # room -> the rooms it may import from, beside itself and errors
     "report": {"api", "run", "stats"},
     "demo": {"api", "data", "metrics", "runtime"},
     "benchmarks": {"api", "data", "metrics", "prompt"},
-    "touchstone": {"api", "data", "lock", "metrics", "prompt", "run", "stats", "writing"},
+    "touchstone": {"api", "asked", "data", "lock", "metrics", "prompt", "run", "stats", "writing"},
 }
 
 

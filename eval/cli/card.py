@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eval import registry, report, submit
-from eval.api import Task
+from eval.api import Build, Task
 from eval.asked import check_data
 from eval.cli.config import Config
 from eval.cli.console import err, out
@@ -20,6 +20,7 @@ from eval.errors import DataError, RunError, UsageError
 from eval.run import RunFolder
 from eval.score import score_run
 
+DEMO_REQUESTS = 8  # to the demo's judge at a time
 INCOMPLETE = 3  # exit code
 DEMO_DATA = Path("demo-data")
 
@@ -82,6 +83,7 @@ def run_card(
         failed = evaluate(config, ready, place)
         if config.model == DEMO:
             ask_demo_servers(ready, place)
+            ask_demo_judge(ready, place)
         print_report([out_folder], all_tables=not lacking and len(tasks) > 1)
         say_where(out_folder)
     if config.model == DEMO:
@@ -128,6 +130,10 @@ def draw_demo(data: Path) -> None:
 
     err.print(f"demo data in {escape(str(data))}", highlight=False)
     write_demo_data(data)
+    for one in registry.tasks().values():
+        for step in one.task.steps if not one.task.has_data(data) else ():
+            if isinstance(step, Build):
+                step.make(data)
 
 
 def ask_demo_servers(tasks: Sequence[Task], place: Place) -> None:
@@ -142,6 +148,26 @@ def ask_demo_servers(tasks: Sequence[Task], place: Place) -> None:
         metrics = score_submission(place.data, task.name, written)
         submit.record(task, folder, metrics, "the demo's stand-in", "", written)
         score_run(folder, task, place.data)
+
+
+def ask_demo_judge(tasks: Sequence[Task], place: Place) -> None:
+    """Have a judge of rules score what a judge scores: a server on loopback, while it is needed."""
+    from eval.cli.judge import How, judge_run
+    from eval.demo.judge import MODEL, JudgeServer
+    from touchstone.judge import Judge
+
+    folder = RunFolder.open(place.out)
+    judged = [task for task in tasks if task.judged and not folder.server_scores(task.name)]
+    if not judged:
+        return
+    with JudgeServer() as server:
+        how = How(
+            Judge(MODEL, server.url),
+            key="none",
+            ledger=folder.work_file("judge-ledger.jsonl"),
+            concurrency=DEMO_REQUESTS,
+        )
+        judge_run(folder, judged, place.data, how)
 
 
 def print_report(

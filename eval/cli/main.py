@@ -20,6 +20,7 @@ from eval.cli.certify import certify
 from eval.cli.config import Config, read_config
 from eval.cli.console import err, out
 from eval.cli.evaluate import DEMO, Place, evaluate
+from eval.cli.judge import judge_command
 from eval.cli.options import (
     AsPublishedOption,
     FeaturesOption,
@@ -53,6 +54,7 @@ app = typer.Typer(
     epilog="Every command takes --debug, which shows the traceback of an error.",
 )
 app.add_typer(data_commands.app, name="data")
+app.command("judge")(judge_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -401,7 +403,7 @@ def run_demo(
     launcher: LauncherOption = None,
 ) -> None:
     """Draw the demo data, run every benchmark on the bundled checkpoint, print the tables."""
-    config = Config(DEMO, ("all",), dtype="float32", partial=True)
+    config = Config(DEMO, ("all", "touchstone_cn"), dtype="float32", partial=True)
     launch = launch_options(gpus, launcher, None, LEASE_S)
     card.run_card(config, data, out_folder, "cpu", launch=launch)
 

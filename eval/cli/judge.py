@@ -1,0 +1,507 @@
+"""The judge's command: answers in, judgements bought within a budget, TouchStone's figures out."""
+
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from eval import registry
+from eval.api import Task
+from eval.cli.card import print_report
+from eval.cli.console import PLAIN_LINE_S, err
+from eval.cli.judged import print_figures
+from eval.cli.options import folder_option
+from eval.errors import JudgeError, UsageError
+from eval.run import RunFolder, held
+from eval.score import score_run
+from touchstone import anchors
+from touchstone.answers import Answers, answers_of, take_in
+from touchstone.batch import work_batches
+from touchstone.judge import MODEL, OPENAI, Client, Judge, Price
+from touchstone.judging import CONCURRENCY, Asking, Estimate, Occasion, Wanted, estimate
+from touchstone.ledger import Ledger
+from touchstone.prompt import OWN, JudgePrompt, read_prompt
+from touchstone.result import result
+from touchstone.tasks import SCRIPT
+
+INCOMPLETE = 3  # exit code
+CONFIRM_USD = 1.0  # above it a person is asked, or a budget must be given
+KEY, ADDRESS = "OPENAI_API_KEY", "OPENAI_BASE_URL"  # in the environment
+LEDGER = "judge-ledger.jsonl"
+TIMEOUT_S = 60.0
+
+
+class JudgeConfig(BaseModel):
+    """A judge's configuration file; see configs/judge.toml."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str | None = None
+    base_url: str | None = None
+    parameters: dict[str, Any] | None = None
+    price: tuple[float, float] | None = Field(default=None, strict=False)
+    concurrency: int | None = Field(default=None, ge=1, le=1000)
+    timeout_s: float | None = Field(default=None, gt=0)
+    budget: float | None = Field(default=None, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How answers are judged.
+
+    ledger   default: beside the run's folder
+    budget   USD, all that these judgements have cost before included
+    yes      ask nobody whether the estimate may be spent
+    """
+
+    judge: Judge
+    key: str | None = field(repr=False)
+    prompt: Path | None = None
+    ledger: Path | None = None
+    budget: float | None = None
+    concurrency: int = CONCURRENCY
+    timeout_s: float = TIMEOUT_S
+    anchors: bool = True
+    batch: bool = False
+    yes: bool = False
+    dry_run: bool = False
+    retry_failed: bool = False
+    allow_partial: bool = False
+
+
+def read_judge(
+    config: Path | None, model: str | None, base_url: str | None, price: str | None
+) -> tuple[Judge, JudgeConfig]:
+    """Who judges: options first, then the configuration, then the environment."""
+    told = _read_config(config) if config else JudgeConfig()
+    found = Judge.priced(
+        model or told.model or MODEL,
+        base_url or told.base_url or os.environ.get(ADDRESS) or OPENAI,
+        told.parameters,
+    )
+    pair = _parse_price(price) if price else told.price
+    if pair is not None:
+        found = Judge(found.model, found.base_url, found.parameters, Price(*pair))
+    return found, told
+
+
+def judge_command(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|TSV",
+            help="A run's folder, or a table of any model's answers with a column 'response'.",
+        ),
+    ],
+    task: Annotated[
+        str | None, typer.Option(help="touchstone_en (the default for a table) or touchstone_cn.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the benchmarks' files; default: the run's. For a table they "
+            "tell which dialogues are about one picture."
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", help="For a table: folder of the run it becomes; TSV's name.judged."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--judge", metavar="MODEL", help="Who judges; gpt-4.")
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Of any server that speaks OpenAI's protocol; default: "
+            "$OPENAI_BASE_URL, or OpenAI's. The key is $OPENAI_API_KEY.",
+        ),
+    ] = None,
+    judge_prompt: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The judge's prompt: .json, or the authors' script .py; "
+            "default: as 'data prepare touchstone' fetched it.",
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="USD",
+            help="Never spend more on these answers, what was spent on them before included.",
+        ),
+    ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(metavar="IN/OUT", help="USD for a million tokens; known for OpenAI's own."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Spend the estimate without asking.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the requests and what they would cost.")
+    ] = False,
+    batch: Annotated[
+        bool,
+        typer.Option(
+            "--batch",
+            help="In the provider's batches, at half the price: hand in; the "
+            "same command collects later.",
+        ),
+    ] = False,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Requests at a time; 32.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, metavar="SECONDS", help="For one reply; 60.")
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Every judgement paid; default: judge-ledger.jsonl beside the run's folder.",
+        ),
+    ] = None,
+    no_anchors: Annotated[
+        bool,
+        typer.Option("--no-anchors", help="Do not ask whether the judge has changed: 16 requests."),
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Ask failed judgements again; they are paid again."),
+    ] = False,
+    allow_partial: Annotated[
+        bool, typer.Option(help="Judge what answers there are, and mark the figure.")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file, as configs/judge/; options override it.")
+    ] = None,
+) -> None:
+    """Have a judge score the answers to TouchStone, and print the card's tables."""
+    who, told = read_judge(config, model, base_url, price)
+    how = How(
+        who,
+        os.environ.get(KEY),
+        judge_prompt,
+        ledger,
+        told.budget if budget is None else budget,
+        concurrency or told.concurrency or CONCURRENCY,
+        timeout or told.timeout_s or TIMEOUT_S,
+        anchors=not no_anchors,
+        batch=batch,
+        yes=yes,
+        dry_run=dry_run,
+        retry_failed=retry_failed,
+        allow_partial=allow_partial,
+    )
+    run, missing = judge(target, task, data, folder, how)
+    if not dry_run and not missing.unjudged:
+        print_report([run.path])
+    if missing.unjudged or missing.failed:
+        raise typer.Exit(INCOMPLETE)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """unjudged: judgements that can still be had; failed: those that the judge did not give."""
+
+    unjudged: int = 0
+    failed: int = 0
+
+
+def judge(
+    target: Path, task: str | None, data: Path | None, folder: Path | None, how: How
+) -> tuple[RunFolder, Missing]:
+    """Judge a run's answers, or a file's; the run, and which judgements it lacks.
+
+    target  a run's folder, or a table of answers
+    folder  of the run that a table is made into
+    """
+    root = folder_option(data, "--data") if data else None
+    if target.is_dir():
+        if folder is not None:
+            raise UsageError("--out: only with a table of answers; a run is judged in its folder")
+        run = RunFolder.open(target)
+        chosen = _judged_tasks(list(run.tasks), task, target)
+        root = root or folder_option(Path(str(run.manifest.get("data", ""))), "--data")
+        return run, judge_run(run, chosen, root, how)
+    if not target.is_file():
+        raise UsageError(f"{target}: a run's folder, or a table of answers, expected, none found")
+    (only, *others) = _judged_tasks([], task or "touchstone_en", target)
+    if others:
+        raise UsageError(f"--task {task}: one task expected, such as {only.name}")
+    place = folder or target.with_suffix(".judged")
+    how = replace(how, ledger=how.ledger or place.resolve().parent / LEDGER)
+    with tempfile.TemporaryDirectory() if how.dry_run else nullcontext(place) as where:
+        run, root = take_in(
+            target, Path(where), only, root, allow_partial=how.allow_partial, about=_about()
+        )
+        return run, judge_run(run, [only], root, how)
+
+
+def judge_run(run: RunFolder, tasks: Sequence[Task], root: Path, how: How) -> Missing:
+    """Judge the answers of a finished run's tasks, and put down their figures."""
+    prompt = _prompt(how, root)
+    found = [_judge_task(run, task, root, prompt, how) for task in tasks]
+    return Missing(sum(each.unjudged for each in found), sum(each.failed for each in found))
+
+
+def _judged_tasks(names: Sequence[str], wanted: str | None, target: Path) -> list[Task]:
+    found = [t for t in registry.find_tasks([wanted] if wanted else names) if t.judged]
+    if not found:
+        raise UsageError(
+            f"{target}: no task in it is scored by a judge; it has {', '.join(names)}"
+            if not wanted
+            else f"--task {wanted}: one that a judge scores expected, such as touchstone_en"
+        )
+    return found
+
+
+def _judge_task(run: RunFolder, task: Task, root: Path, prompt: JudgePrompt, how: How) -> Missing:
+    answers = answers_of(run, task, root)
+    if answers.without and not how.allow_partial:
+        raise UsageError(
+            f"{run.path}: {task.name}: {answers.without:,} samples have no answer. Ask them again "
+            "with 'run --retry-failed', or judge the others with --allow-partial; nothing was asked"
+        )
+    fixed = anchors.ANCHORS if how.anchors else ()
+    occasion = Occasion.of(task.name, answers.dialogues, how.judge, prompt, fixed)
+    place = how.ledger or run.path.resolve().parent / LEDGER
+    if how.dry_run:
+        if place.is_file():
+            with Ledger.held(place) as ledger:
+                return _show(occasion.open(ledger), how)
+        return _show(_unique(occasion), how)
+    with Ledger.held(place) as ledger:
+        return _with_ledger(run, task, root, answers, occasion, ledger, how)
+
+
+def _unique(occasion: Occasion) -> list[Wanted]:
+    return list({w.ask.key: w for w in (*occasion.wanted, *occasion.anchors)}.values())
+
+
+def _show(wanted: Sequence[Wanted], how: How) -> Missing:
+    """Print the requests, a JSON line each, and on standard error what they would cost."""
+    for each in wanted:
+        told = {"key": each.ask.key, **each.ask.about, **how.judge.request(each.messages)}
+        sys.stdout.write(orjson.dumps(told).decode() + "\n")
+    _say(f"{_told(estimate(how.judge, wanted, batch=how.batch), how)}; nothing was asked")
+    return Missing()
+
+
+def _with_ledger(
+    run: RunFolder,
+    task: Task,
+    root: Path,
+    answers: Answers,
+    occasion: Occasion,
+    ledger: Ledger,
+    how: How,
+) -> Missing:
+    if how.retry_failed:
+        ledger.again(w.ask.key for w in (*occasion.wanted, *occasion.anchors))
+    open_now = occasion.open(ledger)
+    in_batches = sum(len(b.keys) for b in ledger.batches.values() if b.occasion == occasion.name)
+    if in_batches and not how.batch:
+        raise JudgeError(
+            f"{in_batches:,} of these judgements were handed in as a batch, and would be paid "
+            "twice: collect them with --batch"
+        )
+    stopped = ""
+    if open_now:
+        client = Client(how.judge, how.key, how.timeout_s)
+        try:
+            if not in_batches:
+                _agree_on_cost(
+                    estimate(how.judge, open_now, batch=how.batch), occasion, ledger, how
+                )
+            if how.batch:
+                stopped = _in_batches(client, ledger, occasion, how)
+            else:
+                stopped = _at_once(client, ledger, occasion, open_now, how)
+        finally:
+            client.close()
+    missing = len(occasion.open(ledger))
+    if missing:
+        reason = stopped or "interrupted"
+        _say(
+            f"{task.name}: {missing:,} of {len(_unique(occasion)):,} judgements are missing "
+            f"({reason}). All others are in {ledger.path}; the same command goes on"
+        )
+        return Missing(unjudged=missing)
+    summary = _score(run, task, root, answers, occasion, ledger)
+    print_figures(task, summary, occasion, ledger)
+    return Missing(failed=summary["judge"]["failed"])
+
+
+def _at_once(
+    client: Client, ledger: Ledger, occasion: Occasion, open_now: Sequence[Wanted], how: How
+) -> str:
+    """Ask now; why something is missing, or nothing."""
+    with _progress(len(open_now)) as show:
+        asking = Asking(client, ledger, how.budget, how.concurrency, show)
+        outcome = asking.ask(open_now)
+    if outcome.over_budget:
+        spent = ledger.spent(occasion.name)
+        return f"the budget of ${how.budget:,.2f} would be exceeded; at most ${spent:,.2f} is spent"
+    if outcome.unanswered:
+        return f"{outcome.unanswered:,} got no answer, the last: {outcome.reason}"
+    return ""
+
+
+def _in_batches(client: Client, ledger: Ledger, occasion: Occasion, how: How) -> str:
+    """Hand in or take over; what there is to wait for."""
+    outcome = work_batches(client, ledger, occasion, how.budget)
+    for line in outcome.said:
+        _say(line)
+    if outcome.waiting:
+        return f"{outcome.waiting:,} are in a batch; collect them later"
+    if outcome.over_budget:
+        return f"{outcome.over_budget:,} would exceed the budget of ${how.budget:,.2f}"
+    return ""
+
+
+def _agree_on_cost(cost: Estimate, occasion: Occasion, ledger: Ledger, how: How) -> None:
+    """Say what it will cost; stop where that is too much, or nobody agrees."""
+    _say(_told(cost, how))
+    spent = ledger.spent(occasion.name)
+    if cost.usd is None:
+        if how.budget is not None:
+            raise UsageError(
+                f"--budget: the price of {how.judge.model!r} at {how.judge.host} is not known; say "
+                "it with --price IN/OUT, USD for a million tokens. Nothing was asked"
+            )
+        return
+    if how.budget is not None and spent + cost.usd > how.budget:
+        before = f" beside ${spent:,.2f} spent before" if spent else ""
+        raise JudgeError(
+            f"about ${cost.usd:,.2f} expected{before}, more than --budget {how.budget:g}. Nothing "
+            "was asked"
+        )
+    if how.yes or cost.usd <= CONFIRM_USD:
+        return
+    if sys.stdin.isatty():
+        typer.confirm(f"Spend about ${cost.usd:,.2f}?", abort=True, err=True)
+    elif how.budget is None:
+        raise UsageError(
+            f"about ${cost.usd:,.2f} would be spent: give --budget USD or --yes, since nobody can "
+            "be asked here. Nothing was asked"
+        )
+
+
+def _told(cost: Estimate, how: How) -> str:
+    whom = f"{how.judge.model} at {how.judge.host}"
+    text = f"{cost.requests:,} requests to {whom}, about {cost.asked:,} tokens"
+    if cost.usd is None:
+        return f"{text}; their price is not known"
+    batch = ", in batches" if how.batch else ""
+    return f"{text}: about ${cost.usd:,.2f}, at most ${cost.most_usd or 0.0:,.2f}{batch}"
+
+
+def _score(
+    run: RunFolder, task: Task, root: Path, answers: Answers, occasion: Occasion, ledger: Ledger
+) -> dict[str, Any]:
+    """Write down what the ledger has of these answers; the task's summary."""
+    rows, scores = result(occasion, answers.dialogues, ledger)
+    with held(run.path):
+        run.write_judgements(task.name, rows)
+        run.write_server_scores(task.name, scores)
+        return score_run(run, task, root)
+
+
+def _prompt(how: How, root: Path) -> JudgePrompt:
+    """The judge's words: given by hand, or the authors' if their script lies with the data."""
+    if how.prompt is not None:
+        found = read_prompt(how.prompt)
+    elif (root / SCRIPT.path).is_file():
+        found = read_prompt(root / SCRIPT.path)
+    else:
+        _say(
+            "the benchmark's judge prompt is not here, so ours serves, and no figure compares with "
+            "the card's: 'qwen-vl-eval data prepare touchstone' fetches it, --judge-prompt gives it"
+        )
+        return OWN
+    if not found.published:
+        _say("the judge's prompt is not the benchmark's: no figure compares with the card's")
+    return found
+
+
+def _about() -> dict[str, Any]:
+    names = ("qwen-vl-eval", "openai", "pandas")
+    return {
+        "command": shlex.join(["qwen-vl-eval", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
+    }
+
+
+def _read_config(path: Path) -> JudgeConfig:
+    try:
+        return JudgeConfig(**tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UsageError(f"{path}: a judge's configuration expected, {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{path}: key {key!r}: {first['msg']}") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not TOML: {error}") from None
+
+
+def _parse_price(text: str) -> tuple[float, float]:
+    try:
+        asked, replied = (float(part) for part in text.split("/"))
+        if not (0 <= asked < float("inf") and 0 <= replied < float("inf")):
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"--price {text!r}: IN/OUT expected, USD for a million tokens, such as 30/60"
+        ) from None
+    return asked, replied
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """A bar on a terminal, elsewhere a line every few seconds."""
+    if err.is_terminal:
+        columns = (
+            TextColumn("judging"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=err) as drawn:
+            bar = drawn.add_task("judging", total=total)
+            yield lambda done: drawn.update(bar, completed=done)
+        return
+    from time import monotonic
+
+    said = monotonic()
+
+    def line(done: int) -> None:
+        nonlocal said
+        if monotonic() - said >= PLAIN_LINE_S:
+            said = monotonic()
+            print(f"judged {done:,}/{total:,}", file=sys.stderr, flush=True)
+
+    yield line
+
+
+def _say(text: str) -> None:
+    err.print(escape(text), highlight=False, soft_wrap=True)

@@ -1,0 +1,228 @@
+"""The provider's batches: half the price, and an answer within a day.
+
+The same command again and again: it hands in what is open, looks after what was handed in, and
+takes over what is done.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from eval.errors import JudgeError
+from touchstone.judge import BATCH_SHARE, Client, Reply, Unanswered
+from touchstone.judging import Occasion, Wanted
+from touchstone.ledger import Batch, Ledger
+
+PATH: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+WINDOW: Literal["24h"] = "24h"
+MOST_REQUESTS, MOST_BYTES = 20_000, 100_000_000  # of one batch: below what providers take
+LARGEST_RESULT = 1 << 30  # bytes of a batch's file
+LISTED = 1000  # of the account's batches, looked through for one that we lost sight of
+METADATA = "qwen_vl_eval"
+UNDER_WAY = ("validating", "in_progress", "finalizing", "cancelling")
+RETRIES = 5  # of questions that change nothing
+
+
+@dataclass(slots=True)
+class BatchOutcome:
+    """waiting: requests in batches under way; replies: taken over now; over_budget: not handed in.
+
+    said  what a person would want to know of each batch
+    """
+
+    waiting: int = 0
+    replies: int = 0
+    over_budget: int = 0
+    said: tuple[str, ...] = ()
+
+
+def work_batches(
+    client: Client, ledger: Ledger, occasion: Occasion, budget: float | None = None
+) -> BatchOutcome:
+    """Take over what is done, and hand in what is open.
+
+    Raises JudgeError where the server refuses; what was handed in or taken over is kept.
+    """
+    import openai
+
+    outcome = BatchOutcome()
+    by_key = {w.ask.key: w for w in (*occasion.wanted, *occasion.anchors)}
+    try:
+        for batch in [b for b in ledger.batches.values() if b.occasion == occasion.name]:
+            _look_after(client, ledger, batch, by_key, outcome)
+        under_way = {key for b in ledger.batches.values() for key in b.keys}
+        wanted = [w for w in occasion.open(ledger) if w.ask.key not in under_way]
+        for part in _parts(client, wanted):
+            _hand_in(client, ledger, occasion, part, budget, outcome)
+    except openai.OpenAIError as error:
+        fault = client.fault(error)
+        if isinstance(fault, JudgeError):
+            raise fault from None
+        raise JudgeError(
+            f"batches at {client.judge.host}: {fault}. What was handed in and taken over is kept; "
+            "the same command goes on"
+        ) from None
+    return outcome
+
+
+def _look_after(
+    client: Client, ledger: Ledger, batch: Batch, by_key: dict[str, Wanted], outcome: BatchOutcome
+) -> None:
+    api = client.api.with_options(max_retries=RETRIES)
+    found = api.batches.retrieve(batch.id) if batch.id else _named(client, batch)
+    if found is None:
+        ledger.ended(batch, "never handed in")
+        return
+    if not batch.id:
+        ledger.named(batch, str(found.id))
+    if found.status in UNDER_WAY:
+        outcome.waiting += len(batch.keys)
+        counts = found.request_counts
+        done = f", {counts.completed:,} of {counts.total:,} done" if counts else ""
+        outcome.said += (f"batch {found.id}: {found.status}{done}",)
+        return
+    taken = 0
+    for file in (found.output_file_id, found.error_file_id):
+        for line in _lines(client, file) if file else ():
+            taken += _take(client, ledger, batch, line, by_key)
+    outcome.replies += taken
+    outcome.said += (f"batch {found.id}: {found.status}, {taken:,} of {len(batch.keys):,} judged",)
+    ledger.ended(batch, str(found.status))
+    if found.status != "completed" and not taken:
+        problems = getattr(found.errors, "data", None) or ()
+        first = f": {client.scrub(str(problems[0].message))}" if problems else ""
+        raise JudgeError(
+            f"batch {found.id} at {client.judge.host}: {found.status}{first}. Nothing was judged; "
+            "the same command hands it in again"
+        )
+
+
+def _named(client: Client, batch: Batch) -> Any:
+    """The batch whose metadata name it: we were killed between handing in and putting down."""
+    api = client.api.with_options(max_retries=RETRIES)
+    for number, found in enumerate(api.batches.list(limit=100)):
+        if (found.metadata or {}).get(METADATA) == batch.name:
+            return found
+        if number >= LISTED:
+            break
+    return None
+
+
+def _take(
+    client: Client, ledger: Ledger, batch: Batch, line: bytes, by_key: dict[str, Wanted]
+) -> bool:
+    """Put down one line of a result; whether it was a judgement of ours."""
+    try:
+        told = orjson.loads(line)
+        key = told["custom_id"]
+        wanted = by_key[key] if key in batch.keys else None
+        answer = told.get("response") or {}
+        body, status = answer.get("body"), answer.get("status_code", 0)
+        problem = told.get("error") or (body or {}).get("error")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    if wanted is None or ledger.settled(key) or key not in ledger.open:
+        return False
+    judge = client.judge
+    if status != 200 or not isinstance(body, dict) or problem:
+        said = problem.get("message") if isinstance(problem, dict) else problem
+        reason = client.scrub(f"HTTP {status}: {said}")
+        if 400 <= status < 500 and status not in (408, 409, 429):
+            ledger.refused(wanted.ask, reason, judge.describe(), batch.name)
+        else:
+            ledger.unanswered(wanted.ask, reason, 0.0)
+        return False
+    try:
+        reply = client.parse(orjson.dumps(body))
+    except Unanswered as unanswered:
+        ledger.unanswered(wanted.ask, str(unanswered), batch.usd[key])
+        return False
+    usd = _usd(client, batch, key, reply)
+    ledger.judged(wanted.ask, reply, usd, judge.describe(), batch=batch.name)
+    return True
+
+
+def _usd(client: Client, batch: Batch, key: str, reply: Reply) -> float | None:
+    price = client.judge.price
+    if price is None:
+        return None
+    return price.usd(*reply.tokens, BATCH_SHARE) if reply.tokens else batch.usd[key]
+
+
+def _parts(client: Client, wanted: Sequence[Wanted]) -> Iterator[list[tuple[Wanted, bytes]]]:
+    """What is handed in together, with each request's line."""
+    part: list[tuple[Wanted, bytes]] = []
+    size = 0
+    for each in wanted:
+        request = {
+            "custom_id": each.ask.key,
+            "method": "POST",
+            "url": PATH,
+            "body": client.judge.request(each.messages),
+        }
+        line = orjson.dumps(request, option=orjson.OPT_APPEND_NEWLINE)
+        if part and (len(part) >= MOST_REQUESTS or size + len(line) > MOST_BYTES):
+            yield part
+            part, size = [], 0
+        part.append((each, line))
+        size += len(line)
+    if part:
+        yield part
+
+
+def _hand_in(
+    client: Client,
+    ledger: Ledger,
+    occasion: Occasion,
+    part: list[tuple[Wanted, bytes]],
+    budget: float | None,
+    outcome: BatchOutcome,
+) -> None:
+    judge, spent = client.judge, ledger.spent(occasion.name)
+    chosen: list[bytes] = []
+    usd: dict[str, float | None] = {}
+    for each, line in part:
+        most = (
+            judge.price.usd(*judge.most_tokens(each.messages), BATCH_SHARE) if judge.price else None
+        )
+        if budget is not None and spent + (most or 0.0) > budget:
+            outcome.over_budget += 1
+            continue
+        spent += most or 0.0
+        usd[each.ask.key] = most
+        chosen.append(line)
+    if not chosen:
+        return
+    content = b"".join(chosen)
+    calls = [ledger.calls(key) for key in usd]
+    told = orjson.dumps([occasion.name, list(usd), calls, len(ledger.states)])
+    batch = Batch(hashlib.sha256(told).hexdigest()[:32], occasion.name, tuple(usd), usd)
+    ledger.handed_in(batch)
+    file = client.api.with_options(max_retries=RETRIES).files.create(
+        file=(f"{batch.name}.jsonl", content), purpose="batch"
+    )
+    # not tried again: a second one would be paid too; it is found by its metadata instead
+    created = client.api.batches.create(
+        input_file_id=file.id,
+        endpoint=PATH,
+        completion_window=WINDOW,
+        metadata={METADATA: batch.name},
+    )
+    ledger.named(batch, str(created.id))
+    outcome.waiting += len(usd)
+    outcome.said += (f"batch {created.id}: {len(usd):,} requests handed in",)
+
+
+def _lines(client: Client, file_id: str) -> Iterator[bytes]:
+    """Lines of a file on the server."""
+    api = client.api.with_options(max_retries=RETRIES)
+    content = b""
+    with api.files.with_streaming_response.content(file_id) as response:
+        for piece in response.iter_bytes():
+            content += piece
+            if len(content) > LARGEST_RESULT:
+                raise JudgeError(f"file {file_id}: at most {LARGEST_RESULT:,} bytes expected")
+    yield from content.splitlines()
