@@ -24,7 +24,7 @@ NAMED = re.compile(rf"\{{({'|'.join(PLACES)})\}}")
 PLACE = re.compile(r"\{[^{}\n]*\}|%s|%\(\w+\)s")  # as a script may write one
 BARE = "{}"  # a place whose name does not matter
 SCRIPT_BYTES = 1_000_000
-TEXT_CHARACTERS = 8_000  # of one text of a script; longer ones are passed over
+TEXT_CHARACTERS = 4_000  # of one text of a script; longer ones are passed over
 
 
 @dataclass(frozen=True, slots=True)
