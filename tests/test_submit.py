@@ -18,7 +18,7 @@ from eval.run import RunFolder
 from eval.score import score_run
 from eval.submit import record, submit
 
-SERVED = [task for task in find_tasks(["all"]) if task.submission]
+SERVED = [task for task in find_tasks(["all"]) if task.submission and not task.judged]
 TASKS = [task for task in SERVED if task.submission.alone]
 WHOLE = {"vqav2_testdev": "vqav2_test"}  # a file that holds more than its own task's answers
 

@@ -289,12 +289,18 @@ def _check_content(part: Path, path: Path, url: str) -> None:
             for _ in read_jsonl(part):
                 pass
         elif kind in TEXTS:
-            text = read_bytes(part).decode("utf-8")
-            if text.lstrip()[:1] in ("", "<"):
-                raise ValueError("a web page")
-            if kind == ".csv":
-                for _ in csv.reader(text.splitlines(keepends=True), strict=True):
-                    pass
+            begun = False
+            with part.open(encoding="utf-8", newline="") as text:
+                while piece := text.read(PIECE):
+                    if not begun and piece.lstrip()[:1] == "<":
+                        raise ValueError("a web page")
+                    begun = begun or bool(piece.strip())
+                if not begun:
+                    raise ValueError("nothing but white space")
+                if kind == ".csv":
+                    text.seek(0)
+                    for _ in csv.reader(text, strict=True):
+                        pass
         elif kind in PICTURES and (fault := picture_fault(part)):
             raise ValueError(fault)
     except (DataError, ValueError, csv.Error) as error:

@@ -8,10 +8,11 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from eval.api import Generate, Rank, Request
+from eval.api import Decode, Generate, Nucleus, Rank, Request
 from eval.errors import RunError
 from eval.run import Wanted
 
@@ -124,8 +125,7 @@ class Plan:
         requests: list[Request] = []
         of: dict[str, str] = {}
         for name, prompt, decode, chat, identity in found:
-            told = json.loads(decode)
-            how = Rank(tuple(told["options"])) if isinstance(told, dict) else Generate(*told)
+            how = _decode(json.loads(decode))
             requests.append(Request(name, prompt, how, bool(chat)))
             of[name] = identity
         return Group(number, tuple(requests), of, work, self.work - until)
@@ -135,20 +135,25 @@ class Plan:
         self.store.close()
 
 
+def _decode(told: dict[str, Any]) -> Decode:
+    if "options" in told:
+        return Rank(tuple(told["options"]))
+    return Nucleus(**told) if "top_p" in told else Generate(**told)
+
+
 def _rows(wanted: Iterable[Wanted], alone: bool) -> Iterator[tuple[object, ...]]:
     for number, each in enumerate(wanted):
         decode = each.request.decode
         if isinstance(decode, Generate):
-            told: object = [decode.max_new_tokens, decode.min_new_tokens]
             new = decode.max_new_tokens
         else:
-            told, new = {"options": decode.options}, sum(map(len, decode.options)) // TOKEN
+            new = sum(map(len, decode.options)) // TOKEN
         yield (
             number,
             f"{number}" if alone else each.group,
             each.request.id,
             each.request.prompt,
-            json.dumps(told),
+            json.dumps(asdict(decode)),
             each.request.chat,
             each.of,
             len(each.request.prompt) // TOKEN + new,
