@@ -257,10 +257,10 @@ class Submission:
     """The file that a benchmark's server takes.
 
     server  its name and address
-    file    the file's name: .json, or .zip
+    file    the file's name: .json, .zip or .tsv
     build   (data root, sample id -> text, the manifest's entry on the model) -> what a .json file
-            holds, or for a .zip member -> what it holds; the texts are those of all samples, in
-            their order
+            holds, for a .zip member -> what it holds, for a .tsv its text; the texts are those of
+            all samples, in their order
     schema  a type that pydantic checks the result against, strictly, before it is written
     alone   whether only the server knows the references, so that it alone can score the split
     """

@@ -21,7 +21,7 @@ from touchstone.judge import fault_of, parse_reply
 from touchstone.prompt import OWN
 
 KEY = "sk-secret-123456"
-PUBLISHED = (
+BRACKETED = (  # headings in brackets, as other judges' prompts have them
     "[Picture]\n{told}\n\n[Asked]\n{question}\n\n"
     "[Start: assistant 1]\n{one}\n\n[End: assistant 1]\n\n"
     "[Start: assistant 2]\n{two}\n\n[End: assistant 2]\n\n"
@@ -35,7 +35,7 @@ OURS = OURS.replace("{answer_2}", "{two}").replace("{prompt}", OWN.instruction)
 TOLD = "The picture shows a red circle and a blue square.\nFirst picture: at the top left."
 
 
-def message(one="The circle is red.", two="blue", template=PUBLISHED, told=TOLD):
+def message(one="The circle is red.", two="blue", template=BRACKETED, told=TOLD):
     return template.format(told=told, question="What color is the circle?", one=one, two=two)
 
 
@@ -58,7 +58,7 @@ def asked_of(server, text="x", **options):
 # The rules
 
 
-@pytest.mark.parametrize("template", [PUBLISHED, OURS, OTHER])
+@pytest.mark.parametrize("template", [BRACKETED, OURS, OTHER])
 def test_the_better_answer_gets_the_better_score_in_either_order(template):
     """Whatever the prompt, and both orders agree."""
     first, second = judge(message(template=template))
@@ -68,7 +68,7 @@ def test_the_better_answer_gets_the_better_score_in_either_order(template):
     assert 1 <= second < first <= 10
 
 
-@pytest.mark.parametrize("template", [PUBLISHED, OURS])
+@pytest.mark.parametrize("template", [BRACKETED, OURS])
 @pytest.mark.parametrize(
     ("one", "two"),
     [

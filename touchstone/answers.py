@@ -1,5 +1,6 @@
 """Answers to be judged: of a run, or of a file that any model's answers were put into."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,11 +92,13 @@ def take_in(
             f"{file}: not the answers to the whole of {task.name}:\n  {lines}\nNothing was asked. "
             "Complete the file; --allow-partial judges what there is and marks the figure"
         )
-    with held(out):
+    index = f"{TABLES[task.name]}.jsonl"
+    with held(out), tempfile.TemporaryDirectory() as beside:
+        described = data or Path(beside)
         if data is None:
-            _write_texts(given, file, root / f"{TABLES[task.name]}.jsonl")
+            _write_texts(given, file, described / index)
         ids = {each.id for each in given}
-        every = (sample.id for sample in read_samples(task, root))
+        every = (sample.id for sample in read_samples(task, described))
         asked = Asked(
             left_out=tuple(name for name in every if name not in ids), faults=tuple(faults)
         )
@@ -111,12 +114,14 @@ def take_in(
                 "batch_size": "?",
             },
             "settings": {},
-            "tasks": {task.name: describe_task(task, root, asked)},
+            "tasks": {task.name: describe_task(task, described, asked)},
             "data": str(root.resolve()),
             **about,
         }
         folder = RunFolder.start(out, manifest)
         if not folder.sealed(task.name):
+            if data is None:
+                _write_texts(given, file, root / index)
             _put_down(folder, task, root, asked, given)
     return folder, root
 

@@ -20,7 +20,7 @@ from touchstone.prompt import JudgePrompt
 from touchstone.table import Dialogue
 
 ROUNDS = (1, 2)  # the reference first, then the assessed answer
-CONCURRENCY = 32
+CONCURRENCY = 48
 TRIES = 9  # of a request that gets no answer
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # between them, where the server does not say
 SILENT = 3  # requests in a row that got no answer at all: the server is down

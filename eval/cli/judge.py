@@ -166,7 +166,7 @@ def judge_command(
         ),
     ] = False,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Requests at a time; 32.")
+        int | None, typer.Option(min=1, max=1000, help="Requests at a time; 48.")
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(min=0.1, metavar="SECONDS", help="For one reply; 60.")
