@@ -1,6 +1,8 @@
 # Needs Python 3.11 or newer and make, nothing else.
 #   make demo                                   everything, on the bundled tiny checkpoint
 #   make eval-refcoco CHECKPOINT=... DATA=...   one benchmark; eval-all for all of them
+#   make eval-touchstone CHECKPOINT=... DATA=... [JUDGE=gpt-4 BUDGET=60]   answers, then a judge;
+#                                               its key is $OPENAI_API_KEY, its server $OPENAI_BASE_URL
 #   make card CONFIG=configs/qwen-vl.toml DATA=...   what is missing of a row of the card
 #   make demo GPUS=2, make eval-gqa GPUS=8 ...   with so many GPUs, or processes without one
 #   make test, make check                       the tests; lint, format, types
@@ -12,6 +14,8 @@ BIN    := $(VENV)/bin
 DEVICE ?= auto
 DTYPE  ?= auto
 GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
+PARTIAL_OPTION = $(if $(PARTIAL),--allow-partial)
+RUN = $(or $(OUT),runs/$(notdir $(patsubst %/,%,$(CHECKPOINT)))-$*)
 
 .PHONY: demo card test check bench soak format clean
 
@@ -21,9 +25,17 @@ demo: $(VENV)/installed
 eval-%: $(VENV)/installed
 	@test -n "$(CHECKPOINT)" || { echo "make $@: CHECKPOINT=folder or hub id is missing" >&2; exit 2; }
 	@test -n "$(DATA)" || { echo "make $@: DATA=folder of the benchmarks' files is missing" >&2; exit 2; }
-	$(BIN)/qwen-vl-eval run $* --model "$(CHECKPOINT)" --data "$(DATA)" \
-	  --out "$(or $(OUT),runs/$(notdir $(patsubst %/,%,$(CHECKPOINT)))-$*)" \
-	  --device $(DEVICE) --dtype $(DTYPE) $(if $(LIMIT),--limit $(LIMIT)) $(GPUS_OPTION)
+	$(BIN)/qwen-vl-eval run $* --model "$(CHECKPOINT)" --data "$(DATA)" --out "$(RUN)" \
+	  --device $(DEVICE) --dtype $(DTYPE) $(if $(LIMIT),--limit $(LIMIT)) $(GPUS_OPTION) $(PARTIAL_OPTION)
+
+eval-touchstone eval-touchstone_en eval-touchstone_cn: eval-%: $(VENV)/installed
+	@test -n "$(CHECKPOINT)" || { echo "make $@: CHECKPOINT=folder or hub id is missing" >&2; exit 2; }
+	@test -n "$(DATA)" || { echo "make $@: DATA=folder of the benchmarks' files is missing" >&2; exit 2; }
+	$(BIN)/qwen-vl-eval run $* --model "$(CHECKPOINT)" --data "$(DATA)" --out "$(RUN)" \
+	  --device $(DEVICE) --dtype $(DTYPE) $(if $(LIMIT),--limit $(LIMIT)) $(GPUS_OPTION) $(PARTIAL_OPTION)
+	$(BIN)/qwen-vl-eval judge "$(RUN)" --data "$(DATA)" $(if $(JUDGE),--judge "$(JUDGE)") \
+	  $(if $(JUDGE_PROMPT),--judge-prompt "$(JUDGE_PROMPT)") $(if $(BUDGET),--budget $(BUDGET)) \
+	  $(if $(PRICE),--price $(PRICE))
 
 card: $(VENV)/installed
 	@test -n "$(CONFIG)" || { echo "make card: CONFIG=file of configs/ is missing" >&2; exit 2; }

@@ -367,7 +367,7 @@ class RunFolder:
 
         scores  {"server": its name, "metrics": name -> figure}, and where they are known "samples":
                 id -> its values, "by": group -> value -> figures, "judge": all else that it told,
-                "faults": what keeps the figures from being the card's kind
+                "doubts": what keeps the figures from being what the card has
         """
         told = {**scores, "predictions": self.predictions_digest(task)}
         write_file(self.path / task / SERVER, orjson.dumps(told, option=PRETTY))

@@ -133,7 +133,6 @@ class Scoring:
         """What summary.json holds, once all rows were taken."""
         task, server, count = self.task, self.server, self.all.samples
         faults = [*self.asked.faults, *([LEAK] if self.asked.leaking else [])]
-        faults += server.get("faults", ())
         summary: dict[str, Any] = {
             "task": task.name,
             "size": task.size,
@@ -157,8 +156,7 @@ class Scoring:
         if server and not self._means(self.all):
             summary["scored_by"] = server["server"]
             summary["by"] = server.get("by", summary["by"])
-            if "judge" in server:
-                summary["judge"] = server["judge"]
+            summary |= {name: server[name] for name in ("judge", "doubts") if name in server}
         if self.as_published:
             summary["as_published"] = asdict(self.as_published)
         summary["signature"] = signature(task, summary, self.settings, self.asked)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks as benchmark_modules
-from eval import Archive, Build, ByHand, Download, Generate, Mirror, Pictures
+from eval import Archive, Build, ByHand, Download, Generate, Mirror, Nucleus, Pictures
 from eval.registry import find_tasks
 from eval.report import load_card
 
@@ -24,6 +24,7 @@ COMMANDS = (
     "run",
     "card",
     "certify",
+    "judge",
     "score",
     "submit",
     "report",
@@ -54,14 +55,15 @@ def card():
 
 def tasks():
     lines = ["| task | samples | images | decoding | metrics |", "| --- | --- | --- | --- | --- |"]
-    for task in find_tasks(["all"]):
-        decode = (
-            f"greedy, {task.decode.min_new_tokens} to {task.decode.max_new_tokens} new tokens"
-            if isinstance(task.decode, Generate)
-            else "likeliest option"
-        )
+    for task in find_tasks(["all", "touchstone_cn"]):
+        decode = "likeliest option"
+        if isinstance(task.decode, Generate):
+            how, least = task.decode, task.decode.min_new_tokens
+            kind = f"sampled, top_p {how.top_p:g}" if isinstance(how, Nucleus) else "greedy"
+            decode = f"{kind}, {least} to {how.max_new_tokens} new tokens"
         metrics = ", ".join(f"`{name}`" for name in task.metrics)
         server = " (server)" if task.submission and task.submission.alone else ""
+        server = " (judge)" if task.judged else server
         counts = " | ".join(f"{n:,}" if n else "?" for n in (task.size, task.expect.images))
         lines.append(f"| `{task.name}` | {counts} | {decode} | {metrics}{server} |")
     return "\n".join(lines) + "\n"
@@ -98,11 +100,16 @@ def steps(taken):
                 yield f"made: {what}"
 
 
+def modules():
+    """Every module of a benchmark."""
+    found = [f"benchmarks.{info.name}" for info in pkgutil.iter_modules(benchmark_modules.__path__)]
+    return [importlib.import_module(name) for name in [*found, "touchstone.tasks"]]
+
+
 def benchmarks():
     """A part for each module: what its docstring and its tasks say."""
     said, parts = card(), []
-    for info in pkgutil.iter_modules(benchmark_modules.__path__):
-        module = importlib.import_module(f"benchmarks.{info.name}")
+    for module in modules():
         title, protocol = fields(module.__doc__)
         lines = [f"### {title.rstrip('.')}", ""]
         lines += [f"- **{name}** {text}" for name, text in protocol.items()]
@@ -117,6 +124,8 @@ def benchmarks():
         lines.append(f"- **Reads** {'; '.join(layouts)}")
         got = dict.fromkeys(line for task in module.TASKS for line in steps(task.steps))
         shown = dict.fromkeys(line for task in module.TASKS for line in steps(task.train_steps))
+        later = dict.fromkeys(line for task in module.TASKS for line in steps(task.later_steps))
+        got |= {f"for scoring {line}": None for line in later}
         got |= {f"for few-shot examples {line}": None for line in shown if line not in got}
         lines.append(f"- **Data** {'; '.join(got) or 'by hand'}")
         names = dict.fromkeys(task.benchmark for task in module.TASKS)
@@ -173,10 +182,9 @@ def test_links_of_the_documentation_lead_somewhere():
             assert (root / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("info", list(pkgutil.iter_modules(benchmark_modules.__path__)))
-def test_every_benchmark_says_its_protocol(info):
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
+def test_every_benchmark_says_its_protocol(module):
     """Paper, split, protocol, metric and departures stand in the module's first lines."""
-    module = importlib.import_module(f"benchmarks.{info.name}")
     _, found = fields(module.__doc__)
     assert {"Paper", "Split", "Protocol", "Metric", "Departs"} <= found.keys()
 

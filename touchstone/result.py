@@ -31,11 +31,11 @@ def result(
     ]
     told = figures([_judged(each, lines[each.id]) for each in dialogues])
     judge, prompt = occasion.judge, occasion.prompt
-    faults = [*told["faults"]]
+    doubts = told.pop("faults")
     if not prompt.published:
-        faults.append(OWN_WORDS)
+        doubts.append(OWN_WORDS)
     if judge.model not in PUBLISHED_JUDGES:
-        faults.append(f"judged by {judge.model}, not by {PUBLISHED_JUDGES[0]}")
+        doubts.append(f"judged by {judge.model}, not by {PUBLISHED_JUDGES[0]}")
     anchored = drift(occasion, ledger)
     about = {
         "model": judge.model,
@@ -48,7 +48,7 @@ def result(
         "anchors": anchored and {k: v for k, v in anchored.items() if k != "recorded_on"},
     }
     name = f"{', '.join(about['reported']) or judge.model} at {judge.host}"
-    return rows, {**told, "server": name, "judge": about, "faults": faults}
+    return rows, {**told, "server": name, "judge": about, "doubts": doubts}
 
 
 def _judged(dialogue: Dialogue, lines: Sequence[Mapping[str, Any]]) -> Judged:

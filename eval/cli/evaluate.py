@@ -69,6 +69,13 @@ def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> int:
         summaries = [_scored(folder, task, place) for task in tasks]
     for summary in summaries:
         out.print(summary["signature"], highlight=False, soft_wrap=True, markup=False)
+    if waiting := [t.name for t in tasks if t.judged and not folder.server_scores(t.name)]:
+        err.print(
+            f"{', '.join(waiting)}: answered; a judge scores the answers: qwen-vl-eval judge "
+            f"{escape(shlex.quote(str(place.out)))}",
+            highlight=False,
+            soft_wrap=True,
+        )
     return _say_failed(folder, [task.name for task in tasks])
 
 

@@ -208,6 +208,7 @@ def _doubts_of(task: TaskFigures) -> list[str]:
     if faults:
         more = f" ({len(faults)} faults in all)" if len(faults) > 1 else ""
         doubts.append(f"other data: {clean(faults[0])}{more}")
+    doubts += [clean(doubt) for doubt in task.doubts]
     if task.as_published:
         processes, batch_size = task.as_published
         doubts.append(f"scored as published, {processes} processes, batches of {batch_size}")

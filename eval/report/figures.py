@@ -28,7 +28,8 @@ class TaskFigures:
     few_shot      examples before each question
     faults        what keeps the data from being the official split's
     failed        samples without an answer, which are not among `samples`
-    scored_by     the server that gave the figures, "" where they were computed here
+    scored_by     the server or judge that gave the figures, "" where they were computed here
+    doubts        why those are not what the card has
     as_published  processes and batch size, where the published procedure was reproduced
     by            group -> value -> {"samples": count, metric: mean over them}
     """
@@ -46,6 +47,7 @@ class TaskFigures:
     faults: tuple[str, ...] = ()
     failed: int = 0
     scored_by: str = ""
+    doubts: tuple[str, ...] = ()
     as_published: tuple[int, int] | None = None
     by: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
@@ -135,6 +137,7 @@ def _figures(file: Path) -> TaskFigures:
         faults=faults,
         failed=failed,
         scored_by=_field(file, fields, "scored_by", _is_text, "a server's name", default=""),
+        doubts=tuple(_field(file, fields, "doubts", _is_texts, "a list of texts", default=())),
         as_published=_as_published(file, fields),
         by=_breakdowns(file, fields, samples),
     )
