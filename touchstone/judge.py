@@ -61,7 +61,8 @@ class Judge:
     parameters  of a request, beside its model and messages
     price       None where it is not known
 
-    Raises UsageError for an address that is none, or that holds a password.
+    Raises UsageError for an address that is none, or that holds a password, and for parameters that
+    would make a request another one.
     """
 
     model: str = MODEL
@@ -79,6 +80,8 @@ class Judge:
             raise UsageError(
                 f"the judge's address: http(s)://host/v1 expected, {self.base_url!r:.200} found"
             )
+        if wrong := sorted({"model", "messages", "n", "stream", "tools"} & {*self.parameters}):
+            raise UsageError(f"the judge's parameters: {', '.join(wrong)} cannot be set there")
         if parts.username or parts.password or parts.query:
             raise UsageError(
                 "the judge's address: one without a password or key in it expected; the key is "
@@ -215,7 +218,7 @@ class Client:
     def parse(self, content: bytes) -> Reply:
         """What an answer says. Raises Unanswered where it is not what the protocol has."""
         try:
-            answer = orjson.loads(self.scrub(content.decode(), most=len(content)))
+            answer = orjson.loads(self._redact(content.decode()))
             choice = answer["choices"][0]
             text = choice["message"].get("content")
             if text is not None and not isinstance(text, str):
@@ -227,7 +230,7 @@ class Client:
                 f"an answer that is no chat completion: {shown!r}", paid=True
             ) from None
         told = (answer.get("model"), answer.get("system_fingerprint"), choice.get("finish_reason"))
-        model, fingerprint, finish = (t[:200] if isinstance(t, str) else "" for t in told)
+        model, fingerprint, finish = (_printable(t) if isinstance(t, str) else "" for t in told)
         return Reply(text or "", model, fingerprint, finish, tokens)
 
     def fault(self, error: Exception) -> Exception:
@@ -262,12 +265,20 @@ class Client:
             return Unanswered(f"HTTP {status}: {said}", wait_s=wait_s)
         return Refused(f"HTTP {status}: {said}")
 
-    def scrub(self, text: str, most: int = LONGEST_TEXT) -> str:
-        """A server's text without our key, of a bearable length."""
+    def scrub(self, text: str) -> str:
+        """A server's text as it can be shown: without our key, printable, of a bearable length."""
+        return _printable(self._redact(text))
+
+    def _redact(self, text: str) -> str:
         if len(self.secret) >= SECRET:
             for spelt in (self.secret, json.dumps(self.secret)[1:-1]):
                 text = text.replace(spelt, "[key]")
-        return text[:most]
+        return text
+
+
+def _printable(text: str) -> str:
+    """What steers no terminal and fits a line or two."""
+    return "".join(c if c.isprintable() else " " for c in text[:LONGEST_TEXT])
 
 
 def _tokens(usage: Any) -> tuple[int, int] | None:

@@ -83,9 +83,10 @@ class Occasion:
             for number in ROUNDS
         ]
         name = _digest(judging, [key for key, _, _ in keyed])
+        about = {"task": task, "prompt": prompt.digest[:16]}
         wanted = tuple(
             Wanted(
-                Ask(key, name, {"task": task, "sample": dialogue.id, "round": number}),
+                Ask(key, name, about | {"sample": dialogue.id, "round": number}),
                 dialogue,
                 number,
                 prompt,

@@ -397,7 +397,8 @@ def _agree_on_cost(cost: Estimate, occasion: Occasion, ledger: Ledger, how: How)
     if how.yes or cost.usd <= CONFIRM_USD:
         return
     if sys.stdin.isatty():
-        typer.confirm(f"Spend about ${cost.usd:,.2f}?", abort=True, err=True)
+        if not typer.confirm(f"Spend about ${cost.usd:,.2f}?", err=True):
+            raise JudgeError("not agreed to. Nothing was asked")
     elif how.budget is None:
         raise UsageError(
             f"about ${cost.usd:,.2f} would be spent: give --budget USD or --yes, since nobody can "

@@ -26,7 +26,7 @@ def print_figures(
     (metric, mean), *_ = summary["metrics"].items() or [("", None)]
     table.add_row("all", f"{summary['samples']:,}", _x100(mean), _span(told["interval"]))
     for group in ("category", "task_name"):
-        table.add_section()
+        table.add_row()
         for value, part in summary["by"].get(group, {}).items():
             span = _span(told["intervals"][group].get(value))
             label = escape(value.strip() or "(none)")
