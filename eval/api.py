@@ -45,7 +45,7 @@ class Nucleus(Generate):
     seed  of a task's questions; a request has a seed of its own, made from it and the request's id,
           so that what is drawn depends on no other question
 
-    Raises UsageError for a top_p that is not above 0 and at most 1.
+    Raises UsageError for a top_p that is not above 0 and at most 1, and for a seed below 0.
     """
 
     top_p: float = 0.3
@@ -55,6 +55,8 @@ class Nucleus(Generate):
         Generate.__post_init__(self)  # super() knows no class that was made anew for its slots
         if not 0 < self.top_p <= 1:
             raise UsageError(f"top_p: above 0 and at most 1 expected, {self.top_p} found")
+        if self.seed < 0:
+            raise UsageError(f"seed: 0 or more expected, {self.seed} found")
 
     def drawn(self, request_id: str) -> "Nucleus":
         """The same with the request's own seed, below 2^63."""

@@ -433,6 +433,12 @@ def test_a_top_p_that_is_none_is_refused(top_p):
         Nucleus(5, 6)
 
 
+def test_a_seed_below_zero_is_refused():
+    """When it is given: in the shared engine it stopped all questions, not its own."""
+    with pytest.raises(UsageError, match="seed: 0 or more expected, -1 found"):
+        Nucleus(5, seed=-1)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_pictures_are_numbered(count):
     """A line for each of a sample's pictures, in their order, whatever that of the fields."""
