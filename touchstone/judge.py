@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -77,12 +77,12 @@ class Judge:
         except ValueError:
             right = False
         if not right:
-            raise UsageError(
-                f"the judge's address: http(s)://host/v1 expected, {self.base_url!r:.200} found"
-            )
+            secret = any(mark in self.base_url for mark in "@?#")  # it may hold a password
+            found = "another" if secret else f"{self.base_url!r:.200}"
+            raise UsageError(f"the judge's address: http(s)://host/v1 expected, {found} found")
         if wrong := sorted({"model", "messages", "n", "stream", "tools"} & {*self.parameters}):
             raise UsageError(f"the judge's parameters: {', '.join(wrong)} cannot be set there")
-        if parts.username or parts.password or parts.query:
+        if parts.username or parts.password or parts.query or parts.fragment:
             raise UsageError(
                 "the judge's address: one without a password or key in it expected; the key is "
                 "read from the environment"
@@ -93,9 +93,10 @@ class Judge:
         cls, model: str, base_url: str, parameters: Mapping[str, Any] | None = None
     ) -> "Judge":
         """With the list price of the model, where it is known."""
-        known = PRICES.get(model) if urlsplit(base_url).hostname == "api.openai.com" else None
         told = dict(PARAMETERS if parameters is None else parameters)
-        return cls(model, base_url.rstrip("/"), told, Price(*known) if known else None)
+        found = cls(model, base_url.rstrip("/"), told)
+        known = PRICES.get(model) if urlsplit(found.base_url).hostname == "api.openai.com" else None
+        return replace(found, price=Price(*known)) if known else found
 
     @property
     def host(self) -> str:
@@ -119,7 +120,9 @@ class Judge:
         """Tokens of a request and its reply, at most: no token is less than a byte."""
         asked = sum(len(m["content"].encode()) + FRAME_TOKENS for m in messages) + FRAME_TOKENS
         bounds = [self.parameters.get(name) for name in ("max_tokens", "max_completion_tokens")]
-        return asked, next((b for b in bounds if isinstance(b, int)), UNBOUNDED_TOKENS)
+        return asked, max(
+            (b for b in bounds if isinstance(b, int) and b > 0), default=UNBOUNDED_TOKENS
+        )
 
     def likely_tokens(self, messages: Messages) -> tuple[int, int]:
         """About how many: four ASCII characters each, else a character; and two short numbers."""
@@ -164,6 +167,10 @@ class Unanswered(Exception):
         self.paid = paid
 
 
+class Unreachable(Unanswered):
+    """Nobody listens at the address: nothing was sent."""
+
+
 class Client:
     """A judge's server, asked through the official client.
 
@@ -200,10 +207,12 @@ class Client:
         import httpx2
         from openai import OpenAIError
 
+        judge = self.judge
+        shown: Any = list(messages)
         try:
             with self.api.chat.completions.with_streaming_response.create(
-                **self.judge.request(messages)
-            ) as response:
+                model=judge.model, messages=shown, extra_body=dict(judge.parameters)
+            ) as response:  # as they are: the client would refuse those that it does not know
                 content = b""
                 for piece in response.iter_bytes():
                     content += piece
@@ -235,20 +244,26 @@ class Client:
 
     def fault(self, error: Exception) -> Exception:
         """What an error of the client means for us."""
+        import httpx2
         import openai
 
         judge = self.judge
-        if isinstance(error, openai.APITimeoutError):
-            return Unanswered("no answer in time", paid=True)
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__ or error
-            return Unanswered(f"no connection to {judge.host}: {self.scrub(str(cause))}", paid=True)
+            said = f"no connection to {judge.host}: {self.scrub(str(cause))}"
+            if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
+                return Unreachable(said)
+            if isinstance(error, openai.APITimeoutError):
+                said = "no answer in time"
+            return Unanswered(said, paid=True)
         if not isinstance(error, openai.APIStatusError):
             return Unanswered(self.scrub(f"{type(error).__name__}: {error}"), paid=True)
         status, said = error.status_code, self.scrub(_message(error))
         where = f"{judge.host} answers {status}: {said}"
         if status == 401:
             return JudgeError(f"{where}. The key in OPENAI_API_KEY is not accepted")
+        if status == 402:
+            return JudgeError(f"{where}. The account has nothing left; all that was said is kept")
         if status == 403:
             return JudgeError(f"{where}. The key may not use {judge.model!r}")
         if status == 404:

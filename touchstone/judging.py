@@ -14,7 +14,15 @@ from typing import Any
 import orjson
 
 from eval.errors import JudgeError
-from touchstone.judge import BATCH_SHARE, Client, Judge, Refused, Reply, Unanswered
+from touchstone.judge import (
+    BATCH_SHARE,
+    Client,
+    Judge,
+    Refused,
+    Reply,
+    Unanswered,
+    Unreachable,
+)
 from touchstone.ledger import Ask, Ledger
 from touchstone.prompt import JudgePrompt
 from touchstone.table import Dialogue
@@ -22,6 +30,7 @@ from touchstone.table import Dialogue
 ROUNDS = (1, 2)  # the reference first, then the assessed answer
 CONCURRENCY = 48
 TRIES = 9  # of a request that gets no answer
+FIRST_TRIES = 3  # where nobody listens and nobody has answered yet: the address may be wrong
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # between them, where the server does not say
 SILENT = 3  # requests in a row that got no answer at all: the server is down
 DEAF = 8  # requests refused and none answered: it refuses whatever we ask
@@ -170,6 +179,7 @@ class Asking:
 
     budget  USD for the whole occasion, what it has cost before included
     watch   told how many are settled, after each
+    tries   of a request that gets no answer
     """
 
     client: Client
@@ -177,6 +187,7 @@ class Asking:
     budget: float | None = None
     concurrency: int = CONCURRENCY
     watch: Callable[[int], None] = lambda _settled: None
+    tries: int = TRIES
     outcome: Outcome = field(default_factory=Outcome)
     stop: Event = field(default_factory=Event)
     guard: Lock = field(default_factory=Lock)
@@ -264,7 +275,6 @@ class Asking:
             Retrying,
             retry_if_exception_type,
             sleep_using_event,
-            stop_after_attempt,
             wait_random_exponential,
         )
 
@@ -278,7 +288,10 @@ class Asking:
             return backoff(state) if asked_for is None else asked_for
 
         def stopping(state: RetryCallState) -> bool:
-            return self.stop.is_set() or stop_after_attempt(TRIES)(state)
+            error = state.outcome.exception() if state.outcome else None
+            unheard = isinstance(error, Unreachable) and not self.outcome.replies
+            tries = min(FIRST_TRIES, self.tries) if unheard else self.tries
+            return self.stop.is_set() or state.attempt_number >= tries
 
         retrying = Retrying(
             stop=stopping,

@@ -45,6 +45,8 @@ KEY, ADDRESS = "OPENAI_API_KEY", "OPENAI_BASE_URL"  # in the environment
 LEDGER = "judge-ledger.jsonl"
 TIMEOUT_S = 60.0
 
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 
 class JudgeConfig(BaseModel):
     """A judge's configuration file; see configs/judge.toml."""
@@ -54,7 +56,7 @@ class JudgeConfig(BaseModel):
     model: str | None = None
     base_url: str | None = None
     parameters: dict[str, Any] | None = None
-    price: tuple[float, float] | None = Field(default=None, strict=False)
+    price: tuple[Amount, Amount] | None = Field(default=None, strict=False)
     concurrency: int | None = Field(default=None, ge=1, le=1000)
     timeout_s: float | None = Field(default=None, gt=0)
     budget: float | None = Field(default=None, ge=0)
