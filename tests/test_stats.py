@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
 from eval.stats import Interval, clustered_mean
 
 REPETITIONS = 4000  # of a simulation: a coverage of 95% is then found to a third of a percent
+unhurried = settings(deadline=None)
 SCORES = st.integers(0, 40).map(lambda quarters: quarters / 4)
 PAIRS = st.lists(st.tuples(SCORES, st.integers(0, 5)), min_size=1, max_size=30)
 
@@ -49,6 +50,7 @@ def test_another_confidence():
     assert pytest.approx((1.5, 3.5)) == (found.low, found.high)
 
 
+@unhurried
 @given(st.lists(SCORES, min_size=1, max_size=20))
 def test_one_cluster_tells_no_interval(values):
     """However many values: nothing is known of how images differ."""
@@ -64,6 +66,7 @@ def test_what_has_no_mean_is_refused():
         clustered_mean([1.0, 2.0], ["a"])
 
 
+@unhurried
 @given(PAIRS, st.randoms(use_true_random=False))
 def test_order_and_names_of_clusters_change_nothing(pairs, random):
     """To the last bit: figures of two runs are compared as texts."""
@@ -74,6 +77,7 @@ def test_order_and_names_of_clusters_change_nothing(pairs, random):
     assert expected == clustered_mean(*zip(*renamed, strict=True))
 
 
+@unhurried
 @given(PAIRS, st.integers(-20, 20), st.sampled_from([0.5, 2.0, 8.0]))
 def test_another_scale_is_another_scale_of_the_interval(pairs, shift, scale):
     """Such as scores x 100."""
@@ -87,6 +91,7 @@ def test_another_scale_is_another_scale_of_the_interval(pairs, shift, scale):
             assert pytest.approx(scale * before + shift, abs=1e-9) == after
 
 
+@unhurried
 @given(st.lists(SCORES, min_size=2, max_size=30))
 def test_clusters_of_one_value_have_the_naive_interval(values):
     """Independent values need no correction."""
@@ -94,6 +99,7 @@ def test_clusters_of_one_value_have_the_naive_interval(values):
     assert pytest.approx(naive(values), abs=1e-9) == (found.low, found.high)
 
 
+@unhurried
 @given(PAIRS)
 def test_every_value_twice_is_no_more_knowledge(pairs):
     """As where a dialogue counts for one category twice."""

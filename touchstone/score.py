@@ -1,13 +1,13 @@
 """From judgements to TouchStone's figures."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from eval.stats import Interval, clustered_mean
 
 WORST, BEST = 1.0, 10.0  # scores that the judge may give
+LARGEST = 1e100  # beyond it sums of squares overflow, and a score is taken for infinite
 METRIC = "touchstone_score"
 
 
@@ -92,7 +92,7 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
     rounds = [each for one in judged for each in one.rounds]
     scored = [each for each in rounds if not each.failed]
     failed = len(rounds) - len(scored)
-    whole = all(_is_number(each) for each in scored)
+    whole = all(_is_number(each.assessed) for each in scored)
     faults = []
     if failed:
         faults.append(f"{failed:,} of {len(rounds):,} judgements failed and are left out")
@@ -100,8 +100,8 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
         faults.append(
             f"{odd:,} judgements are not from {WORST:g} to {BEST:g}, and count as they are"
         )
-    mean = means.assessed / 100 if means.assessed is not None and whole else None
-    if mean is not None and not 0 <= mean <= BEST:
+    mean = means.assessed / 100 if means.assessed is not None else None
+    if mean is not None and not 0 <= mean <= BEST:  # nan too
         faults.append(f"their mean is {mean:g}, so there is no figure")
         mean = None
     groups: dict[str, dict[str, list[Judged]]] = {"category": {}, "task_name": {}}
@@ -121,7 +121,9 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
     return {
         "metrics": {} if mean is None else {METRIC: mean},
         "samples": {
-            one.id: {METRIC: _mean(one.scored)} for one in judged if _all_numbers(one.scored)
+            one.id: {METRIC: _mean(one.scored)}
+            for one in judged
+            if one.scored and all(_is_number(each.assessed) for each in one.scored)
         },
         "by": {
             group: {
@@ -140,7 +142,7 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
             "interval": _ends(interval),
             "images": interval.clusters if interval else 0,
             "bounds": _bounds(scored, failed) if whole else None,
-            "reference": means.reference / 100 if means.reference is not None and whole else None,
+            "reference": means.reference / 100 if _is_number(means.reference) else None,
             "intervals": {
                 group: {value: _ends(found) for value, found in values.items()}
                 for group, values in parts.items()
@@ -154,7 +156,7 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
 
 def _interval(judged: Sequence[Judged]) -> Interval | None:
     values = [(each.assessed, one.image or one.id) for one in judged for each in one.scored]
-    if not values or not all(math.isfinite(value) for value, _ in values):
+    if not values or not all(_is_number(value) for value, _ in values):
         return None
     return clustered_mean([value for value, _ in values], [image for _, image in values])
 
@@ -211,9 +213,12 @@ def _mean(rounds: Sequence[Round]) -> float:
     return sum(each.assessed for each in rounds) / len(rounds)
 
 
-def _is_number(each: Round) -> bool:
-    return math.isfinite(each.assessed) and math.isfinite(each.reference)
+def _is_number(value: float | None) -> TypeGuard[float]:
+    return value is not None and abs(value) <= LARGEST  # nan is not
 
 
 def _all_numbers(rounds: Sequence[Round]) -> bool:
-    return bool(rounds) and all(not each.failed and _is_number(each) for each in rounds)
+    return bool(rounds) and all(
+        not each.failed and _is_number(each.assessed) and _is_number(each.reference)
+        for each in rounds
+    )
