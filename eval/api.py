@@ -164,17 +164,19 @@ class Layout:
 class Expect:
     """What tells the official split from data that only look like it; `data verify` checks it.
 
-    images   distinct images
-    answers  human answers or captions in all
-    groups   group -> value -> samples; looked at where the layout tells the group
-    each     sample -> what is wrong with it, or None
-    within   data root -> ids among which all of the samples' must be, or None where they are not
-             known there: a larger split, of which this one is a part
+    images    distinct images
+    answers   human answers or captions in all
+    groups    group -> value -> samples; looked at where the layout tells the group
+    distinct  group -> how many values it has, likewise
+    each      sample -> what is wrong with it, or None
+    within    data root -> ids among which all of the samples' must be, or None where they are not
+              known there: a larger split, of which this one is a part
     """
 
     images: int | None = None
     answers: int | None = None
     groups: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    distinct: Mapping[str, int] = field(default_factory=dict)
     each: Callable[[Sample], str | None] | None = None
     within: Callable[[Path], Collection[str] | None] | None = None
 
@@ -386,18 +388,24 @@ class Task:
                 raise UsageError(f"{self.name}: has no prompt in protocol {CHATML}")
             if examples:
                 raise UsageError(f"protocol {CHATML} takes no few-shot examples; {PUBLISHED} does")
-            if isinstance(how, Rank):  # a reply does not begin with a space
-                how = Rank(tuple(option.strip() for option in how.options))
-            return Request(request_id, notation.fill(self.chat, sample.fields), how, chat=True)
+            prompt = notation.fill(self.chat, sample.fields)
+            return Request(request_id, prompt, _replies(how), chat=True)
         if protocol != PUBLISHED:
             raise UsageError(f"protocol {protocol!r}: one of {', '.join(PROTOCOLS)} expected")
-        if self.dialogue and examples:
-            raise UsageError(f"{self.name}: a dialogue takes no few-shot examples")
+        if self.dialogue:
+            if examples:
+                raise UsageError(f"{self.name}: a dialogue takes no few-shot examples")
+            how = _replies(how)
         # nothing stands between examples: each is its own prompt, a space and its answer
         shown = f"{self.prompt} {{answer}}"
         shots = "".join(notation.fill(shown, example.fields) for example in examples)
         prompt = shots + notation.fill(self.prompt, sample.fields)
         return Request(request_id, prompt, how, chat=self.dialogue)
+
+
+def _replies(how: Decode) -> Decode:
+    """Of a dialogue: a reply does not begin with a space."""
+    return Rank(tuple(option.strip() for option in how.options)) if isinstance(how, Rank) else how
 
 
 def _complete(layouts: tuple[Layout, ...], root: Path, problem: str) -> Layout:

@@ -315,7 +315,11 @@ def _names_of(task: str) -> tuple[str, str, str]:
 
 
 def _unknown_task(name: str, offered: Catalogue) -> EvalError:
-    known = {each: None for task in offered.tasks for each in _names_of(task)}
+    known = {
+        each: None
+        for task, one in offered.tasks.items()
+        for each in ((task,) if one.task.by_name else _names_of(task))
+    }
     text = f"no task or benchmark is called {name!r}{_nearest(name, list(known))}"
     if not offered.broken:
         return UsageError(text)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -117,3 +118,13 @@ def test_pinned_pictures(root):
     Lock.read(root).pin({"2.png": Pinned("0" * 64, 1)})
     (fault,) = faults(root, open_pictures=True, digests=True)
     assert "2.png (not the file that is pinned in qwen-vl-eval.lock.json)" in fault
+
+
+def test_a_group_has_as_many_values_as_it_should(tmp_path):
+    """TouchStone has 27 kinds of task: another number is another set."""
+    rows = [Sample(str(n), {"question": "?"}, groups={"kind": f"{n % 3}"}) for n in range(6)]
+    layout = Layout((), lambda _root: iter(rows))
+    for expected, faults in ((3, ()), (4, ("values of kind: 4 expected, 3 found",))):
+        expect = Expect(distinct={"kind": expected})
+        task = replace(TASK, layouts=(layout,), size=6, expect=expect)
+        assert faults == verify(task, tmp_path).faults

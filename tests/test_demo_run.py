@@ -44,7 +44,8 @@ def test_demo_gives_the_recorded_figures(demo):
         assert expected["samples"] == found["samples"]
         assert expected["images"] == found["images"]
         for name, value in expected["metrics"].items():
-            spread = 0.3 if name in ("cider", "touchstone_score") else max(0.02, 2 / expected["samples"])
+            wide = name in ("cider", "touchstone_score")  # they end at 10
+            spread = 0.3 if wide else max(0.02, 2 / expected["samples"])
             assert value == pytest.approx(found["metrics"][name], abs=spread), expected["task"]
 
 

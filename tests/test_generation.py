@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from eval.asked import Asked, requests
+from eval.cli.card import draw_demo
 from eval.cli.evaluate import bundled_checkpoint
-from eval.demo.data import write_demo_data
 from eval.engine.plain import GENERATION
 from eval.engine.shared import open_backend
 from eval.registry import find_tasks
@@ -45,7 +45,7 @@ def answers(data: Path, dtype: str) -> dict[str, list]:
 def test_other_answers_need_another_version(tmp_path):
     """Equal answers under the same version; else what reuses old ones must be told."""
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
-    write_demo_data(tmp_path)
+    draw_demo(tmp_path)
     found = answers(tmp_path, "float32")
     moved = {name for name, answer in recorded["answers"].items() if found.get(name) != answer}
     if moved:
@@ -60,7 +60,7 @@ def test_other_answers_need_another_version(tmp_path):
 def record() -> None:
     """Write the file again. Refuses other answers under the version that is recorded."""
     with tempfile.TemporaryDirectory() as folder:
-        write_demo_data(Path(folder))
+        draw_demo(Path(folder))
         exact, rounded = (answers(Path(folder), dtype) for dtype in ("float32", "bfloat16"))
     # only what half precision does not move: another processor will not move it either
     kept = {name: answer for name, answer in exact.items() if rounded[name] == answer}

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval import Build, ByHand, Download, Layout, Nucleus, Sample, Source, Submission, Task
+from eval import Build, ByHand, Download, Expect, Layout, Nucleus, Sample, Source, Submission, Task
 from eval.errors import DataError, UsageError
 from touchstone.table import Dialogue, read_index, write_answers, write_index
 
@@ -35,6 +35,7 @@ TABLES = {
 SCRIPT = Download(
     "https://raw.githubusercontent.com/OFA-Sys/TouchStone/main/eval.py", "touchstone/eval.py"
 )
+TASK_NAMES = 27  # of the English set
 PROMPT = "{pictures}{question}"
 DECODE = Nucleus(max_new_tokens=512, top_p=0.3)
 
@@ -93,7 +94,7 @@ def submission(task: str, root: Path, answers: Mapping[str, str], model: Mapping
 def make_task(name: str, size: int | None, got: Download | ByHand, by_name: bool) -> Task:
     """A language's task: they differ in their tables alone."""
     table = f"{TABLES[name]}.tsv"
-    origin = f"made by 'qwen-vl-eval data prepare {name}' from {table}"
+    origin = f"'qwen-vl-eval data prepare {name}', which makes it of {table}"
     index = Source(f"{TABLES[name]}.jsonl", origin=origin)
     return Task(
         name=name,
@@ -103,6 +104,7 @@ def make_task(name: str, size: int | None, got: Download | ByHand, by_name: bool
         decode=DECODE,
         metrics={"touchstone_score": score},
         chat=PROMPT,
+        expect=Expect(distinct={"task_name": TASK_NAMES} if size else {}),
         steps=(got, Build("TouchStone's pictures and index", partial(make, name))),
         submission=Submission(
             server="another judge; ours is 'qwen-vl-eval judge RUN'",

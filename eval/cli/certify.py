@@ -187,6 +187,7 @@ def _kill_in_the_middle(config: Config, tasks: Sequence[Task], place: Place) -> 
     ):
         command += [name, str(value)] if value is not None else []
     command += ["--allow-partial"] if config.partial else []
+    command += ["--greedy"] if config.greedy else []
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

@@ -162,6 +162,9 @@ def _counts(
     for group, values in expect.groups.items():
         if group in groups:
             counted += [(f"{group} {v!r}", n, groups[group][v]) for v, n in values.items()]
+    for group, expected in expect.distinct.items():
+        if group in groups:
+            counted.append((f"values of {group}", expected, len(groups[group])))
     return [
         f"{name}: {expected:,} expected, {found:,} found"
         for name, expected, found in counted
