@@ -226,8 +226,9 @@ class Ledger:
 
     def again(self, keys: Iterable[str]) -> int:
         """Let requests that failed be asked anew; how many there are."""
-        failed = [key for key in keys if self.settled(key) and not self.states[key].scored]
         with self.guard:
+            once = dict.fromkeys(keys)
+            failed = [key for key in once if self.settled(key) and not self.states[key].scored]
             for key in failed:
                 self._append({"again": key})
         return len(failed)
@@ -281,40 +282,43 @@ class Ledger:
     def _apply(self, told: Mapping[str, Any], offset: int) -> None:
         """What a line changes. Raises ValueError, KeyError or TypeError for one that is none."""
         (kind,) = [name for name in KINDS if name in told]
-        key = told[kind]
-        if not isinstance(key, str):
-            raise TypeError
+        key = _text(told[kind])
         if kind == "asked":
-            self._reserve(key, told["occasion"], told["usd"])
+            self._reserve(key, _text(told["occasion"]), told["usd"])
         elif kind == "judged":
-            self._settle(key, told["occasion"], told["usd"])
+            occasion, reply = _text(told["occasion"]), told["reply"]
+            self._settle(key, occasion, told["usd"])
             state = self.states.setdefault(key, _State())
-            reply = told["reply"]
             state.calls += 1
             state.offset = offset
             state.final = reply is None
-            state.scored = reply is not None and parse_reply(reply) is not None
+            state.scored = reply is not None and parse_reply(_text(reply)) is not None
             if "anchor" in told:
-                group = self.anchors.setdefault((told["judging"], told["occasion"]), {})
+                group = self.anchors.setdefault((_text(told["judging"]), occasion), {})
                 group[f"{told['anchor']} {told['round']}"] = offset
         elif kind == "unanswered":
-            self._settle(key, told["occasion"], told["usd"])
+            self._settle(key, _text(told["occasion"]), told["usd"])
         elif kind == "again":
             self.states[key] = _State()
         else:
             self._batch(told)
 
     def _batch(self, told: Mapping[str, Any]) -> None:
-        name = told["batch"]
-        if told["state"] == "open":
-            keys = tuple(told["keys"])
-            batch = Batch(name, told["occasion"], keys, told["usd"])
+        name, state = told["batch"], told["state"]
+        if state == "open":
+            if not isinstance(told["keys"], list | tuple):
+                raise TypeError
+            keys = tuple(_text(key) for key in told["keys"])
+            batch = Batch(name, _text(told["occasion"]), keys, told["usd"])
             for key in keys:
                 self._reserve(key, batch.occasion, batch.usd[key])
             self.batches[name] = batch
-        elif told["state"] == "named":
+        elif state == "named":
+            server_id = _text(told["id"])
             if name in self.batches:
-                self.batches[name] = replace(self.batches[name], id=str(told["id"]))
+                self.batches[name] = replace(self.batches[name], id=server_id)
+        elif state != "ended":
+            raise ValueError(state)
         elif batch_open := self.batches.pop(name, None):
             for key in batch_open.keys:
                 if key in self.open:
@@ -332,9 +336,17 @@ class Ledger:
         self.paid[occasion] = self.spent(occasion) + _amount(usd)
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 def _amount(usd: float | None) -> float:
     if usd is None:
         return 0.0
-    if not isinstance(usd, int | float) or not math.isfinite(usd) or usd < 0:
+    if isinstance(usd, bool) or not isinstance(usd, int | float):
+        raise TypeError
+    if not math.isfinite(usd) or usd < 0:
         raise ValueError(usd)
     return float(usd)
