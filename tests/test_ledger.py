@@ -385,9 +385,7 @@ def test_a_field_of_another_type_is_refused(tmp_path, name):
 )
 def test_a_malformed_line_is_refused(tmp_path, line):
     """With the file, the line and what is to be done, in few words, and no other error."""
-    with pytest.raises(
-        JudgeError, match=r"line 2: a line of a ledger .*--ledger"
-    ) as caught:
+    with pytest.raises(JudgeError, match=r"line 2: a line of a ledger .*--ledger") as caught:
         read(tmp_path / "l", plain(ASKED), line, plain(ASKED))
     assert len(str(caught.value)) < 600
 

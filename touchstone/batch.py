@@ -4,7 +4,9 @@ The same command again and again: it hands in what is open, looks after what was
 takes over what is done.
 """
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,7 +24,7 @@ MOST_REQUESTS, MOST_BYTES = 20_000, 100_000_000  # of one batch: below what prov
 LARGEST_RESULT = 1 << 30  # bytes of a batch's file
 LISTED = 1000  # of the account's batches, looked through for one that we lost sight of
 METADATA = "qwen_vl_eval"
-UNDER_WAY = ("validating", "in_progress", "finalizing", "cancelling")
+ENDED = ("completed", "failed", "expired", "cancelled")  # anything else is still under way
 RETRIES = 5  # of questions that change nothing
 
 
@@ -46,6 +48,7 @@ def work_batches(
 
     Raises JudgeError where the server refuses; what was handed in or taken over is kept.
     """
+    import httpx2
     import openai
 
     outcome = BatchOutcome()
@@ -53,11 +56,16 @@ def work_batches(
     try:
         for batch in [b for b in ledger.batches.values() if b.occasion == occasion.name]:
             _look_after(client, ledger, batch, by_key, outcome)
-        under_way = {key for b in ledger.batches.values() for key in b.keys}
-        wanted = [w for w in occasion.open(ledger) if w.ask.key not in under_way]
+        under_way = {key: b.occasion for b in ledger.batches.values() for key in b.keys}
+        open_now = occasion.open(ledger)
+        wanted = [w for w in open_now if w.ask.key not in under_way]
+        others = [under_way.get(w.ask.key, occasion.name) != occasion.name for w in open_now]
+        if elsewhere := sum(others):
+            outcome.waiting += elsewhere
+            outcome.said += (f"{elsewhere:,} are in a batch of other answers: judge those first",)
         for part in _parts(client, wanted):
             _hand_in(client, ledger, occasion, part, budget, outcome)
-    except openai.OpenAIError as error:
+    except (openai.OpenAIError, httpx2.HTTPError, json.JSONDecodeError) as error:
         fault = client.fault(error)
         if isinstance(fault, JudgeError):
             raise fault from None
@@ -72,13 +80,15 @@ def _look_after(
     client: Client, ledger: Ledger, batch: Batch, by_key: dict[str, Wanted], outcome: BatchOutcome
 ) -> None:
     api = client.api.with_options(max_retries=RETRIES)
-    found = api.batches.retrieve(batch.id) if batch.id else _named(client, batch)
-    if found is None:
-        ledger.ended(batch, "never handed in")
-        return
-    if not batch.id:
-        ledger.named(batch, str(found.id))
-    if found.status in UNDER_WAY:
+    if batch.id:
+        found = _told(client, api.batches.retrieve(batch.id))
+    else:
+        found = _named(client, batch)
+        if found is None:
+            ledger.ended(batch, "never handed in")
+            return
+        ledger.named(batch, found.id)
+    if found.status not in ENDED:
         outcome.waiting += len(batch.keys)
         counts = found.request_counts
         done = f", {counts.completed:,} of {counts.total:,} done" if counts else ""
@@ -102,13 +112,32 @@ def _look_after(
 
 def _named(client: Client, batch: Batch) -> Any:
     """The batch whose metadata name it: we were killed between handing in and putting down."""
-    api = client.api.with_options(max_retries=RETRIES)
-    for number, found in enumerate(api.batches.list(limit=100)):
-        if (found.metadata or {}).get(METADATA) == batch.name:
-            return found
+    page: Any = None
+    with contextlib.suppress(AttributeError):  # the client's own, where the answer is no object
+        page = client.api.with_options(max_retries=RETRIES).batches.list(limit=100)
+    if not isinstance(getattr(page, "data", None), list):
+        raise _foreign(client, "a list of batches", page)
+    for number, found in enumerate(page):
+        metadata = getattr(found, "metadata", None)
+        if isinstance(metadata, dict) and metadata.get(METADATA) == batch.name:
+            return _told(client, found)
         if number >= LISTED:
             break
     return None
+
+
+def _told(client: Client, found: Any) -> Any:
+    """What the server says of a file or a batch, if it is one: nothing else may end a batch."""
+    if not isinstance(getattr(found, "id", None), str):
+        raise _foreign(client, "a file or a batch", found)
+    return found
+
+
+def _foreign(client: Client, expected: str, found: Any) -> JudgeError:
+    return JudgeError(
+        f"batches at {client.judge.host}: {expected} expected, {client.scrub(repr(found)[:80])} "
+        "found. Does the server offer batches? What was handed in and taken over is kept"
+    )
 
 
 def _take(
@@ -130,15 +159,15 @@ def _take(
     if status != 200 or not isinstance(body, dict) or problem:
         said = problem.get("message") if isinstance(problem, dict) else problem
         reason = client.scrub(f"HTTP {status}: {said}")
-        if 400 <= status < 500 and status not in (408, 409, 429):
+        if isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429):
             ledger.refused(wanted.ask, reason, judge.describe(), batch.name)
         else:
             ledger.unanswered(wanted.ask, reason, 0.0)
         return False
     try:
         reply = client.parse(orjson.dumps(body))
-    except Unanswered as unanswered:
-        ledger.unanswered(wanted.ask, str(unanswered), batch.usd[key])
+    except (Unanswered, orjson.JSONEncodeError) as unreadable:  # the latter: nested too deeply
+        ledger.unanswered(wanted.ask, str(unreadable), batch.usd[key])
         return False
     usd = _usd(client, batch, key, reply)
     ledger.judged(wanted.ask, reply, usd, judge.describe(), batch=batch.name)
@@ -198,12 +227,11 @@ def _hand_in(
         return
     content = b"".join(chosen)
     calls = [ledger.calls(key) for key in usd]
-    told = orjson.dumps([occasion.name, list(usd), calls, len(ledger.states)])
+    told = orjson.dumps([occasion.name, list(usd), calls, ledger.end])  # the end: no name twice
     batch = Batch(hashlib.sha256(told).hexdigest()[:32], occasion.name, tuple(usd), usd)
     ledger.handed_in(batch)
-    file = client.api.with_options(max_retries=RETRIES).files.create(
-        file=(f"{batch.name}.jsonl", content), purpose="batch"
-    )
+    api = client.api.with_options(max_retries=RETRIES)
+    file = _told(client, api.files.create(file=(f"{batch.name}.jsonl", content), purpose="batch"))
     # not tried again: a second one would be paid too; it is found by its metadata instead
     created = client.api.batches.create(
         input_file_id=file.id,
@@ -211,7 +239,7 @@ def _hand_in(
         completion_window=WINDOW,
         metadata={METADATA: batch.name},
     )
-    ledger.named(batch, str(created.id))
+    ledger.named(batch, _told(client, created).id)
     outcome.waiting += len(usd)
     outcome.said += (f"batch {created.id}: {len(usd):,} requests handed in",)
 
@@ -225,4 +253,7 @@ def _lines(client: Client, file_id: str) -> Iterator[bytes]:
             content += piece
             if len(content) > LARGEST_RESULT:
                 raise JudgeError(f"file {file_id}: at most {LARGEST_RESULT:,} bytes expected")
-    yield from content.splitlines()
+    lines = content.splitlines()
+    if lines and not any(line.lstrip().startswith(b"{") for line in lines):
+        raise _foreign(client, "a batch's result", content[:80])
+    yield from lines

@@ -132,7 +132,7 @@ class Ledger:
 
     def spent(self, occasion: str) -> float:
         """USD that an occasion has cost, at most."""
-        return self.paid.get(occasion, 0.0)
+        return max(self.paid.get(occasion, 0.0), 0.0)  # nothing, but for rounding
 
     def anchor(self, judging: str) -> Iterator[tuple[str, dict[str, int]]]:
         """Occasions on which anchors were judged in one way, the earliest first.
