@@ -227,20 +227,20 @@ class Client:
     def parse(self, content: bytes) -> Reply:
         """What an answer says. Raises Unanswered where it is not what the protocol has."""
         try:
-            answer = orjson.loads(self._redact(content.decode()))
+            answer = orjson.loads(content)
             choice = answer["choices"][0]
             text = choice["message"].get("content")
             if text is not None and not isinstance(text, str):
                 raise TypeError
             tokens = _tokens(answer.get("usage"))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            shown = self.scrub(content[:200].decode("utf-8", "replace"))
+            shown = self.scrub(content.decode("utf-8", "replace"))[:200]
             raise Unanswered(
                 f"an answer that is no chat completion: {shown!r}", paid=True
             ) from None
         told = (answer.get("model"), answer.get("system_fingerprint"), choice.get("finish_reason"))
-        model, fingerprint, finish = (_printable(t) if isinstance(t, str) else "" for t in told)
-        return Reply(text or "", model, fingerprint, finish, tokens)
+        model, fingerprint, finish = (self.scrub(t) if isinstance(t, str) else "" for t in told)
+        return Reply(self._redact(text or ""), model, fingerprint, finish, tokens)
 
     def fault(self, error: Exception) -> Exception:
         """What an error of the client means for us."""
