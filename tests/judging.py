@@ -68,6 +68,15 @@ def results(run, task=TASK):
     return {name: (run / task / name).read_bytes() for name in FILES}
 
 
+def undisturbed(target, server):
+    """What comes out of a table with a ledger that has seen nothing, where nothing befalls."""
+    server.faults = {}
+    place = target.parent / "undisturbed"
+    done = judge_few(target, server, "--out", place, "--ledger", place.with_suffix(".jsonl"))
+    assert done.returncode == 0, done.stderr
+    return results(place)
+
+
 def lines(file):
     with file.open("rb") as content:  # whose texts may hold what str.splitlines takes for an end
         return [json.loads(line) for line in content]

@@ -120,7 +120,7 @@ def test_no_budget_is_ever_exceeded(tmp_path, seed):
             if done.returncode == 0:
                 break
             assert done.returncode in (2, 3), done.stderr
-            budget *= 1.25
+            budget *= 1.4
         assert done.returncode == 0, done.stderr
         assert budget > about, "it has stopped in between"
         told = [line for line in lines(beside(target)) if "judged" in line]
