@@ -227,6 +227,8 @@ def test_what_a_batch_leaves_unanswered_is_handed_in_again(judging, fault):
     told = judging.batch()
     assert 3 == told.returncode, told.stderr
     assert "5 of 8 judged" in told.stderr
+    reasons = [line["fault"] for line in judging.lines("unanswered")]
+    assert (["HTTP 500: The server had an error."] * 3 if "errors" in fault else []) == reasons
     assert "3 requests handed in" in told.stderr
     keys = [line["keys"] for line in judging.lines("batch") if line["state"] == "open"]
     judged = {line["judged"] for line in judging.lines("judged")}
@@ -432,40 +434,48 @@ def test_answers_that_two_tables_share_are_handed_in_once(judging):
     assert JUDGEMENTS + 2 == once(judging.server)
 
 
-def test_a_result_with_keys_of_another_batch_pays_nothing(hostile):
-    """A server may mix up what it was handed in by two commands."""
+def test_a_result_with_keys_of_another_batch_judges_nothing_of_it(hostile):
+    """A server may mix up two batches: of two tables, or of one whose budget grew meanwhile."""
     one, two = hostile.table("one"), hostile.table("two", word="tram")
+    hostile.server.polls = 2
+    hostile.batch("--budget", "0.06", table=one)
     hostile.batch(table=one)
     hostile.batch(table=two)
-    kept = {}
-    hostile.server.rewrite(lambda lines: kept.setdefault("lines", lines) + lines)
-    assert 0 == hostile.batch(table=one).returncode
-    assert 0 == hostile.batch(table=two).returncode
-    assert Counter({1: 2 * JUDGEMENTS}) == Counter(
-        Counter(line["judged"] for line in hostile.lines("judged")).values()
-    )
+    handed_in = {b["batch"]: b["keys"] for b in hostile.lines("batch") if b["state"] == "open"}
+    assert 3 == len(handed_in)
+    seen = []
+
+    def mixed(lines):
+        seen.extend(line for line in lines if line not in seen)
+        return [line | {"id": "mixed up"} for line in seen] + lines
+
+    hostile.server.polls = 0
+    hostile.server.rewrite(mixed)
+    assert [0, 0] == [hostile.batch(table=table).returncode for table in (one, two)]
+    judged = hostile.lines("judged")
+    assert all(line["judged"] in handed_in[line["of_batch"]] for line in judged)
+    assert 2 * JUDGEMENTS == len(judged) == len({line["judged"] for line in judged})
 
 
 # Hostile results
 
 
 def spoilt(lines):
-    """Of eight lines the second to fifth are as they should be, between such as no server sends."""
-
-    def of(line, **changes):
-        return line | changes
-
-    first, *right, six, seven, eight = lines
+    """Of eight lines the second to fourth are as they should be, between such as no server sends;
+    the fifth is a reply without scores, more than once.
+    """
+    first, *right, five, six, seven, eight = lines
+    five["response"]["body"]["choices"][0]["message"]["content"] = "no"
     deep = b'{"a":' * 300 + b"1" + b"}" * 300
     body = json.dumps(six["response"]["body"])[:-1].encode() + b', "deep": ' + deep + b"}"
     deeper = b'{"custom_id": "%s", "error": null, "response": {"status_code": 200, "body": %s}}'
     return [
-        of(first, custom_id="none of ours"),
-        of(first, custom_id=None),
-        of(first, custom_id=["a"]),
-        of(first, custom_id={"a": 1}),
-        {"custom_id": first["custom_id"]} | {"response": "text"},
-        {"custom_id": first["custom_id"]} | {"response": {"status_code": 200, "body": "text"}},
+        first | {"custom_id": "none of ours"},
+        first | {"custom_id": None},
+        first | {"custom_id": ["a"]},
+        first | {"custom_id": {"a": 1}},
+        first | {"response": "text"},
+        first | {"response": {"status_code": 200, "body": "text"}},
         b"{",
         b"",
         b"null",
@@ -475,9 +485,10 @@ def spoilt(lines):
         b"[" * 100_000,
         *right,
         *right[::-1],
+        *[five] * 6,
         deeper % (six["custom_id"].encode(), body),
-        of(seven, response={"status_code": None, "body": {}}),
-        of(eight, response={"status_code": "200", "body": eight["response"]["body"]}),
+        seven | {"response": {"status_code": None, "body": {}}},
+        eight | {"response": eight["response"] | {"status_code": "200"}},
     ]
 
 
@@ -488,11 +499,11 @@ def test_a_hostile_result_is_taken_line_by_line(hostile):
     told = hostile.batch()
     assert 3 == told.returncode, told.stderr
     assert "completed, 4 of 8 judged" in told.stderr
-    assert "4 requests handed in" in told.stderr
+    assert "5 requests handed in" in told.stderr
     assert 4 == len({line["judged"] for line in hostile.lines("judged")})
     hostile.server.spoil.clear()
     assert 0 == hostile.batch().returncode
-    assert JUDGEMENTS == len(hostile.lines("judged"))
+    assert JUDGEMENTS + 1 == len(hostile.lines("judged"))
 
 
 def test_replies_that_are_no_chat_completions_are_counted_and_asked_for_again(hostile):
@@ -539,7 +550,9 @@ def test_a_request_that_the_server_refuses_fails_for_good(hostile):
     assert 0 == hostile.batch().returncode
 
 
-PAGE = Answer(b"<html>Sign in</html>", headers={"Content-Type": "text/html"})
+PAGE = Answer(
+    f"<html>{'Sign in. ' * 7}{KEY}</html>".encode(), headers={"Content-Type": "text/html"}
+)
 FOREIGN = [PAGE, Answer(b'{"id": "ba'), Answer({}), Answer(b"null")]
 
 
@@ -557,6 +570,7 @@ def test_a_server_that_speaks_another_protocol_is_an_error(hostile, path, answer
     told = hostile.batch()
     assert 2 == told.returncode, told.stderr
     assert "batches at 127.0.0.1: " in told.stderr
+    assert KEY[:6] not in told.stderr
     hostile.server.spoil.clear()
     assert 0 in [hostile.batch().returncode for _ in range(2)]
     assert (JUDGEMENTS, 1) == (once(hostile.server), hostile.server.record.batches)
@@ -574,6 +588,7 @@ def test_a_result_that_does_not_come_is_fetched_again(hostile, change):
     told = hostile.batch()
     assert 2 == told.returncode, told.stderr
     assert "batches at 127.0.0.1: " in told.stderr
+    assert KEY[:6] not in told.stderr
     assert ["open", "named"] == hostile.states()
     hostile.server.spoil.clear()
     assert 0 == hostile.batch().returncode

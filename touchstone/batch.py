@@ -135,7 +135,7 @@ def _told(client: Client, found: Any) -> Any:
 
 def _foreign(client: Client, expected: str, found: Any) -> JudgeError:
     return JudgeError(
-        f"batches at {client.judge.host}: {expected} expected, {client.scrub(repr(found)[:80])} "
+        f"batches at {client.judge.host}: {expected} expected, {client.scrub(repr(found))[:80]} "
         "found. Does the server offer batches? What was handed in and taken over is kept"
     )
 
@@ -255,5 +255,5 @@ def _lines(client: Client, file_id: str) -> Iterator[bytes]:
                 raise JudgeError(f"file {file_id}: at most {LARGEST_RESULT:,} bytes expected")
     lines = content.splitlines()
     if lines and not any(line.lstrip().startswith(b"{") for line in lines):
-        raise _foreign(client, "a batch's result", content[:80])
+        raise _foreign(client, "a batch's result", content[:1000])
     yield from lines
