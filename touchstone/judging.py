@@ -207,16 +207,27 @@ class Asking:
                 if (first := next(waiting, None)) is None:
                     return self.outcome
                 self._settle(first)
-            with ThreadPoolExecutor(self.concurrency, "judge") as threads:
-                workers = [threads.submit(self._work, waiting) for _ in range(self.concurrency)]
-                try:
-                    for worker in workers:
-                        worker.result()
-                except BaseException:  # a signal too: what is under way is waited for
-                    self.stop.set()
-                    raise
+            replies = 0
+            while self._together(waiting).over_budget and self.outcome.replies > replies:
+                # what was under way has cost less than was held back for it: there is money again
+                replies = self.outcome.replies
+                waiting = (each for each in wanted if not self.ledger.settled(each.ask.key))
+                self.outcome.over_budget, self.outcome.unanswered = False, 0
+                self.stop.clear()
         finally:
             self.stop.set()
+        return self.outcome
+
+    def _together(self, waiting: Iterator[Wanted]) -> Outcome:
+        """Ask all that are waiting, many at a time."""
+        with ThreadPoolExecutor(self.concurrency, "judge") as threads:
+            workers = [threads.submit(self._work, waiting) for _ in range(self.concurrency)]
+            try:
+                for worker in workers:
+                    worker.result()
+            except BaseException:  # a signal too: what is under way is waited for
+                self.stop.set()
+                raise
         return self.outcome
 
     def _work(self, waiting: Iterator[Wanted]) -> None:
