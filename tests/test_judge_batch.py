@@ -68,6 +68,11 @@ class Judging:
             assert not opened.open
             return sum(map(opened.spent, opened.paid))
 
+    def spent_at_most(self, ledger="ledger.jsonl"):
+        """With what is under way."""
+        with Ledger.held(self.folder / ledger) as opened:
+            return sum(map(opened.spent, opened.paid))
+
     def cut_to(self, *, state):
         """The ledger up to the last line of a batch's state: what was on disk when we died."""
         lines = self.lines()
@@ -601,3 +606,31 @@ def test_a_batch_in_a_state_of_the_future_is_waited_for(hostile, status):
     hostile.server.spoil.clear()
     assert 0 == hostile.batch().returncode
     assert (JUDGEMENTS, 1) == (once(hostile.server), hostile.server.record.batches)
+
+
+def test_a_batch_that_the_server_forgot_is_given_up_on_request(judging):
+    """Another account's key, or a deleted result: said, and --retry-failed pays again, and says so.
+
+    What the lost one may have cost stays counted.
+    """
+    judging.server.polls = 99
+    assert judging.batch().returncode == 3
+    held_back = judging.spent_at_most()
+    judging.server.batches.clear()
+    stuck = judging.batch()
+    assert stuck.returncode == 2
+    assert "does not know it" in stuck.stderr
+    judging.server.polls = 0
+    assert judging.batch("--retry-failed").returncode == 3
+    assert judging.batch().returncode == 0
+    assert judging.spent() > held_back
+
+
+def test_what_is_in_a_batch_of_other_answers_is_not_asked_live(judging):
+    """Two tables that share answers share judgements: one that is under way would be paid twice."""
+    judging.server.polls = 99
+    assert judging.batch().returncode == 3
+    other = judging.table("other", dialogues=DIALOGUES - 1)  # the same answers, fewer of them
+    refused = judging.judge(table=other)
+    assert refused.returncode == 2
+    assert "handed in as a batch" in refused.stderr

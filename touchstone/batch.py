@@ -42,9 +42,16 @@ class BatchOutcome:
 
 
 def work_batches(
-    client: Client, ledger: Ledger, occasion: Occasion, budget: float | None = None
+    client: Client,
+    ledger: Ledger,
+    occasion: Occasion,
+    budget: float | None = None,
+    *,
+    give_up: bool = False,
 ) -> BatchOutcome:
     """Take over what is done, and hand in what is open.
+
+    give_up  batches that the server does not know: what they may have cost stays counted
 
     Raises JudgeError where the server refuses; what was handed in or taken over is kept.
     """
@@ -55,7 +62,20 @@ def work_batches(
     by_key = {w.ask.key: w for w in (*occasion.wanted, *occasion.anchors)}
     try:
         for batch in [b for b in ledger.batches.values() if b.occasion == occasion.name]:
-            _look_after(client, ledger, batch, by_key, outcome)
+            try:
+                _look_after(client, ledger, batch, by_key, outcome)
+            except openai.NotFoundError:
+                if not give_up:
+                    raise JudgeError(
+                        f"batch {batch.id or batch.name}: {client.judge.host} does not know it, or "
+                        "its result. Is the key another account's? Results are kept for some weeks "
+                        "only. --retry-failed gives it up: its requests are paid again"
+                    ) from None
+                for key in batch.keys:
+                    if key in ledger.open:
+                        reason = "its batch was given up"
+                        ledger.unanswered(by_key[key].ask, reason, batch.usd[key])
+                ledger.ended(batch, "given up")
         under_way = {key: b.occasion for b in ledger.batches.values() for key in b.keys}
         open_now = occasion.open(ledger)
         wanted = [w for w in open_now if w.ask.key not in under_way]

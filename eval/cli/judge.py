@@ -319,20 +319,20 @@ def _with_ledger(
     if how.retry_failed:
         ledger.again(w.ask.key for w in (*occasion.wanted, *occasion.anchors))
     open_now = occasion.open(ledger)
-    in_batches = sum(len(b.keys) for b in ledger.batches.values() if b.occasion == occasion.name)
-    if in_batches and not how.batch:
+    handed_in = {key for batch in ledger.batches.values() for key in batch.keys}
+    fresh = [each for each in open_now if each.ask.key not in handed_in]
+    if len(fresh) < len(open_now) and not how.batch:
         raise JudgeError(
-            f"{in_batches:,} of these judgements were handed in as a batch, and would be paid "
-            "twice: collect them with --batch"
+            f"{len(open_now) - len(fresh):,} of these judgements were handed in as a batch, and "
+            "would be paid twice: collect them with --batch"
         )
     stopped = ""
     if open_now:
         client = Client(how.judge, how.key, how.timeout_s)
         try:
-            if not in_batches:
-                _agree_on_cost(
-                    estimate(how.judge, open_now, batch=how.batch), occasion, ledger, how
-                )
+            if fresh:
+                cost = estimate(how.judge, fresh, batch=how.batch)
+                _agree_on_cost(cost, occasion, ledger, how)
             if how.batch:
                 stopped = _in_batches(client, ledger, occasion, how)
             else:
@@ -369,7 +369,7 @@ def _at_once(
 
 def _in_batches(client: Client, ledger: Ledger, occasion: Occasion, how: How) -> str:
     """Hand in or take over; what there is to wait for."""
-    outcome = work_batches(client, ledger, occasion, how.budget)
+    outcome = work_batches(client, ledger, occasion, how.budget, give_up=how.retry_failed)
     for line in outcome.said:
         _say(line)
     if outcome.waiting:
