@@ -330,7 +330,7 @@ def _with_ledger(
     if open_now:
         client = Client(how.judge, how.key, how.timeout_s)
         try:
-            if fresh:
+            if len(fresh) == len(open_now):  # else what is under way is collected first
                 cost = estimate(how.judge, fresh, batch=how.batch)
                 _agree_on_cost(cost, occasion, ledger, how)
             if how.batch:
