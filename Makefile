@@ -5,6 +5,8 @@
 #                                               its key is $OPENAI_API_KEY, its server $OPENAI_BASE_URL
 #   make card CONFIG=configs/qwen-vl.toml DATA=...   what is missing of a row of the card
 #   make demo GPUS=2, make eval-gqa GPUS=8 ...   with so many GPUs, or processes without one
+#   make regression BASE=run CANDIDATE=run [MARGIN=0.5]   did a checkpoint get worse? for a CI
+#   make report RUNS="run ..."                  the card's tables with these runs
 #   make test, make check                       the tests; lint, format, types
 #   make bench, make soak                       what is fast, and what survives random kills
 
@@ -17,7 +19,7 @@ GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 PARTIAL_OPTION = $(if $(PARTIAL),--allow-partial)
 RUN = $(or $(OUT),runs/$(notdir $(patsubst %/,%,$(CHECKPOINT)))-$*)
 
-.PHONY: demo card test check bench soak format clean
+.PHONY: demo card regression report test check bench soak format clean
 
 demo: $(VENV)/installed
 	$(BIN)/qwen-vl-eval demo --data demo-data --out demo-run $(GPUS_OPTION)
@@ -41,6 +43,15 @@ card: $(VENV)/installed
 	@test -n "$(CONFIG)" || { echo "make card: CONFIG=file of configs/ is missing" >&2; exit 2; }
 	$(BIN)/qwen-vl-eval card "$(CONFIG)" $(if $(DATA),--data "$(DATA)") $(if $(OUT),--out "$(OUT)") \
 	  $(if $(CHECKPOINT),--model "$(CHECKPOINT)") --device $(DEVICE) $(if $(DRY_RUN),--dry-run) $(GPUS_OPTION)
+
+regression: $(VENV)/installed
+	@test -n "$(BASE)" || { echo "make $@: BASE=folder of a run is missing" >&2; exit 2; }
+	@test -n "$(CANDIDATE)" || { echo "make $@: CANDIDATE=folder of a run is missing" >&2; exit 2; }
+	$(BIN)/qwen-vl-eval compare "$(BASE)" "$(CANDIDATE)" --gate $(if $(MARGIN),--margin $(MARGIN)) \
+	  $(if $(MARKDOWN),--markdown "$(MARKDOWN)") $(if $(JUNIT),--junit "$(JUNIT)") $(if $(JSON),--json "$(JSON)")
+
+report: $(VENV)/installed
+	$(BIN)/qwen-vl-eval report $(or $(RUNS),demo-run)
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/bench_vqa.py

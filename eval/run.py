@@ -356,6 +356,24 @@ class RunFolder:
         write_file(folder / SUMMARY, orjson.dumps(told, option=PRETTY))
         return told
 
+    def scores(self, task: str) -> Iterator[dict[str, Any]]:
+        """A scored task's values, sample by sample in dataset order: see score.Scores.rows."""
+        file = self.path / task / SCORES
+        try:
+            with file.open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    try:
+                        row = orjson.loads(line)
+                    except orjson.JSONDecodeError:
+                        row = None
+                    if not isinstance(row, dict):
+                        raise RunError(
+                            f"{file}, line {number}: not a sample's scores: {line[:80]!r}"
+                        )
+                    yield row
+        except OSError as error:
+            raise RunError(f"{file}: cannot be read: {error.strerror}") from None
+
     def submission_file(self, task: str, name: str) -> Path:
         """Where a task's submission file lies; its folder exists."""
         folder = self.path / task / SUBMISSION

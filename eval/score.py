@@ -15,6 +15,7 @@ from eval.asked import Asked, describe_task, read_samples
 from eval.data import read_predictions, sha256_file
 from eval.errors import DataError, PredictionError
 from eval.run import RunFolder
+from eval.stats import Tally
 
 SHOWN = 3  # how many ids a message about many samples names
 LEAK = "few-shot examples of the split itself, as published"  # stays so, however it is scored
@@ -48,7 +49,8 @@ class AsPublished:
 class Scores:
     """Values per sample, in dataset order, and what they come to.
 
-    rows     {"id", <metric>: value, ...}; values in [0, 1], CIDEr's in [0, 10]
+    rows     {"id", "image", <metric>: value, ...}; values in [0, 1], CIDEr's in [0, 10]; the image
+             is the sample's first, or "" without one
     summary  what summary.json holds
     """
 
@@ -104,6 +106,7 @@ class Scoring:
         self.functions = {n: m for n, m in task.metrics.items() if not isinstance(m, Corpus)}
         self.corpus = {n: m for n, m in task.metrics.items() if isinstance(m, Corpus)}
         self.all = Part()
+        self.tallies: dict[str, Tally] = {}  # of each metric, by image
         self.groups: dict[str, dict[str, Part]] = {}
         self.images: set[str] = set()
         self.unreadable = self.unknown = 0
@@ -144,6 +147,7 @@ class Scoring:
             "faults": faults,
             "failed": self.failed,
             "metrics": self._means(self.all) or dict(server.get("metrics", {})),
+            "intervals": self._intervals(),
             "by": {
                 group: {
                     value: {"samples": part.samples, **self._means(part)}
@@ -156,7 +160,8 @@ class Scoring:
         if server and not self._means(self.all):
             summary["scored_by"] = server["server"]
             summary["by"] = server.get("by", summary["by"])
-            summary |= {name: server[name] for name in ("judge", "doubts") if name in server}
+            told = ("judge", "doubts", "intervals")
+            summary |= {name: server[name] for name in told if name in server}
         if self.as_published:
             summary["as_published"] = asdict(self.as_published)
         summary["signature"] = signature(task, summary, self.settings, self.asked)
@@ -234,7 +239,11 @@ class Scoring:
                 if (part := values.get(value)) is None:
                     part = values[value] = Part()
                 part.add(row, self.all.samples - 1 if self.corpus else None)
-            yield row | given.get(sample.id, {})
+            image = sample.images[0] if sample.images else ""
+            for name in self.functions:
+                if name in row:
+                    self.tallies.setdefault(name, Tally()).add(row[name], image or sample.id)
+            yield {"id": sample.id, "image": image, **row, **given.get(sample.id, {})}
 
     def _rounded(self, sample: Sample, prediction: Prediction) -> str:
         """The option that is chosen where losses are bfloat16."""
@@ -253,17 +262,34 @@ class Scoring:
         found = {name: self._corpus(name, range(len(rows))) for name in self.corpus}
         for name, each in found.items():
             self.all.totals[name] = plain_sum(each)
+            tally = self.tallies[name] = Tally()
+            for row, value in zip(rows, each, strict=True):
+                tally.add(value, row["image"] or row["id"])
         for parts in self.groups.values():
             for part in parts.values() if len(parts) <= MOST_VALUES else ():
                 for name in self.corpus:
                     part.totals[name] = plain_sum(self._corpus(name, part.numbers))
         for number, row in enumerate(rows):
             values = row | {name: found[name][number] for name in self.corpus}
-            yield {"id": row["id"]} | {name: values[name] for name in self.task.metrics}
+            kept = {"id": row["id"], "image": row["image"]}
+            yield kept | {name: values[name] for name in self.task.metrics}
 
     def _corpus(self, name: str, numbers: Sequence[int]) -> list[float]:
         texts = [self.texts[number] for number in numbers]
         return self.corpus[name].function(texts, [self.references[number] for number in numbers])
+
+    def _intervals(self) -> dict[str, dict[str, Any]]:
+        """Where each metric's mean may lie, by what method; none of a single image."""
+        found = {
+            name: tally.bootstrap() if name in self.corpus else tally.interval()
+            for name, tally in self.tallies.items()
+            if not self.unknown
+        }
+        return {
+            name: {"low": each.low, "high": each.high, "method": each.method}
+            for name, each in found.items()
+            if each.low is not None
+        }
 
     def _means(self, part: "Part") -> dict[str, float]:
         totals = part.totals

@@ -28,6 +28,7 @@ COMMANDS = (
     "score",
     "submit",
     "report",
+    "compare",
     "list",
     "data list",
     "data prepare",

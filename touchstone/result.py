@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.stats import T
 from touchstone.anchors import drift
 from touchstone.judge import parse_reply
 from touchstone.judging import Occasion
 from touchstone.ledger import Ledger
-from touchstone.score import Judged, Round, figures
+from touchstone.score import METRIC, Judged, Round, figures
 from touchstone.table import Dialogue
 
 OWN_WORDS = "judged with a prompt that is not the benchmark's"
@@ -48,6 +49,9 @@ def result(
         "anchors": anchored and {k: v for k, v in anchored.items() if k != "recorded_on"},
     }
     name = f"{', '.join(about['reported']) or judge.model} at {judge.host}"
+    if ends := about["interval"]:
+        interval = {"low": ends[0], "high": ends[1], "method": T}
+        told["intervals"] = {METRIC: interval} if told["metrics"] else {}
     return rows, {**told, "server": name, "judge": about, "doubts": doubts}
 
 

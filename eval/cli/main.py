@@ -17,6 +17,7 @@ from eval.cli import card
 from eval.cli import data as data_commands
 from eval.cli.card import print_report, say_where
 from eval.cli.certify import certify
+from eval.cli.compare import compare_command
 from eval.cli.config import Config, read_config
 from eval.cli.console import err, out
 from eval.cli.evaluate import DEMO, Place, evaluate
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app, name="data")
 app.command("judge")(judge_command)
+app.command("compare")(compare_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,7 +3,7 @@
 Exit codes: 0 complete; 1 a defect of ours (run with --debug for the traceback); 2 the user's input
 is wrong, or the machine fails us (a full disk, workers that die); 3 incomplete: samples failed,
 data must be fetched by hand or fail verification, or a row has gaps; 130 and 143 interrupted, with
-everything obtained on disk.
+everything obtained on disk. `compare --gate`: 10 regressed, 11 inconclusive, 12 invalid.
 """
 
 import contextlib

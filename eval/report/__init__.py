@@ -1,23 +1,38 @@
 """Finished runs in, the model card's tables out. Needs no model, and never imports torch.
 
 run folders -> load_run -> build_tables, with load_card -> render_terminal, render_markdown
+two of them -> compare_runs -> render_comparison, comparison_markdown, comparison_junit, ..._json
 """
 
 from eval.report.card import Card, CardColumn, card_columns, load_card
 from eval.report.figures import RunFigures, load_run
+from eval.report.gate import MARGIN, Comparison, compare_runs
 from eval.report.markdown import render_markdown
 from eval.report.tables import Table, build_tables
 from eval.report.terminal import render_terminal
+from eval.report.verdict import (
+    comparison_json,
+    comparison_junit,
+    comparison_markdown,
+    render_comparison,
+)
 
 __all__ = [
+    "MARGIN",
     "Card",
     "CardColumn",
+    "Comparison",
     "RunFigures",
     "Table",
     "build_tables",
     "card_columns",
+    "compare_runs",
+    "comparison_json",
+    "comparison_junit",
+    "comparison_markdown",
     "load_card",
     "load_run",
+    "render_comparison",
     "render_markdown",
     "render_terminal",
 ]

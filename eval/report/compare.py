@@ -3,6 +3,7 @@
 All is text here, rounded and cleaned.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from eval.run import SUMMARY
 SCALE, DECIMALS = 100, 2  # of a figure that belongs to no column
 SCORED_BY_SERVER, SCORED_BY_JUDGE = "to be scored by its server", "to be scored by the judge"
 LONGEST = 80  # characters of a name that comes from a run
+REPRODUCED, OUTSIDE = "reproduced", "outside"  # the card's figure lies in our interval, or not
+INCOMPLETE, OTHER = "incomplete", "not comparable"
+NOT_RUN, UNKNOWN = "not run", "no interval"
 COUNTED = re.compile(r": [\d,]+ expected, [\d,]+ found$")  # a fault that is a wrong count
 ADDRESS = re.compile(r"[\s,;(<]*https?://\S*")  # in the name of a server
 
@@ -41,6 +45,9 @@ class Comparison:
     """One column of a run beside the card. Texts are "-" where there is nothing to show.
 
     difference  of the two figures as printed
+    interval    where the run's figure may lie, 95%, such as "57.9 to 59.2"
+    verdict     reproduced, outside, incomplete, not comparable, not run; or "-" where the card has
+                no figure, and "no interval" where none can be made, of a server's figure say
     samples     per task, joined by " + "; images: the distinct ones, likewise
     protocol    how it was asked, such as "published, 4-shot"
     comparable  whether the run measured what the card did
@@ -52,6 +59,8 @@ class Comparison:
     figure: str
     card: str
     difference: str
+    interval: str
+    verdict: str
     samples: str
     images: str
     protocol: str
@@ -85,6 +94,7 @@ def compare(run: RunFigures, column: Column, row: CardRow) -> Comparison:
     unscored = [task for task in tasks if not task.metrics]
     card = row.cells[column.key].text
     figure, doubts = MISSING, ["no figure"]
+    ends: tuple[float, float] | None = None
     if lacking:
         scorer = f" ({_scorer(column)})" if column.scored_by else ""
         remarks, tasks = [f"missing: {', '.join(lacking)}{scorer}"], []
@@ -93,11 +103,14 @@ def compare(run: RunFigures, column: Column, row: CardRow) -> Comparison:
     else:
         values = [_value(run, task, column) for task in tasks]
         figure = f"{sum(values) / len(values) * column.scale:.{column.decimals}f}"
+        ends = _ends(tasks, column.metric, column.scale)
         doubts = _doubts(tasks)
         remarks = _worth(tasks, doubts)
         if number(card) is None:
             remarks.append("the card has no figure")
-    return _comparison(column.label, figure, card, tasks, doubts, remarks)
+    return _comparison(
+        column.label, figure, card, tasks, doubts, remarks, ends, column.decimals, bool(lacking)
+    )
 
 
 def beside_nothing(task: TaskFigures, column: Column | None) -> Comparison:
@@ -106,8 +119,10 @@ def beside_nothing(task: TaskFigures, column: Column | None) -> Comparison:
     column  the one that the task is a part of, if any
     """
     figure, label, doubts = MISSING, task.task, _doubts([task])
+    ends: tuple[float, float] | None = None
     if task.metrics:
         metric, value = next(iter(task.metrics.items()))
+        ends = _ends([task], metric, SCALE)
         figure, label = f"{value * SCALE:.{DECIMALS}f}", f"{label} {metric}"
         if column is None:
             reason = "no column of the card"
@@ -118,7 +133,7 @@ def beside_nothing(task: TaskFigures, column: Column | None) -> Comparison:
         remarks = [reason, *_worth([task], doubts)]
     else:
         doubts, remarks = ["no figure"], [_unscored(task, column)]
-    return _comparison(label, figure, MISSING, [task], doubts, remarks)
+    return _comparison(label, figure, MISSING, [task], doubts, remarks, ends, DECIMALS, False)
 
 
 def clean(text: str) -> str:
@@ -143,12 +158,20 @@ def _comparison(
     tasks: Sequence[TaskFigures],
     doubts: Sequence[str],
     remarks: list[str],
+    ends: tuple[float, float] | None,
+    decimals: int,
+    lacking: bool,
 ) -> Comparison:
+    interval = MISSING
+    if ends:
+        interval = f"{ends[0]:.{decimals}f} to {ends[1]:.{decimals}f}"
     return Comparison(
         label,
         figure,
         card or MISSING,
         _difference(figure, card),
+        interval,
+        NOT_RUN if lacking else _verdict(figure, card, interval, tasks, doubts),
         " + ".join(f"{task.samples:,}" for task in tasks) or MISSING,
         " + ".join(f"{task.images:,}" for task in tasks) or MISSING,
         " + ".join(dict.fromkeys(task.asked for task in tasks)) or MISSING,
@@ -156,6 +179,40 @@ def _comparison(
         "; ".join(remarks + _unreadable(tasks)),
         tuple(_signature(task) for task in tasks if task.signature),
     )
+
+
+def _verdict(
+    figure: str, card: str, interval: str, tasks: Sequence[TaskFigures], doubts: Sequence[str]
+) -> str:
+    """What the run says of the card's figure; all texts, so that a reader can check it."""
+    if number(figure) is None or any(map(_is_partial, tasks)):
+        return INCOMPLETE
+    theirs = number(card)
+    if theirs is None:
+        return MISSING
+    if doubts:
+        return OTHER
+    if interval == MISSING:
+        return UNKNOWN
+    low, high = (Decimal(end) for end in interval.split(" to "))
+    return REPRODUCED if low <= theirs <= high else OUTSIDE
+
+
+def _is_partial(task: TaskFigures) -> bool:
+    return bool(task.failed or (task.size is not None and task.samples < task.size))
+
+
+def _ends(tasks: Sequence[TaskFigures], metric: str, scale: int) -> tuple[float, float] | None:
+    """The interval of the tasks' plain mean: their errors are independent, so squares add up."""
+    if not all(metric in task.intervals for task in tasks):
+        return None
+    mean = sum(task.metrics[metric] for task in tasks) / len(tasks)
+    reaches = (
+        math.sqrt(sum((task.metrics[metric] - task.intervals[metric][end]) ** 2 for task in tasks))
+        for end in (0, 1)
+    )
+    below, above = (reach / len(tasks) for reach in reaches)
+    return scale * (mean - below), scale * (mean + above)
 
 
 def _unscored(task: TaskFigures, column: Column | None) -> str:

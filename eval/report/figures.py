@@ -12,6 +12,7 @@ import orjson
 from eval.errors import RunError
 from eval.run import MANIFEST, SUMMARY
 
+SLACK = 1e-9  # sums in another order
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")  # of a task, a metric, a protocol
 
 
@@ -32,6 +33,7 @@ class TaskFigures:
     doubts        why those are not what the card has
     as_published  processes and batch size, where the published procedure was reproduced
     by            group -> value -> {"samples": count, metric: mean over them}
+    intervals     metric -> where its mean may lie, 95%: both ends
     """
 
     task: str
@@ -50,6 +52,7 @@ class TaskFigures:
     doubts: tuple[str, ...] = ()
     as_published: tuple[int, int] | None = None
     by: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def asked(self) -> str:
@@ -140,6 +143,7 @@ def _figures(file: Path) -> TaskFigures:
         doubts=tuple(_field(file, fields, "doubts", _is_texts, "a list of texts", default=())),
         as_published=_as_published(file, fields),
         by=_breakdowns(file, fields, samples),
+        intervals=_intervals(file, fields, metrics),
     )
 
 
@@ -149,6 +153,26 @@ def _metrics(file: Path, metrics: dict[str, Any]) -> dict[str, float]:
             raise RunError(f"{file}: a metric's name expected, {name!r:.80} found")
         _field(file, metrics, name, _is_figure, "a number, 0 or more,")
     return metrics
+
+
+def _intervals(
+    file: Path, fields: Mapping[str, Any], metrics: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Both ends of each metric's interval; its figure lies between them."""
+    told: dict[str, Any] = _field(
+        file, fields, "intervals", _is_mapping, "metric -> interval", default={}
+    )
+    found = {}
+    for name in told:
+        ends = _field(file, told, name, _is_mapping, "'low' and 'high'")
+        low, high = (_field(file, ends, end, _is_number, "a number") for end in ("low", "high"))
+        if name not in metrics or not low - SLACK <= metrics[name] <= high + SLACK:
+            raise RunError(
+                f"{file}: 'intervals': {name!r:.80}: {low:g} to {high:g} found, and its figure is "
+                f"not between: {metrics.get(name)!r:.80}"
+            )
+        found[name] = low, high
+    return found
 
 
 def _faults(file: Path, fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -250,6 +274,9 @@ def _is_size(value: Any) -> bool:
     return value is None or _is_positive(value)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _is_figure(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= 0
+    return _is_number(value) and value >= 0

@@ -12,8 +12,8 @@ from eval.report.tables import Compared, Part, Row, Table
 ACTIVE = re.compile(
     r"(?![:&]\s)[^\w\s.,;()+/%'={}†▸…-]|(?<![^\W_])_|_(?![^\W_])|(?<=www)\.", re.IGNORECASE
 )
-COMPARED = ("Column", "Run", "Card", "Difference", "Samples", "Images")  # figures but the first
-ASKED = ("Protocol", "Comparable")
+COMPARED = ("Column", "Run", "95% interval", "Card", "Difference", "Samples", "Images")
+ASKED = ("Protocol", "Verdict", "Comparable")
 PARTS = ("Task", "Group", "Value", "Samples", "Run", "Protocol")
 
 
@@ -24,7 +24,7 @@ def render_markdown(tables: Sequence[Table]) -> str:
 
 
 def _table(table: Table) -> list[str]:
-    blocks = [f"### {_escape(table.title)}"]
+    blocks = [f"### {escape(table.title)}"]
     if table.groups:
         blocks.append(_card_table(table))
     for compared in table.compared:
@@ -46,7 +46,7 @@ def _card_table(table: Table) -> str:
     lines = [_line(header), _line([":---"] * labels + [":---:"] * (len(header) - labels))]
     for group in table.groups:
         for number, row in enumerate(group.rows):
-            label = [_escape(group.title) if number == 0 else ""] if table.grouped else []
+            label = [escape(group.title) if number == 0 else ""] if table.grouped else []
             lines.append(_line([*label, _model(row), *map(_figure, row.cells)]))
     return "\n".join(lines)
 
@@ -55,9 +55,9 @@ def _comparison(compared: Compared) -> str:
     figures = ["---:"] * (len(COMPARED) - 1)
     lines = [_line([*COMPARED, *ASKED]), _line([":---", *figures, *[":---"] * len(ASKED)])]
     for column in (each for each in compared.columns if not each.empty):
-        texts = [column.card, column.difference, column.samples, column.images]
-        texts += [column.protocol, column.remark]
-        lines.append(_line([_escape(column.column), _figure(column.cell), *map(_escape, texts)]))
+        texts = [column.interval, column.card, column.difference, column.samples, column.images]
+        texts += [column.protocol, column.verdict, column.remark]
+        lines.append(_line([escape(column.column), _figure(column.cell), *map(escape, texts)]))
     return "\n".join(lines)
 
 
@@ -65,31 +65,31 @@ def _parts(parts: Sequence[Part]) -> str:
     lines = [_line(PARTS), _line([*[":---"] * 3, "---:", "---:", ":---"])]
     for part in parts:
         texts = (part.task, part.group, part.value, part.samples, part.figure, part.protocol)
-        lines.append(_line(map(_escape, texts)))
+        lines.append(_line(map(escape, texts)))
     return "\n".join(lines)
 
 
 def _title(compared: Compared) -> str:
-    beside = f" beside {_escape(compared.model)}" if compared.model else ""
-    remark = f" ({_escape(compared.remark)})" if compared.remark else ""
+    beside = f" beside {escape(compared.model)}" if compared.model else ""
+    remark = f" ({escape(compared.remark)})" if compared.remark else ""
     return f"▸ {_code(compared.run)}{beside}{remark}"
 
 
 def _model(row: Row) -> str:
     if row.run:
         return f"▸ {_code(row.model)}"
-    return f"**{_escape(row.model)}**" if row.bold else _escape(row.model)
+    return f"**{escape(row.model)}**" if row.bold else escape(row.model)
 
 
 def _figure(cell: Cell) -> str:
     text = f"**{cell.text}**" if cell.bold else cell.text
-    note = f"<br>{_escape(cell.note)}" if cell.note else ""
+    note = f"<br>{escape(cell.note)}" if cell.note else ""
     return f"{text}{'†' if cell.marked else ''}{note}"
 
 
 def _header(header: Header) -> str:
-    superscript = f"<sup>{_escape(header.superscript)}</sup>" if header.superscript else ""
-    return _escape(header.text) + superscript
+    superscript = f"<sup>{escape(header.superscript)}</sup>" if header.superscript else ""
+    return escape(header.text) + superscript
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -98,9 +98,9 @@ def _line(cells: Iterable[str]) -> str:
 
 def _code(text: str) -> str:
     """Text of a run, in which a page shall find nobody to notify."""
-    return f"<code>{_escape(text)}</code>"
+    return f"<code>{escape(text)}</code>"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text without meaning to Markdown or HTML; its active signs become character references."""
     return ACTIVE.sub(lambda sign: f"&#{ord(sign[0])};", text)

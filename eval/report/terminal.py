@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.text import Text
 
 from eval.report.card import Header
-from eval.report.compare import Cell
+from eval.report.compare import OUTSIDE, REPRODUCED, Cell
 from eval.report.grid import NO_BREAK, Field, Grid, GridColumn, Section, draw, fold
 from eval.report.tables import Compared, Part, Table
 
+VERDICTS = {REPRODUCED: "green", OUTSIDE: "red"}
 SUPERSCRIPTS = str.maketrans("abcdeghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
-COMPARED = ("Run", "Card", "Difference", "Samples", "Images")
+COMPARED = ("Run", "95% interval", "Card", "Difference", "Verdict", "Samples", "Images")
+FIXED = COMPARED[:4]  # figures, which are never folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def _card_grid(table: Table, signs: _Signs) -> Grid:
 def _comparison_grid(compared: Compared, signs: _Signs) -> Grid:
     columns = (
         GridColumn(("Column",)),
-        *(GridColumn((name,), "right", fixed=name in COMPARED[:3]) for name in COMPARED),
+        *(GridColumn((name,), "right", fixed=name in FIXED) for name in COMPARED),
         GridColumn(("Protocol",)),
         GridColumn(("Comparable",)),
     )
@@ -103,8 +105,10 @@ def _comparison_grid(compared: Compared, signs: _Signs) -> Grid:
         (
             Field(column.column),
             Field(figure, style=_style(column.cell, run=True)),
+            Field(column.interval),
             Field(column.card),
             Field(column.difference),
+            Field(column.verdict, style=VERDICTS.get(column.verdict, "")),
             Field(column.samples),
             Field(column.images),
             Field(column.protocol),

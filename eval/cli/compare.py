@@ -1,0 +1,58 @@
+"""The regression gate's command: two runs in, a verdict out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from eval import report
+from eval.cli.console import err, out
+from eval.errors import UsageError
+from eval.writing import PRETTY, write_file
+
+
+def compare_command(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="Folder of the run to be kept up.")],
+    candidate: Annotated[
+        Path, typer.Argument(metavar="CANDIDATE", help="Folder of the run to be let through.")
+    ],
+    margin: Annotated[
+        float, typer.Option(min=0, help="Points of a table that a benchmark may lose.")
+    ] = report.MARGIN,
+    gate: Annotated[
+        bool,
+        typer.Option(
+            "--gate",
+            help="End with 0 for pass, 10 for regressed, 11 for inconclusive, 12 for invalid.",
+        ),
+    ] = False,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it for a pull request's comment.")
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it as JUnit XML.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all of it, every flip too.")
+    ] = None,
+) -> None:
+    """Tell whether a checkpoint got worse: two runs, paired by sample, clustered by image."""
+    if base.resolve() == candidate.resolve():
+        raise UsageError(f"{candidate}: another run than the base expected")
+    found = report.compare_runs(
+        report.load_run(base), report.load_run(candidate), report.load_card(), margin
+    )
+    report.render_comparison(found, out)
+    forms: dict[Path | None, Callable[[], bytes]] = {
+        markdown: lambda: report.comparison_markdown(found).encode(),
+        junit: lambda: report.comparison_junit(found),
+        json: lambda: orjson.dumps(report.comparison_json(found), option=PRETTY),
+    }
+    for file, content in forms.items():
+        if file is not None:
+            write_file(file, content())
+            err.print(f"written: {file}", highlight=False, soft_wrap=True, markup=False)
+    if gate:
+        raise typer.Exit(found.exit_code)
