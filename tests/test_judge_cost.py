@@ -26,6 +26,10 @@ from judging import (
 )
 from small import command
 
+from eval.cli.card import draw_demo
+
+TOKENS = ("prompt_tokens", "completion_tokens")
+ONE = ("--concurrency", 1)
 DEAR = ("--price", "30000/60000")
 
 
@@ -150,6 +154,45 @@ def test_a_budget_stops_in_the_middle(server, tmp_path):
     assert results(tmp_path / "answers.judged") == results(tmp_path / "other")
 
 
+def test_a_budget_that_suffices_is_enough(tmp_path):
+    """However many requests are under way, each held at several times what it then costs."""
+    target = table(tmp_path / "answers.tsv", 30)
+    with FaultyJudge(latency_s=0.01) as server:
+        usages(server, lambda request: {n: most_tokens(request)[n] // 3 for n in TOKENS})
+        other = ("--ledger", tmp_path / "other.jsonl", "--out", tmp_path / "other")
+        assert judge_few(target, server, *DEAR, "--yes", *other).returncode == 0
+        told = lines(tmp_path / "other.jsonl")
+        costs = list(spending(told))[-1]
+        budget = costs + max(line["usd"] for line in told if "asked" in line)
+        done = judge_few(target, server, *DEAR, "--budget", budget, "--concurrency", 48)
+        assert done.returncode == 0, done.stderr
+        assert 2 * 60 == len(server.requests)
+        assert max(spending(lines(beside(target)))) <= budget
+
+
+def test_a_budget_is_of_all_tasks_of_a_run(server, tmp_path):
+    """What one task has cost is gone for the other, whichever is judged first."""
+    draw_demo(tmp_path / "data")
+    asked = ("--data", tmp_path / "data", "--out", tmp_path / "run", "--limit", 5, "--device")
+    tasks = ("touchstone_en", "touchstone_cn")
+    assert command("run", *tasks, "--model", "demo", *asked, "cpu", "--allow-partial").stderr
+    run, budget = tmp_path / "run", 120
+    last = judge_few(run, server, *DEAR, "--budget", budget, "--task", tasks[1], *ONE)
+    assert last.returncode == 0, last.stderr
+    before = list(spending(lines(beside(run))))[-1]
+    assert before > budget / 2
+    done = judge_few(run, server, *DEAR, "--budget", budget)
+    told = f"beside ${before:,.2f} spent before" in done.stderr
+    assert (2, True) == (done.returncode, told), done.stderr
+    assert 2 * 5 == len(server.requests)
+    budget = 2 * before
+    done = judge_few(run, server, *DEAR, "--budget", budget)
+    assert done.returncode == 3, done.stderr
+    assert before < max(spending(lines(beside(run)))) <= budget
+    assert judge_few(run, server, *DEAR, "--yes").returncode == 0
+    assert 4 * 5 == len(server.requests)
+
+
 def test_what_is_reserved_bounds_every_usage_there_can_be(server, tmp_path):
     """Also of texts whose characters are several bytes."""
     target = table(tmp_path / "answers.tsv", [dialogue(1, "红色的圆形。🚌"), dialogue(2, "é" * 99)])
@@ -198,14 +241,17 @@ def test_nobody_to_ask_and_much_to_pay(server, tmp_path, monkeypatch):
     assert 12 == len(server.requests)
 
 
-@pytest.mark.parametrize(("answer", "code", "asked"), [("n", 2, 0), ("", 2, 0), ("y", 0, 6)])
+@pytest.mark.parametrize(
+    ("answer", "code", "asked"),
+    [(b"n\n", 2, 0), (b"\n", 2, 0), (b"\x04", 2, 0), (b"y\n", 0, 6)],
+)
 def test_a_terminal_is_asked(server, tmp_path, monkeypatch, answer, code, asked):
-    """Before anything is spent; no answer is no."""
+    """Before anything is spent; no answer is no, and so is the end of the input."""
     target = table(tmp_path / "answers.tsv", 3)
     ours, theirs = os.openpty()
     with os.fdopen(theirs) as terminal:
         monkeypatch.setattr("sys.stdin", terminal)
-        os.write(ours, f"{answer}\n".encode())
+        os.write(ours, answer)
         done = judge_few(target, server, *DEAR)
         monkeypatch.undo()
     os.close(ours)
@@ -263,6 +309,8 @@ def test_a_configuration(server, tmp_path, monkeypatch):
         ("model = ", "not TOML"),
         ("[parameters]\nmodel = 'x'", "parameters: model cannot be set there"),
         ("[parameters]\nn = 2\nstream = true", "parameters: n, stream cannot be set there"),
+        ("[parameters]\ntemperature = nan", "parameters: what JSON has expected"),
+        ("[parameters]\nday = 2026-01-31", "parameters: what JSON has expected"),
         ("base_url = 'judge'", "'judge' found"),
     ],
 )

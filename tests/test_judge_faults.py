@@ -1,5 +1,6 @@
 """A judge that refuses, fails or talks nonsense; tables and ledgers that are damaged; secrets."""
 
+import contextlib
 import json
 import socket
 import time
@@ -65,6 +66,23 @@ class Answering(FaultyJudge):
     def respond(self, *_):
         self.record.paths[CHAT] += 1
         return self.answer
+
+
+class Trickling(FaultyJudge):
+    """A judge that keeps a connection alive by a space now and then, the first time."""
+
+    def send(self, wire, answer):
+        if len(self.requests) > 1:
+            super().send(wire, answer)
+            return
+        wire.close_connection = True
+        with contextlib.suppress(OSError):
+            wire.send_response(200)
+            wire.end_headers()
+            for _ in range(100):
+                wire.wfile.write(b" ")
+                wire.wfile.flush()
+                time.sleep(0.1)
 
 
 # It refuses all there is
@@ -222,6 +240,18 @@ def test_faults_that_pass(tmp_path, run):
         expected = [0.0 if n < 3 else most[line["unanswered"]] for n, line in enumerate(lost)]
         assert expected == [line["usd"] for line in lost]
         assert results(run) == undisturbed(target, server)
+
+
+def test_a_reply_that_comes_too_slowly(target):
+    """The time is that of the whole reply, not that of each byte."""
+    with Trickling() as server:
+        began = time.monotonic()
+        done = judge_few(target, server, *PRICED, "--timeout", 0.5)
+        assert (0, 7) == (done.returncode, len(server.requests)), done.stderr
+        assert time.monotonic() - began < 5
+    (lost,) = [line for line in lines(beside(target)) if "unanswered" in line]
+    assert "no whole answer in time" == lost["fault"]
+    assert lost["usd"] > 0
 
 
 @pytest.mark.parametrize("fault", ["server_error", "closed"])

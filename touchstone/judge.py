@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,6 +83,10 @@ class Judge:
             raise UsageError(f"the judge's address: http(s)://host/v1 expected, {found} found")
         if wrong := sorted({"model", "messages", "n", "stream", "tools"} & {*self.parameters}):
             raise UsageError(f"the judge's parameters: {', '.join(wrong)} cannot be set there")
+        try:
+            json.dumps(dict(self.parameters), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"the judge's parameters: what JSON has expected, {error}") from None
         if parts.username or parts.password or parts.query or parts.fragment:
             raise UsageError(
                 "the judge's address: one without a password or key in it expected; the key is "
@@ -191,6 +196,7 @@ class Client:
 
         self.judge = judge
         self.secret = key.strip()
+        self.timeout_s = timeout_s
         self.api = OpenAI(
             api_key=self.secret, base_url=judge.base_url, max_retries=0, timeout=timeout_s
         )
@@ -209,6 +215,7 @@ class Client:
 
         judge = self.judge
         shown: Any = list(messages)
+        began = monotonic()
         try:
             with self.api.chat.completions.with_streaming_response.create(
                 model=judge.model, messages=shown, extra_body=dict(judge.parameters)
@@ -216,6 +223,8 @@ class Client:
                 content = b""
                 for piece in response.iter_bytes():
                     content += piece
+                    if monotonic() - began > self.timeout_s:  # the client's own is for each piece
+                        raise Unanswered("no whole answer in time", paid=True)
                     if len(content) > LARGEST_REPLY:
                         raise Unanswered(f"a reply of over {LARGEST_REPLY:,} bytes", paid=True)
         except OpenAIError as error:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -69,6 +69,7 @@ class How:
     ledger   default: beside the run's folder
     budget   USD, all that these judgements have cost before included
     yes      ask nobody whether the estimate may be spent
+    beside   USD of the budget that the run's other tasks have cost
     """
 
     judge: Judge
@@ -84,6 +85,12 @@ class How:
     dry_run: bool = False
     retry_failed: bool = False
     allow_partial: bool = False
+    beside: float = 0.0
+
+    @property
+    def left(self) -> float | None:
+        """The budget of one task."""
+        return None if self.budget is None else self.budget - self.beside
 
 
 def read_judge(
@@ -260,7 +267,9 @@ def judge(
 def judge_run(run: RunFolder, tasks: Sequence[Task], root: Path, how: How) -> Missing:
     """Judge the answers of a finished run's tasks, and put down their figures."""
     prompt = _prompt(how, root)
-    found = [_judge_task(run, task, root, prompt, how) for task in tasks]
+    asked = [(task, *_occasion(run, task, root, prompt, how)) for task in tasks]
+    names = [occasion.name for _, _, occasion in asked]
+    found = [_judge_task(run, root, *each, names, how) for each in asked]
     return Missing(sum(each.unjudged for each in found), sum(each.failed for each in found))
 
 
@@ -275,7 +284,9 @@ def _judged_tasks(names: Sequence[str], wanted: str | None, target: Path) -> lis
     return found
 
 
-def _judge_task(run: RunFolder, task: Task, root: Path, prompt: JudgePrompt, how: How) -> Missing:
+def _occasion(
+    run: RunFolder, task: Task, root: Path, prompt: JudgePrompt, how: How
+) -> tuple[Answers, Occasion]:
     answers = answers_of(run, task, root)
     if answers.without and not how.allow_partial:
         raise UsageError(
@@ -283,7 +294,19 @@ def _judge_task(run: RunFolder, task: Task, root: Path, prompt: JudgePrompt, how
             "with 'run --retry-failed', or judge the others with --allow-partial; nothing was asked"
         )
     fixed = anchors.ANCHORS if how.anchors else ()
-    occasion = Occasion.of(task.name, answers.dialogues, how.judge, prompt, fixed)
+    return answers, Occasion.of(task.name, answers.dialogues, how.judge, prompt, fixed)
+
+
+def _judge_task(
+    run: RunFolder,
+    root: Path,
+    task: Task,
+    answers: Answers,
+    occasion: Occasion,
+    names: Sequence[str],
+    how: How,
+) -> Missing:
+    """names: of all occasions that share the budget."""
     place = how.ledger or run.path.resolve().parent / LEDGER
     if how.dry_run:
         if place.is_file():
@@ -291,6 +314,8 @@ def _judge_task(run: RunFolder, task: Task, root: Path, prompt: JudgePrompt, how
                 return _show(occasion.open(ledger), how)
         return _show(_unique(occasion), how)
     with Ledger.held(place) as ledger:
+        others = {*names} - {occasion.name}
+        how = replace(how, beside=sum(ledger.spent(name) for name in others))
         return _with_ledger(run, task, root, answers, occasion, ledger, how)
 
 
@@ -357,10 +382,10 @@ def _at_once(
 ) -> str:
     """Ask now; why something is missing, or nothing."""
     with _progress(len(open_now)) as show:
-        asking = Asking(client, ledger, how.budget, how.concurrency, show)
+        asking = Asking(client, ledger, how.left, how.concurrency, show)
         outcome = asking.ask(open_now)
     if outcome.over_budget:
-        spent = ledger.spent(occasion.name)
+        spent = ledger.spent(occasion.name) + how.beside
         return f"the budget of ${how.budget:,.2f} would be exceeded; at most ${spent:,.2f} is spent"
     if outcome.unanswered:
         return f"{outcome.unanswered:,} got no answer, the last: {outcome.reason}"
@@ -369,7 +394,7 @@ def _at_once(
 
 def _in_batches(client: Client, ledger: Ledger, occasion: Occasion, how: How) -> str:
     """Hand in or take over; what there is to wait for."""
-    outcome = work_batches(client, ledger, occasion, how.budget, give_up=how.retry_failed)
+    outcome = work_batches(client, ledger, occasion, how.left, give_up=how.retry_failed)
     for line in outcome.said:
         _say(line)
     if outcome.waiting:
@@ -382,7 +407,7 @@ def _in_batches(client: Client, ledger: Ledger, occasion: Occasion, how: How) ->
 def _agree_on_cost(cost: Estimate, occasion: Occasion, ledger: Ledger, how: How) -> None:
     """Say what it will cost; stop where that is too much, or nobody agrees."""
     _say(_told(cost, how))
-    spent = ledger.spent(occasion.name)
+    spent = ledger.spent(occasion.name) + how.beside
     if cost.usd is None:
         if how.budget is not None:
             raise UsageError(
@@ -399,7 +424,10 @@ def _agree_on_cost(cost: Estimate, occasion: Occasion, ledger: Ledger, how: How)
     if how.yes or cost.usd <= CONFIRM_USD:
         return
     if sys.stdin.isatty():
-        if not typer.confirm(f"Spend about ${cost.usd:,.2f}?", err=True):
+        agreed = False
+        with suppress(typer.Abort):  # the end of the input is no
+            agreed = typer.confirm(f"Spend about ${cost.usd:,.2f}?", err=True)
+        if not agreed:
             raise JudgeError("not agreed to. Nothing was asked")
     elif how.budget is None:
         raise UsageError(

@@ -23,9 +23,7 @@ def print_figures(
     table = Table(box=None, pad_edge=False)
     for name in (task.name, "dialogues", "score", "95% interval"):
         table.add_column(name, justify="left" if name == task.name else "right", overflow="fold")
-    metric = next(
-        iter(task.metrics)
-    )  # of some parts there may be a figure where there is none of all
+    metric = next(iter(task.metrics))  # parts may have one where there is none of all
     mean = summary["metrics"].get(metric)
     table.add_row("all", f"{summary['samples']:,}", _x100(mean), _span(told["interval"]))
     for group in ("category", "task_name"):
