@@ -16,7 +16,6 @@ from judging import (
     KEY,
     MODEL,
     PARTIAL,
-    PRICED,
     arguments,
     beside,
     digests,
@@ -31,6 +30,7 @@ from launched import PYTHON, Launched
 
 from touchstone.judge import Judge
 
+DEAR = ("--price", "30000/60000", "--yes")
 ENVIRONMENT = {"OPENAI_API_KEY": KEY}
 
 
@@ -41,7 +41,7 @@ def key(monkeypatch):
 
 
 def launched(target, server, *more, **how):
-    asked = arguments(target, server, *PARTIAL, *PRICED, *more)
+    asked = arguments(target, server, *PARTIAL, *DEAR, *more)
     return Launched(*PYTHON, *asked, more=ENVIRONMENT, **how)
 
 
@@ -96,7 +96,7 @@ def test_killed_again_and_again(tmp_path):
             lost = answered() - kept
         assert 10 <= kept.total() < 100, "it was killed in the middle"
         assert lost.total() <= 3 * 6
-        done = judge_few(target, server, *PRICED)
+        done = judge_few(target, server, *DEAR)
         assert done.returncode == 0, done.stderr
         told = lines(ledger)
         replies = Counter(line["judged"] for line in told if "judged" in line)
@@ -104,9 +104,10 @@ def test_killed_again_and_again(tmp_path):
         assert (100, {1}) == (len(scored), set(scored.values()))
         assert kept <= replies
         assert lost == answered() - replies
-        assert list(spending(told))[-1] == pytest.approx(
-            sum(line["usd"] for line in told if "judged" in line) + still_open(told)
-        )
+        paid = list(spending(told))[-1]
+        judgements = sum(line["usd"] for line in told if "judged" in line)
+        assert paid == pytest.approx(judgements + still_open(told))
+        assert f"${paid:,.2f} spent" in done.stdout
         files = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
         assert any(b"[key]" in content for content in files)
         assert not any(KEY.encode() in content for content in files)
@@ -137,7 +138,7 @@ def test_stopped(tmp_path):
         assert came == server.billed.total() == len(judged(beside(target)))
         assert 12 < came < 80
         server.latency_s = 0
-        assert judge_few(target, server, *PRICED).returncode == 0
+        assert judge_few(target, server, *DEAR).returncode == 0
         assert 80 == len(server.requests) == len(set(digests(server)))
 
 
@@ -154,7 +155,7 @@ def test_stopped_while_the_server_hangs(tmp_path):
         assert len(judged(beside(target))) == len(server.requests) - 1
         hung = server.requests[5].digest
         server.faults = {}
-        assert judge_few(target, server, *PRICED).returncode == 0
+        assert judge_few(target, server, *DEAR).returncode == 0
         assert [hung] == list(Counter(digests(server)) - Counter(set(digests(server))))
         assert 81 == len(server.requests)
 
@@ -174,6 +175,6 @@ def test_a_full_disk(tmp_path):
         recorded = len(judged(beside(target)))
         lost = quiet(server) - recorded
         assert 0 <= lost <= 4
-        assert judge_few(target, server, *PRICED).returncode == 0
+        assert judge_few(target, server, *DEAR).returncode == 0
         assert 120 + lost == len(server.requests)
         assert undisturbed(target, server) == results(tmp_path / "answers.judged")
