@@ -81,7 +81,7 @@ def test_rows_that_lack(tmp_path, run):
         assert [target] == list(tmp_path.iterdir())
         done = judge_few(target, server)
     assert done.returncode == 0
-    assert "partial: 2 of 908" in done.stdout
+    assert "partial: 2 of 908" in command("report", run, "--format", "md").stdout
     assert (False, 2) == (summary(run)["complete"], summary(run)["samples"])
 
 
