@@ -319,3 +319,12 @@ def test_a_configuration_that_is_wrong(tmp_path, text, said):
     target = table(tmp_path / "answers.tsv", 1)
     done = command("judge", target, *PARTIAL, "--config", config(tmp_path, text))
     assert (2, True) == (done.returncode, said in done.stderr), done.stderr
+
+
+def test_an_unknown_price_elsewhere_is_agreed_to(tmp_path, monkeypatch):
+    """A paid server whose prices we do not know asks for --yes; nothing is asked before."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    address = ("--judge", "new", "--base-url", "http://judge.test/v1")
+    done = command("judge", table(tmp_path / "answers.tsv"), *address, *PARTIAL)
+    assert done.returncode == 2
+    assert "at a price that is not known? Nobody can be asked here" in done.stderr

@@ -109,6 +109,11 @@ class Judge:
         parts = urlsplit(self.base_url)
         return str(parts.hostname) if parts.hostname in LOOPBACK else parts.netloc
 
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine."""
+        return urlsplit(self.base_url).hostname in LOOPBACK
+
     def request(self, messages: Messages) -> dict[str, Any]:
         """The body of a request."""
         return {"model": self.model, "messages": list(messages), **self.parameters}

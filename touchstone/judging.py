@@ -33,7 +33,7 @@ TRIES = 9  # of a request that gets no answer
 FIRST_TRIES = 3  # where nobody listens and nobody has answered yet: the address may be wrong
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # between them, where the server does not say
 SILENT = 3  # requests in a row that got no answer at all: the server is down
-DEAF = 8  # requests refused and none answered: it refuses whatever we ask
+DEAF = 8  # requests refused in a row: it refuses whatever we ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +179,7 @@ class Asking:
 
     budget  USD for the whole occasion, what it has cost before included
     watch   told how many are settled, after each
+    tell    told why nothing has come yet
     tries   of a request that gets no answer
     """
 
@@ -187,6 +188,7 @@ class Asking:
     budget: float | None = None
     concurrency: int = CONCURRENCY
     watch: Callable[[int], None] = lambda _settled: None
+    tell: Callable[[str], None] = lambda _reason: None
     tries: int = TRIES
     outcome: Outcome = field(default_factory=Outcome)
     stop: Event = field(default_factory=Event)
@@ -213,6 +215,7 @@ class Asking:
                 replies = self.outcome.replies
                 waiting = (each for each in wanted if not self.ledger.settled(each.ask.key))
                 self.outcome.over_budget, self.outcome.unanswered = False, 0
+                self.silent = 0
                 self.stop.clear()
         finally:
             self.stop.set()
@@ -255,12 +258,12 @@ class Asking:
                 self.ledger.refused(ask, str(refused), about)
                 with self.guard:
                     self.refused += 1
-                    deaf = self.refused >= DEAF and not self.outcome.replies
+                    deaf = self.refused >= DEAF
                 if deaf:
                     raise JudgeError(
                         f"{client.judge.host} refuses every request, the last with {refused}. "
-                        "Nothing was paid; 'parameters' of the judge's configuration may not suit "
-                        "it. Ask those again with --retry-failed"
+                        "Those cost nothing; 'parameters' of the judge's configuration may not "
+                        "suit it. Ask them again with --retry-failed"
                     ) from None
             except Unanswered as unanswered:
                 self._unanswered(unanswered)
@@ -273,7 +276,7 @@ class Asking:
                 )
                 with self.guard:
                     self.outcome.replies += 1
-                    self.silent = 0
+                    self.silent = self.refused = 0
         if self.ledger.settled(ask.key):
             with self.guard:
                 self.done += 1
@@ -296,6 +299,8 @@ class Asking:
             asked_for = error.wait_s if isinstance(error, Unanswered) else None
             with self.guard:
                 self.outcome.retries += 1
+                if not self.outcome.replies:
+                    self.tell(f"no answer yet: {error}; trying again")
             return backoff(state) if asked_for is None else asked_for
 
         def stopping(state: RetryCallState) -> bool:

@@ -382,7 +382,7 @@ def _at_once(
 ) -> str:
     """Ask now; why something is missing, or nothing."""
     with _progress(len(open_now)) as show:
-        asking = Asking(client, ledger, how.left, how.concurrency, show)
+        asking = Asking(client, ledger, how.left, how.concurrency, show, _say)
         outcome = asking.ask(open_now)
     if outcome.over_budget:
         spent = ledger.spent(occasion.name) + how.beside
@@ -414,6 +414,8 @@ def _agree_on_cost(cost: Estimate, occasion: Occasion, ledger: Ledger, how: How)
                 f"--budget: the price of {how.judge.model!r} at {how.judge.host} is not known; say "
                 "it with --price IN/OUT, USD for a million tokens. Nothing was asked"
             )
+        if not how.judge.local:
+            _agree(f"Ask {cost.requests:,} requests at a price that is not known?", how)
         return
     if how.budget is not None and spent + cost.usd > how.budget:
         before = f" beside ${spent:,.2f} spent before" if spent else ""
@@ -421,18 +423,24 @@ def _agree_on_cost(cost: Estimate, occasion: Occasion, ledger: Ledger, how: How)
             f"about ${cost.usd:,.2f} expected{before}, more than --budget {how.budget:g}. Nothing "
             "was asked"
         )
-    if how.yes or cost.usd <= CONFIRM_USD:
+    if cost.usd > CONFIRM_USD:
+        _agree(f"Spend about ${cost.usd:,.2f}?", how)
+
+
+def _agree(question: str, how: How) -> None:
+    """Ask a person; where there is none, a budget or --yes must have said it."""
+    if how.yes:
         return
     if sys.stdin.isatty():
         agreed = False
         with suppress(typer.Abort):  # the end of the input is no
-            agreed = typer.confirm(f"Spend about ${cost.usd:,.2f}?", err=True)
+            agreed = typer.confirm(question, err=True)
         if not agreed:
             raise JudgeError("not agreed to. Nothing was asked")
     elif how.budget is None:
         raise UsageError(
-            f"about ${cost.usd:,.2f} would be spent: give --budget USD or --yes, since nobody can "
-            "be asked here. Nothing was asked"
+            f"{question} Nobody can be asked here: give --budget USD or --yes, and --price where "
+            "it is not known. Nothing was asked"
         )
 
 
