@@ -37,6 +37,9 @@ class Interval:
 class Difference:
     """A mean difference and its standard error, cluster-robust.
 
+    No p-value is below that of so many clusters all of one sign: where they agree by chance the
+    error is next to nothing, and Student's t would be certain of two pictures.
+
     error  None where there are too few clusters to tell
     """
 
@@ -50,6 +53,11 @@ class Difference:
         """Of freedom."""
         return self.clusters - 1
 
+    @property
+    def least_p(self) -> float:
+        """How likely so many clusters have one sign, were either as likely: the sign test's."""
+        return 0.5**self.clusters
+
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
         """Where the difference may lie, both ends."""
         if self.error is None:
@@ -59,19 +67,18 @@ class Difference:
 
     def p_above(self, bound: float) -> float:
         """How likely so high a mean would be, were the true difference at `bound` or below."""
-        if self.error is None:
-            return 1.0
-        if self.error == 0.0:
-            return 0.0 if self.mean > bound else 1.0
-        return t_above((self.mean - bound) / self.error, self.degrees)
+        return self._p(self.mean - bound)
 
     def p_below(self, bound: float) -> float:
         """How likely so low a mean would be, were the true difference at `bound` or above."""
+        return self._p(bound - self.mean)
+
+    def _p(self, reach: float) -> float:
         if self.error is None:
             return 1.0
         if self.error == 0.0:
-            return 0.0 if self.mean < bound else 1.0
-        return t_above((bound - self.mean) / self.error, self.degrees)
+            return self.least_p if reach > 0 else 1.0
+        return max(t_above(reach / self.error, self.degrees), self.least_p)
 
 
 class Tally:
