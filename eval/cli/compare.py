@@ -1,5 +1,6 @@
 """The regression gate's command: two runs in, a verdict out."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +40,8 @@ def compare_command(
     ] = None,
 ) -> None:
     """Tell whether a checkpoint got worse: two runs, paired by sample, clustered by image."""
+    if not math.isfinite(margin):
+        raise UsageError(f"--margin: a number of points expected, {margin} found")
     if base.resolve() == candidate.resolve():
         raise UsageError(f"{candidate}: another run than the base expected")
     found = report.compare_runs(

@@ -165,7 +165,7 @@ def _intervals(
     found = {}
     for name in told:
         ends = _field(file, told, name, _is_mapping, "'low' and 'high'")
-        low, high = (_field(file, ends, end, _is_number, "a number") for end in ("low", "high"))
+        low, high = (_field(file, ends, end, is_number, "a number") for end in ("low", "high"))
         if name not in metrics or not low - SLACK <= metrics[name] <= high + SLACK:
             raise RunError(
                 f"{file}: 'intervals': {name!r:.80}: {low:g} to {high:g} found, and its figure is "
@@ -274,9 +274,10 @@ def _is_size(value: Any) -> bool:
     return value is None or _is_positive(value)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether JSON holds a number here, and a finite one."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_figure(value: Any) -> bool:
-    return _is_number(value) and value >= 0
+    return is_number(value) and value >= 0

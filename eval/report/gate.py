@@ -14,13 +14,14 @@ server scores has no values to pair, and is left out.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 from eval.errors import RunError
 from eval.report.card import Card, Column
 from eval.report.compare import SCALE, clean
-from eval.report.figures import RunFigures, TaskFigures
-from eval.run import RunFolder
+from eval.report.figures import RunFigures, is_number
+from eval.run import SCORES, SUMMARY, RunFolder
 from eval.stats import Difference, Tally, holm, t_quantile
 
 PASS, REGRESSED, INCONCLUSIVE, INVALID = "pass", "regressed", "inconclusive", "invalid"
@@ -124,21 +125,20 @@ def compare_runs(
     invalid: list[Benchmark] = []
     flips: dict[str, list[Flip]] = {}
     for name in names:
-        column = columns.get(name)
-        if server := _server(name, base, candidate):
-            why = f"scored by {server}, which tells no value of a sample"
-            invalid.append(Benchmark(name, _metric(base, candidate, name), LEFT_OUT, why))
-            continue
-        if reason := _differing(name, base, candidate, folders):
-            invalid.append(Benchmark(name, _metric(base, candidate, name), INVALID, reason))
-            continue
+        metric = _metric(base, candidate, name)
         try:
-            found, tally, flipped = _paired(name, base, candidate, folders, column)
+            if server := _server(name, base, candidate, folders):
+                why = f"scored by {server}, which tells no value of a sample"
+                invalid.append(Benchmark(name, metric, LEFT_OUT, why))
+                continue
+            if reason := _differing(name, base, candidate, folders):
+                raise RunError(reason)
+            found, tally, flips[name] = _paired(name, base, candidate, folders, columns.get(name))
         except RunError as error:
-            invalid.append(Benchmark(name, _metric(base, candidate, name), INVALID, str(error)))
+            why = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(error))
+            invalid.append(Benchmark(name, metric, INVALID, why))
             continue
         measured.append((found, tally.difference()))
-        flips[name] = flipped
     judged = _judge(measured, margin)
     order = sorted([*invalid, *judged], key=_badness)
     verdicts = {each.verdict for each in order} - {LEFT_OUT}
@@ -155,7 +155,8 @@ def _judge(measured: Sequence[tuple[Benchmark, Difference]], margin: float) -> I
     """Each benchmark with its verdict; differences are in points."""
     adjusted = holm(difference.p_below(0.0) for _, difference in measured)
     for (benchmark, difference), p_worse in zip(measured, adjusted, strict=True):
-        p_within = difference.p_above(-margin)
+        same = not (benchmark.better or benchmark.worse)  # then nothing has to be shown
+        p_within = 0.0 if same else difference.p_above(-margin)
         if p_within < LEVEL:
             verdict = PASS
         elif p_worse < LEVEL:
@@ -178,8 +179,11 @@ def _judge(measured: Sequence[tuple[Benchmark, Difference]], margin: float) -> I
 
 
 def _smallest(difference: Difference, tests: int) -> float | None:
-    """The drop that so many samples show nine times of ten, were it looked for in so many tests."""
-    if difference.error is None:
+    """The drop that so many samples show nine times of ten, were it looked for in so many tests.
+
+    None where so few images show none, however large.
+    """
+    if difference.error is None or tests * difference.least_p >= LEVEL:
         return None
     degrees = difference.degrees
     reach = t_quantile(1 - LEVEL / tests, degrees) + t_quantile(POWER, degrees)
@@ -187,9 +191,9 @@ def _smallest(difference: Difference, tests: int) -> float | None:
 
 
 def _badness(benchmark: Benchmark) -> tuple[int, float, str]:
-    """Invalid ones first, then the largest drops."""
+    """Invalid ones first, then the largest drops, then what is left out."""
     if benchmark.difference is None:
-        return 0, 0.0, benchmark.task
+        return 2 if benchmark.verdict == LEFT_OUT else 0, 0.0, benchmark.task
     return 1, benchmark.difference, benchmark.task
 
 
@@ -216,17 +220,27 @@ def _differing(
             return f"{clean(run.name)}: {task.failed:,} samples have no answer"
     if first.as_published != second.as_published:
         return "one is scored as published, or for another number of processes"
-    entries = [folder.manifest["tasks"].get(name, {}) for folder in folders]
+    entries = [folder.manifest["tasks"].get(name) for folder in folders]
+    for run, entry in ((base, entries[0]), (candidate, entries[1])):
+        if not isinstance(entry, Mapping):
+            return f"{clean(run.name)}: its manifest does not tell how it was asked"
     for key, what in ASKED:
         values = [entry.get(key) for entry in entries]
         if values[0] != values[1]:
             return f"other {what}: {_shown(values[0], values[1])}"
-    return _judges(first, second)
-
-
-def _judges(first: TaskFigures, second: TaskFigures) -> str:
     if first.scored_by != second.scored_by:
-        return f"scored by {clean(first.scored_by)} and by {clean(second.scored_by)}"
+        nobody = "no server or judge"
+        by = [clean(task.scored_by) if task.scored_by else nobody for task in (first, second)]
+        return f"scored by {by[0]} and by {by[1]}"
+    return _judges([folder.summary(name).get("judge") for folder in folders])
+
+
+def _judges(found: Sequence[Any]) -> str:
+    """How two judges of one name differ."""
+    told = [judge if isinstance(judge, Mapping) else {} for judge in found]
+    for key in ("model", "prompt", "parameters"):
+        if told[0].get(key) != told[1].get(key):
+            return f"other judge, by its {key}: {_shown(told[0].get(key), told[1].get(key))}"
     return ""
 
 
@@ -234,19 +248,27 @@ def _shown(base: Any, candidate: Any) -> str:
     if isinstance(base, Mapping) and isinstance(candidate, Mapping):
         keys = [key for key in {**base, **candidate} if base.get(key) != candidate.get(key)]
         return ", ".join(clean(str(key)) for key in sorted(keys)[:3])
-    return f"{clean(str(base))} and {clean(str(candidate))}"
+    return " and ".join("none" if told is None else clean(str(told)) for told in (base, candidate))
 
 
-def _server(name: str, base: RunFigures, candidate: RunFigures) -> str:
-    """Who scored a task of which no sample's value is known; "" where there are values."""
-    for run in (base, candidate):
+def _server(
+    name: str,
+    base: RunFigures,
+    candidate: RunFigures,
+    folders: tuple[RunFolder, RunFolder],
+) -> str:
+    """Who scored a task of which neither run knows a sample's value; "" where one does."""
+    servers = ""
+    for run, folder in zip((base, candidate), folders, strict=True):
         task = run.tasks.get(name)
-        if task is None or (task.metrics and not task.scored_by):
+        if task is None:
             continue
-        row = next(RunFolder.open(run.folder).scores(name), {})
-        if not row.keys() - {"id", "image"}:
-            return clean(task.scored_by or "its server")
-    return ""
+        if not task.samples or (task.metrics and not task.scored_by):
+            return ""
+        if any(row.keys() - {"id", "image"} for row in folder.scores(name)):
+            return ""
+        servers = servers or task.scored_by
+    return clean(servers or "its server")
 
 
 def _paired(
@@ -262,27 +284,37 @@ def _paired(
     tally = Tally()
     flips: list[Flip] = []
     totals = [0.0, 0.0]
-    rows = zip(folders[0].scores(name), folders[1].scores(name), strict=True)
-    try:
-        for first, second in rows:
-            if first["id"] != second["id"]:
-                raise RunError(f"other samples: {first['id']!r} and {second['id']!r:.80}")
-            if metric not in first or metric not in second:
-                raise RunError(f"sample {first['id']!r:.80} has no {metric}")
-            values = float(first[metric]), float(second[metric])
-            tally.add(scale * (values[1] - values[0]), first["image"] or first["id"])
-            totals = [totals[0] + values[0], totals[1] + values[1]]
-            if values[0] != values[1]:
-                flips.append(Flip(name, first["id"], first["image"], *values))
-    except ValueError:
-        raise RunError("one run has more samples than the other") from None
-    except (KeyError, TypeError):
-        raise RunError(
-            "scores.jsonl: 'id', 'image' and a number expected; score the runs again"
-        ) from None
-    count = sum(n for n, _ in tally.clusters.values())
-    if not count:
-        raise RunError("no samples")
+    count = 0
+    for rows in zip_longest(folders[0].scores(name), folders[1].scores(name)):
+        first, second = rows
+        if first is None or second is None:
+            raise RunError(f"other samples: one run has {count:,}, and the other has more")
+        for run, row in zip((base, candidate), rows, strict=True):
+            if not all(isinstance(row.get(key), str) for key in ("id", "image")):
+                raise RunError(
+                    f"{clean(run.name)}, sample {count + 1:,} of {SCORES}: the texts 'id' and "
+                    f"'image' expected, {row!r:.80} found. Score it again: qwen-vl-eval score"
+                )
+            if metric not in row:
+                raise RunError(f"{clean(run.name)}: sample {row['id']!r:.80} has no {metric}")
+            if not is_number(row[metric]):
+                raise RunError(
+                    f"{clean(run.name)}: sample {row['id']!r:.80}: {metric}: a number expected, "
+                    f"{row[metric]!r:.80} found"
+                )
+        if first["id"] != second["id"]:
+            raise RunError(f"other samples: {first['id']!r:.80} and {second['id']!r:.80}")
+        count += 1
+        values = first[metric], second[metric]
+        tally.add(scale * (values[1] - values[0]), first["image"] or first["id"])
+        totals = [totals[0] + values[0], totals[1] + values[1]]
+        if values[0] != values[1]:
+            flips.append(Flip(name, first["id"], first["image"], *values))
+    for run in (base, candidate):
+        if count != (samples := run.tasks[name].samples):
+            raise RunError(
+                f"{clean(run.name)}: {samples:,} samples in {SUMMARY}, {count:,} in {SCORES}"
+            )
     means = [scale * total / count for total in totals]
     found = Benchmark(
         name,
