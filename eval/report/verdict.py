@@ -7,7 +7,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from eval.report.compare import clean
@@ -21,6 +20,7 @@ from eval.report.gate import (
     Comparison,
     Flip,
 )
+from eval.report.grid import Field, Grid, GridColumn, Section, draw
 from eval.report.markdown import escape
 
 FLIPS_SHOWN = 10  # of a benchmark, in a terminal or a comment
@@ -45,25 +45,37 @@ def headline(found: Comparison) -> str:
 
 def render_comparison(found: Comparison, console: Console) -> None:
     """Print it, the worst benchmark first."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, name in enumerate(NARROW):
-        table.add_column(name, justify="right" if number > 1 else "left", no_wrap=True)
-    for each in found.benchmarks:
-        task, *figures, _images = cells(each)  # images stand in the other forms
-        style = STYLES.get(each.verdict, "dim")
-        table.add_row(Text(task), Text(each.verdict, style=style), *map(Text, figures))
-    console.print(table)
+    for line in draw(_grid(found, "-" if console.options.ascii_only else "─"), console.width):
+        _print(console, line)
     told: dict[str, list[str]] = {}
     for each in found.benchmarks:
         if (said := verdict_of(each)) != each.verdict:
             told.setdefault(said, []).append(each.task)
     for said, tasks in told.items():
-        console.print(Text(f"{', '.join(tasks)}: {said}", style="dim"), soft_wrap=True)
-    console.print(Text(headline(found), style=STYLES[found.verdict]), soft_wrap=True)
+        _print(console, Text(f"{', '.join(tasks)}: {said}", style="dim"))
+    _print(console, Text(headline(found), style=STYLES[found.verdict]))
     for task, flips in _by_task(found.flips):
         if worst := [clean(flip.sample) for flip in flips[:FLIPS_SHOWN] if _worse(flip)]:
-            line = f"{task}: {_counts(flips)}; the worst: {', '.join(worst)}"
-            console.print(Text(line), soft_wrap=True)
+            _print(console, Text(f"{task}: {_counts(flips)}; the worst: {', '.join(worst)}"))
+
+
+def _grid(found: Comparison, rule: str) -> Grid:
+    rows = []
+    for each in found.benchmarks:
+        task, *figures, _images = cells(each)  # images stand in the other forms
+        verdict = Field(each.verdict, style=STYLES.get(each.verdict, "dim"))
+        rows.append((Field(task), verdict, *map(Field, figures)))
+    columns = (
+        GridColumn(NARROW[:1]),
+        GridColumn(NARROW[1:2], fixed=True),
+        *(GridColumn((name,), "right", fixed=True) for name in NARROW[2:]),
+    )
+    return Grid(columns, (Section("", tuple(rows)),), rule=rule)
+
+
+def _print(console: Console, line: Text) -> None:
+    line.plain = line.plain.encode(console.encoding, "replace").decode(console.encoding)
+    console.print(line, soft_wrap=True)
 
 
 def comparison_markdown(found: Comparison) -> str:
@@ -92,12 +104,13 @@ def comparison_markdown(found: Comparison) -> str:
 
 def comparison_junit(found: Comparison) -> bytes:
     """JUnit XML: a case a benchmark; regressed is a failure, inconclusive and invalid an error."""
+    errors = sum(each.verdict in (INVALID, INCONCLUSIVE) for each in found.benchmarks)
     suite = ElementTree.Element(
         "testsuite",
         name=f"{found.candidate} beside {found.base}",
-        tests=str(len(found.benchmarks)),
+        tests=str(len(found.benchmarks) + bool(found.faults)),
         failures=str(sum(each.verdict == REGRESSED for each in found.benchmarks)),
-        errors=str(sum(each.verdict in (INVALID, INCONCLUSIVE) for each in found.benchmarks)),
+        errors=str(errors + bool(found.faults)),
         skipped=str(sum(each.verdict == LEFT_OUT for each in found.benchmarks)),
     )
     kinds = {REGRESSED: "failure", INVALID: "error", INCONCLUSIVE: "error", LEFT_OUT: "skipped"}
@@ -139,7 +152,9 @@ def verdict_of(each: Benchmark) -> str:
     """A benchmark's verdict, and what there is to say of it."""
     if each.reason:
         return f"{each.verdict}: {each.reason}"
-    if each.verdict == INCONCLUSIVE and each.smallest is not None:
+    if each.verdict == INCONCLUSIVE:
+        if each.smallest is None:
+            return f"{each.verdict}: {each.images:,} images are too few to show any drop"
         return f"{each.verdict}: a drop of {each.smallest:.2f} would have been shown"
     return each.verdict
 
