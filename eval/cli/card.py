@@ -1,10 +1,13 @@
 """A row of the card from one configuration: what is missing is run, then the tables are printed."""
 
-from collections.abc import Mapping, Sequence
+import io
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,10 +22,12 @@ from eval.cli.team import Launch
 from eval.errors import DataError, RunError, UsageError
 from eval.run import RunFolder
 from eval.score import score_run
+from eval.writing import write_file
 
 DEMO_REQUESTS = 8  # to the demo's judge at a time
 INCOMPLETE = 3  # exit code
 DEMO_DATA = Path("demo-data")
+FORMS = ("text", "md", "html", "latex", "csv", "json")  # of a report
 
 
 def run_card(
@@ -176,16 +181,40 @@ def print_report(
     all_tables: bool = False,
     by: bool = False,
     form: str = "text",
+    output: Path | None = None,
 ) -> None:
-    """The card's tables with the runs' rows in place, on standard output."""
-    if form not in ("text", "md"):
-        raise UsageError(f"--format {form!r}: text or md expected")
-    figures = [report.load_run(run) for run in runs]
-    tables = report.build_tables(figures, report.load_card(), row=row, all_tables=all_tables, by=by)
-    if form == "md":
-        print(report.render_markdown(tables))
-    else:
+    """The card's tables with the runs' rows in place, on standard output or in a file."""
+    if form not in FORMS:
+        raise UsageError(f"--format {form!r}: {', '.join(FORMS[:-1])} or {FORMS[-1]} expected")
+    figures, model_card = [report.load_run(run) for run in runs], report.load_card()
+    tables = report.build_tables(figures, model_card, row=row, all_tables=all_tables, by=by)
+    if form == "text" and output is None:
         report.render_terminal(tables, out)
+        return
+    forms: dict[str, Callable[[], str]] = {
+        "text": lambda: _plain(tables),
+        "md": lambda: report.render_markdown(tables),
+        "html": lambda: report.render_html(tables),
+        "latex": lambda: report.render_latex(tables),
+        "csv": lambda: report.render_csv(tables, model_card),
+        "json": lambda: report.render_json(tables, model_card, figures),
+    }
+    content = forms[form]()
+    if output is not None:
+        write_file(output, content.encode())
+        err.print(f"written: {output}", highlight=False, soft_wrap=True, markup=False)
+        return
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the same bytes as in a file, whatever the locale
+        sys.stdout.reconfigure(encoding="utf-8", newline="")
+    print(content, end="")
+
+
+def _plain(tables: Sequence[report.Table]) -> str:
+    """The tables as a terminal shows them, without colours."""
+    file = io.StringIO()
+    console = Console(file=file, width=out.width, force_terminal=False, color_system=None)
+    report.render_terminal(tables, console)
+    return file.getvalue()
 
 
 def say_where(out_folder: Path) -> None:

@@ -15,7 +15,7 @@ from eval import registry, report, submit
 from eval.api import PUBLISHED, Nucleus, Task
 from eval.cli import card
 from eval.cli import data as data_commands
-from eval.cli.card import print_report, say_where
+from eval.cli.card import FORMS, print_report, say_where
 from eval.cli.certify import certify
 from eval.cli.compare import compare_command
 from eval.cli.config import Config, read_config
@@ -345,10 +345,15 @@ def report_runs(
     by: Annotated[
         bool, typer.Option("--by", help="Also figures by kind of question, domain and so on.")
     ] = False,
-    form: Annotated[str, typer.Option("--format", help="text or md.")] = "text",
+    form: Annotated[
+        str, typer.Option("--format", help=f"{', '.join(FORMS[:-1])} or {FORMS[-1]}.")
+    ] = "text",
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it there, not to standard output.")
+    ] = None,
 ) -> None:
     """Print the model card's tables with the runs' rows in place."""
-    print_report(runs, row=row, all_tables=all_tables, by=by, form=form)
+    print_report(runs, row=row, all_tables=all_tables, by=by, form=form, output=output)
 
 
 @app.command("card")

@@ -1,13 +1,17 @@
 """Finished runs in, the model card's tables out. Needs no model, and never imports torch.
 
-run folders -> load_run -> build_tables, with load_card -> render_terminal, render_markdown
+run folders -> load_run -> build_tables, with load_card -> render_terminal, render_markdown,
+render_html, render_latex, render_csv, render_json
 two of them -> compare_runs -> render_comparison, comparison_markdown, comparison_junit, ..._json
 """
 
 from eval.report.card import Card, CardColumn, card_columns, load_card
 from eval.report.figures import RunFigures, load_run
 from eval.report.gate import MARGIN, Comparison, compare_runs
+from eval.report.html import render_html
+from eval.report.latex import render_latex
 from eval.report.markdown import render_markdown
+from eval.report.records import render_csv, render_json
 from eval.report.tables import Table, build_tables
 from eval.report.terminal import render_terminal
 from eval.report.verdict import (
@@ -33,6 +37,10 @@ __all__ = [
     "load_card",
     "load_run",
     "render_comparison",
+    "render_csv",
+    "render_html",
+    "render_json",
+    "render_latex",
     "render_markdown",
     "render_terminal",
 ]
