@@ -7,6 +7,7 @@
 #   make demo GPUS=2, make eval-gqa GPUS=8 ...   with so many GPUs, or processes without one
 #   make regression BASE=run CANDIDATE=run [MARGIN=0.5]   did a checkpoint get worse? for a CI
 #   make report RUNS="run ..."                  the card's tables with these runs
+#   make leaderboard [RUNS="results"] [OUT=leaderboard]   a site of runs; open its index.html
 #   make test, make check                       the tests; lint, format, types
 #   make bench, make soak                       what is fast, and what survives random kills
 
@@ -19,7 +20,7 @@ GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 PARTIAL_OPTION = $(if $(PARTIAL),--allow-partial)
 RUN = $(or $(OUT),runs/$(notdir $(patsubst %/,%,$(CHECKPOINT)))-$*)
 
-.PHONY: demo card regression report test check bench soak format clean
+.PHONY: demo card regression report leaderboard test check bench soak format clean
 
 demo: $(VENV)/installed
 	$(BIN)/qwen-vl-eval demo --data demo-data --out demo-run $(GPUS_OPTION)
@@ -52,6 +53,9 @@ regression: $(VENV)/installed
 
 report: $(VENV)/installed
 	$(BIN)/qwen-vl-eval report $(or $(RUNS),demo-run)
+
+leaderboard: $(VENV)/installed
+	$(BIN)/qwen-vl-eval leaderboard $(or $(RUNS),results) $(if $(OUT),--out "$(OUT)")
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/bench_vqa.py

@@ -29,6 +29,7 @@ COMMANDS = (
     "submit",
     "report",
     "compare",
+    "leaderboard",
     "list",
     "data list",
     "data prepare",
