@@ -535,7 +535,8 @@ def kills(bench: Bench) -> None:
 
 def plan(draw: Random, most: int, total: int, alone: Ended, latency: float) -> list[Kill]:
     """A run's kills in their order: most while it asks, some before and behind."""
-    asking = sorted(draw.randrange(1, total) for _ in range(draw.randint(1, most)))
+    count = draw.randint(1, max(most - 2, 1))
+    asking = sorted(draw.randrange(1, total) for _ in range(count))
     planned = [Kill(judged, draw.uniform(0, latency)) for judged in asking]
     if len(planned) < most and draw.random() < 0.5:
         at = draw.randint(0, len(planned))
