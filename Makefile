@@ -63,6 +63,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/bench_engine.py
 	$(BIN)/python tests/bench/bench_flips.py
 	$(BIN)/python tests/bench/bench_launch.py
+	$(BIN)/python tests/bench/bench_judge.py
 
 soak: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/soak.py

@@ -21,7 +21,7 @@ from PIL import Image
 from small import answer_all, command
 from web import Web
 
-from eval.api import Prediction
+from eval.api import Expect, Prediction
 from eval.asked import Asked, check_data, describe_task
 from eval.data.fetch import Fetcher
 from eval.data.prepare import plan, prepare
@@ -67,8 +67,8 @@ def encoded(number, kind="PNG"):
     return base64.b64encode(picture(number, kind)).decode()
 
 
-def row(number, image=None, question="What is shown?", category="recognition"):
-    told = (question, f"annotation {number}", "A bus.", category, "t1")
+def row(number, image=None, question="What is shown?", category="recognition", task="t1"):
+    told = (question, f"annotation {number}", "A bus.", category, task)
     return (str(number), encoded(number) if image is None else image, *told)
 
 
@@ -563,7 +563,8 @@ def test_data_are_prepared_from_a_server(server, tmp_path):
         ENGLISH.steps[1],
     )
     later = (replace(ENGLISH.later_steps[0], url=server.page("eval.py", b"print(1)\n")),)
-    task = replace(ENGLISH, size=3, steps=steps, later_steps=later)
+    expect = Expect(distinct={"task_name": 1})
+    task = replace(ENGLISH, size=3, expect=expect, steps=steps, later_steps=later)
 
     def get():
         return prepare([task], tmp_path, fetcher=Fetcher(backoff_s=0))
@@ -596,8 +597,8 @@ def test_a_table_that_cannot_be_had_stops_no_other_step(server, tmp_path):
 
 
 def test_the_command_prepares_tables_that_were_brought(tmp_path):
-    """908 rows are the English split; a Chinese table may have any number."""
-    put(tmp_path, tabbed([row(n) for n in range(908)]))
+    """908 rows of 27 kinds are the English split; a Chinese table may have any number."""
+    put(tmp_path, tabbed([row(n, task=f"t{n % 27}") for n in range(908)]))
     (tmp_path / "touchstone/eval.py").write_text("print(1)\n", encoding="utf-8")
     said = command("data", "prepare", "touchstone", "--data", tmp_path)
     made = "making TouchStone's pictures and index\n"
@@ -628,7 +629,8 @@ class Echo:
 
 def test_submission_is_the_published_table_with_responses(tmp_path):
     """A table, not JSON; what is read of it is what the run's answers are to the judge."""
-    data, task = tmp_path / "data", replace(ENGLISH, size=3)
+    expect = Expect(distinct={"task_name": 1})
+    data, task = tmp_path / "data", replace(ENGLISH, size=3, expect=expect)
     indexed(data, *(row(n) for n in range(3)))
     _, asked = check_data(task, data, Asked())
     entries = {task.name: describe_task(task, data, asked)}
