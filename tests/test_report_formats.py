@@ -518,10 +518,15 @@ def test_escaped_html_reads_back(text):
 
 
 @given(ANY.filter(str.isprintable) | st.text("".join(ESCAPES) + "-,'a א千", max_size=30))
+@example("[3ex]")
+@example("*")
 @example(r"--- ,, ''' -{} {[}] \textbar{} \# {\char34}")
 def test_escaped_latex_reads_back(text):
-    """Whatever is printable, so no two texts look the same; and no font joins two signs to one."""
+    """Whatever is printable, so no two texts look the same; no font joins two signs to one, and no
+    command takes the text for its option.
+    """
     assert text == unescape_latex(escape_latex(text))
+    assert not escape_latex(text).startswith(("[", "*"))
     assert not any(pair in escape_latex(text) for pair in ("--", ",,", "''"))
 
 
