@@ -8,6 +8,7 @@
 #   make regression BASE=run CANDIDATE=run [MARGIN=0.5]   did a checkpoint get worse? for a CI
 #   make report RUNS="run ..."                  the card's tables with these runs
 #   make leaderboard [RUNS="results"] [OUT=leaderboard]   a site of runs; open its index.html
+#   make browse RUNS="run [run]" [OUT=browser]   every sample, with its picture; open its index.html
 #   make test, make check                       the tests; lint, format, types
 #   make bench, make soak                       what is fast, and what survives random kills
 
@@ -20,7 +21,7 @@ GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 PARTIAL_OPTION = $(if $(PARTIAL),--allow-partial)
 RUN = $(or $(OUT),runs/$(notdir $(patsubst %/,%,$(CHECKPOINT)))-$*)
 
-.PHONY: demo card regression report leaderboard test check bench soak format clean
+.PHONY: demo card regression report leaderboard browse test check bench soak format clean
 
 demo: $(VENV)/installed
 	$(BIN)/qwen-vl-eval demo --data demo-data --out demo-run $(GPUS_OPTION)
@@ -56,6 +57,9 @@ report: $(VENV)/installed
 
 leaderboard: $(VENV)/installed
 	$(BIN)/qwen-vl-eval leaderboard $(or $(RUNS),results) $(if $(OUT),--out "$(OUT)")
+
+browse: $(VENV)/installed
+	$(BIN)/qwen-vl-eval browse $(or $(RUNS),demo-run) $(if $(OUT),--out "$(OUT)")
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/bench_vqa.py

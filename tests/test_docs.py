@@ -30,6 +30,7 @@ COMMANDS = (
     "report",
     "compare",
     "leaderboard",
+    "browse",
     "list",
     "data list",
     "data prepare",

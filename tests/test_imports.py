@@ -27,7 +27,7 @@ MAY_IMPORT = {  # room -> the rooms it may import from, beside itself and errors
     "run": {"api", "asked", "data", "digests", "journal", "lock", "prompt", "writing"},
     "score": {"api", "asked", "data", "run", "metrics", "stats"},
     "submit": {"api", "asked", "data", "run", "writing"},
-    "report": {"api", "run", "stats"},
+    "report": {"api", "asked", "data", "metrics", "run", "stats"},  # samples and their boxes too
     "demo": {"api", "data", "metrics", "runtime"},
     "benchmarks": {"api", "data", "metrics", "prompt"},
     "touchstone": {"api", "asked", "data", "lock", "metrics", "prompt", "run", "stats", "writing"},

@@ -15,6 +15,7 @@ from eval import registry, report, submit
 from eval.api import PUBLISHED, Nucleus, Task
 from eval.cli import card
 from eval.cli import data as data_commands
+from eval.cli.browse import browse_command
 from eval.cli.card import FORMS, print_report, say_where
 from eval.cli.certify import certify
 from eval.cli.compare import compare_command
@@ -22,6 +23,7 @@ from eval.cli.config import Config, read_config
 from eval.cli.console import err, out
 from eval.cli.evaluate import DEMO, Place, evaluate
 from eval.cli.judge import judge_command
+from eval.cli.leaderboard import leaderboard_command
 from eval.cli.options import (
     AsPublishedOption,
     FeaturesOption,
@@ -57,6 +59,8 @@ app = typer.Typer(
 app.add_typer(data_commands.app, name="data")
 app.command("judge")(judge_command)
 app.command("compare")(compare_command)
+app.command("browse")(browse_command)
+app.command("leaderboard")(leaderboard_command)
 
 
 def _print_version(wanted: bool) -> None:
