@@ -13,7 +13,7 @@ from eval.report.card import MISSING, Card
 from eval.report.compare import Comparison, number
 from eval.report.figures import RunFigures, TaskFigures
 from eval.report.tables import Compared, Part, Table
-from eval.report.tables import _named as named_runs
+from eval.report.tables import named_runs as named_runs
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for code, not for text
 ESCAPE = "'"

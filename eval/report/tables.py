@@ -129,7 +129,7 @@ def build_tables(
     Raises UsageError for a model that the card lacks or a run given twice, RunError for a summary
     that lacks the card's metric or has it in another range.
     """
-    named = _named(runs)
+    named = named_runs(runs)
     kinds = {r.model: r.checkpoint for t in card.tables for r in t.rows if r.model != MISSING}
     if row is not None and row not in kinds:
         raise UsageError(f"no row of the card is called {row!r}; it has: {', '.join(kinds)}")
@@ -165,7 +165,7 @@ def build_tables(
     return tables
 
 
-def _named(runs: Sequence[RunFigures]) -> dict[str, tuple[RunFigures, int]]:
+def named_runs(runs: Sequence[RunFigures]) -> dict[str, tuple[RunFigures, int]]:
     """Runs by the name they are printed under, with their number of few-shot examples.
 
     Two runs of one name are told apart by their folders. Tasks of one run that were asked with
