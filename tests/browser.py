@@ -10,7 +10,7 @@ import pytest
 AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 UNSCROLLED = """() => {
-  for (const part of document.querySelectorAll(".scroll, .scroll *"))
+  for (const part of document.querySelectorAll(".scroll, .scroll :not(.hidden)"))
     Object.assign(part.style, {overflow: "visible", maxHeight: "none", position: "static"});
 }"""  # so that axe sees what lies behind what
 
@@ -31,6 +31,7 @@ class Watched:
 
     def violations(self):
         """What axe-core finds wrong, or cannot tell, with the page as it is."""
+        self.page.set_viewport_size({"width": 5000, "height": 2000})
         self.page.evaluate(UNSCROLLED)
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
         found = self.page.evaluate("axe.run()")

@@ -189,6 +189,31 @@ def test_hostile_texts_do_not_run(browser, tmp_path):
         assert all(url.startswith((site.as_uri(), "data:")) for url in found.requests)
 
 
+def test_the_policy_bars_what_is_not_the_site_s_own(browser, site):
+    """Even if markup got in: no inline script, no handler, no style, no request."""
+    with watched(browser) as found:
+        page = found.open(site / "index.html")
+        barred = {}
+        page.on("requestfailed", lambda request: barred.update({request.url: request.failure}))
+        page.evaluate(
+            """() => {
+              document.body.insertAdjacentHTML("beforeend",
+                "<img src=x onerror='window.ran=1'><p id=p style='color: rgb(1, 2, 3)'>x</p>");
+              for (const src of ["", "https://example.org/x.js", "data:text/javascript,ran=1"]) {
+                const script = document.createElement("script");
+                if (src) script.src = src; else script.textContent = "window.ran = 1";
+                document.body.append(script);
+              }
+            }"""
+        )
+        page.wait_for_timeout(100)
+        assert page.evaluate("window.ran") is None
+        assert page.evaluate("getComputedStyle(p).color") != "rgb(1, 2, 3)"
+        asked = [url for url in found.requests if url.startswith("http")]
+        assert {"csp"} == {barred[url] for url in asked}
+        assert len(found.complaints) >= 4
+
+
 def test_pages_say_all_without_scripts(browser, site):
     """The table, the scores and the history are in the pages themselves."""
     with watched(browser, java_script_enabled=False) as found:

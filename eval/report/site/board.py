@@ -2,8 +2,9 @@
 
 A family is a table of the card, its two tables of dialogues one. A family's score is the mean, over
 the benchmarks of it that a model has a comparable figure of, of the figure in percent of the card's
-own model: of Qwen-VL, and of Qwen-VL-Chat where that has none. So a benchmark that is missing moves
-a score little, and figures of 0 to 1,000 weigh no more than others.
+own model: of Qwen-VL, and of Qwen-VL-Chat where that has none. So figures of 0 to 1,000 weigh no
+more than others, and easy benchmarks that are missing no more than hard ones. Scores of different
+benchmarks still differ, so it is said how many there are, and ranks compare by what two have.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,12 +1,18 @@
 """Ranks with their uncertainty: figures are drawn again and again within their intervals.
 
-Two models are compared by the benchmarks that both have a figure of, each figure taken relative to
-a reference, families with equal weight. A model's rank is one more than the number of models ahead
-of it. Of a pair that shares no benchmark nothing can be told, which widens the interval.
+Two models are compared by the benchmarks that both have a figure of, families with equal weight. A
+model's rank is one more than the number of models ahead of it. Its interval reaches from the models
+that are surely ahead to those that are surely behind: all of these comparisons hold at once in 95%
+of the draws. Of a pair that shares no benchmark nothing can be told, which widens the interval.
+
+The middle 95% of the places that a model takes in the draws would be narrower, and wrong where many
+are close together: of 30 models the best one's then held its true place 65 times of 100.
 
 A figure without an interval is a point. Draws of two models are independent, though both answered
 the same questions: pairing them, as `compare` does, tells more, so these intervals are rather too
 wide than too narrow.
+
+Source  Mogstad, Romano, Shaikh and Wilhelm 2024, Inference for Ranks, for one model at a time
 """
 
 from collections.abc import Sequence
@@ -16,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
-DRAWS = 2000
+DRAWS = 1000
 NORMAL = 1.959963984540054  # of the standard normal distribution: 95% lie within this of its mean
 LEVEL = 1e-9  # two means that are no further apart are equal: sums in another order
 
@@ -35,7 +41,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """Where a model stands among `of`, at least and at most; middle: on average over the draws."""
+    """Where a model may stand among `of`, 95%; middle: where it does on average over the draws."""
 
     low: int
     high: int
@@ -62,6 +68,7 @@ class Draws:
                     below[y, x] = (figure.value - figure.low) / NORMAL
                     above[y, x] = (figure.high - figure.value) / NORMAL
         drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal((DRAWS, rows, columns))
+        self.value: Array = value  # (R, C)
         self.values: Array = value + np.where(drawn < 0, below, above) * drawn  # (D, R, C)
 
     def mean(self, row: int, columns: Sequence[int]) -> tuple[float, float] | None:
@@ -70,7 +77,7 @@ class Draws:
         if not shared:
             return None
         means = self.values[:, row, shared].mean(axis=1)
-        low, high = np.quantile(means, _tails()).tolist()
+        low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
         return low, high
 
     def ranks(self, families: Sequence[Sequence[int]], at_least: int = 1) -> list[Rank | None]:
@@ -80,15 +87,19 @@ class Draws:
         """
         columns = [column for family in families for column in family]
         owner = np.repeat(np.arange(len(families)), [len(family) for family in families])
-        known, values = self.known[:, columns], self.values[:, :, columns]
+        known, value = self.known[:, columns], self.value[:, columns]
+        values = self.values[:, :, columns]
         covered = [known[:, owner == family].any(axis=1) for family in range(len(families))]
         ranked = np.flatnonzero(np.sum(covered, axis=0) >= at_least)
-        known, values = known[ranked], values[:, ranked]
+        known, value = known[ranked], value[ranked]
+        drawn = np.ascontiguousarray(values[:, ranked].transpose(1, 0, 2))  # (R, D, C)
         found: list[Rank | None] = [None] * len(self.known)
         for place, row in enumerate(ranked.tolist()):
-            others = np.arange(len(ranked)) != place
-            weights = _weights(known[others] & known[place], owner)
-            found[row] = _rank(values[:, place], values[:, others], weights)
+            weights = _weights(known & known[place], owner)
+            weights[place] = 0  # against itself
+            lead = ((value[place] - value) * weights).sum(axis=1)
+            leads = weights @ drawn[place].T - np.matmul(drawn, weights[:, :, None])[:, :, 0]
+            found[row] = _rank(lead, leads, told=weights.sum(axis=1) > 0)
         return found
 
 
@@ -107,21 +118,27 @@ def _weights(shared: Mask, owner: NDArray[np.intp]) -> Array:
     return weights / np.maximum(counted, 1)[:, None]
 
 
-def _rank(own: Array, others: Array, weights: Array) -> Rank:
-    """A model's rank among others.
+def _rank(lead: Array, leads: Array, told: Mask) -> Rank:
+    """A model's rank among all, itself among them, of which nothing is told.
 
-    own (D, C), others (D, O, C): draws; weights (O, C): all 0 where nothing can be told
+    lead (R,), leads (R, D): over each, by the figures and by the draws
+    told (R,)                which of these mean anything
     """
-    told = weights.any(axis=1)
-    lead = own @ weights.T - np.einsum("doc,oc->do", others, weights)
-    best = 1 + ((lead < -LEVEL) & told).sum(axis=1)  # (D,)
-    worst = best + ((np.abs(lead) <= LEVEL) & told).sum(axis=1) + int((~told).sum())
-    low, high = (
-        int(np.quantile(ends, tail, method="inverted_cdf"))
-        for ends, tail in zip((best, worst), _tails(), strict=True)
-    )
-    return Rank(low, high, len(weights) + 1, float((best.mean() + worst.mean()) / 2))
+    off = leads - lead[:, None]
+    rising = off > 0
+    below, above = _spread(off, ~rising), _spread(off, rising)
+    scale = np.where(rising, above[:, None], below[:, None])
+    apart = np.divide(np.abs(off), scale, out=np.zeros_like(off), where=scale > LEVEL)
+    reach = float(np.quantile(apart.max(axis=0), CONFIDENCE))
+    ahead = told & (lead + reach * above < -LEVEL)
+    behind = told & (lead - reach * below > LEVEL)
+    place = (leads < -LEVEL) + 0.5 * (np.abs(leads) <= LEVEL)  # a half where nothing is told
+    middle = float(place.sum(axis=0).mean()) + 0.5  # itself is counted as a half
+    return Rank(1 + int(ahead.sum()), len(lead) - int(behind.sum()), len(lead), middle)
 
 
-def _tails() -> tuple[float, float]:
-    return (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+def _spread(off: Array, where: Mask) -> Array:
+    """Of each row the root of the mean square, where wanted."""
+    squares = np.einsum("rd,rd,rd->r", off, off, where)
+    spread: Array = np.sqrt(squares / np.maximum(where.sum(axis=1), 1))
+    return spread

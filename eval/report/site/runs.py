@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from eval.errors import RunError, UsageError
+from eval.report.compare import clean
 from eval.report.figures import RunFigures, load_run
 from eval.run import MANIFEST, SUMMARY
 
@@ -83,7 +84,7 @@ def find_runs(folders: Sequence[Path]) -> Found:
         if not folder.is_dir():
             raise RunError(f"{folder}: a run, or a folder of runs expected, none found")
         for path in [folder] if _is_run(folder) else _inside(folder):
-            shown = path.relative_to(folder.parent).as_posix()
+            shown = clean(path.relative_to(folder.parent).as_posix())
             if not path.is_dir():
                 skipped.append((shown, "a file"))
             elif not _is_run(path):
@@ -104,7 +105,10 @@ def find_runs(folders: Sequence[Path]) -> Found:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    try:
+        return (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
 def _is_run(path: Path) -> bool:
