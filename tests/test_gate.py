@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -24,6 +25,7 @@ from eval.run import RunFolder
 from eval.score import Scoring, score_run
 from eval.writing import write_rows
 
+BENCH = Path(__file__).parent / "bench" / "gate_power.py"
 CARD = load_card()
 MAIN = {name: c.metric for table in CARD.tables for c in table.columns for name in c.tasks}
 HOSTILE = "<script>|**x**|\n\x1b[2J[red]`@you` $x$ \\| [a](http://b.c) www.d.e \u202eevil\u2069"
@@ -38,7 +40,7 @@ ENTRY = {
     "sources": {"okvqa/questions.json": "1" * 64, "okvqa/annotations.json": "2" * 64},
 }
 CODES = {"pass": 0, "regressed": 10, "inconclusive": 11, "invalid": 12}
-unhurried = settings(deadline=None, max_examples=20)
+unhurried = settings(deadline=None, max_examples=15)
 
 
 def rows_of(values, questions=2):
@@ -326,9 +328,11 @@ def test_a_benchmark_without_any_answer_is_not_taken_for_a_server_s(tmp_path):
     tasks = {"okvqa_val": lost, "gqa_testdev": kept}
     before = make_run(tmp_path / "a", tasks)
     after = make_run(tmp_path / "b", tasks, failed=[sample for sample, _, _ in lost])
-    told, _ = gate(before, after)
-    assert "invalid" == told["verdict"]
-    assert "b: 40 samples have no answer" == by_task(told)["okvqa_val"]["reason"]
+    again = make_run(tmp_path / "c", tasks, failed=[sample for sample, _, _ in lost])
+    for runs in ((before, after), (after, before), (after, again)):
+        told, _ = gate(*runs)
+        assert "invalid" == told["verdict"]
+        assert "b: 40 samples have no answer" == by_task(told)["okvqa_val"]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -683,25 +687,30 @@ def texts_of(markdown):
     return Page(markdown).text
 
 
-@settings(deadline=None, max_examples=6)
+def forms(folder, runs):
+    """Markdown, JUnit, terminal and JSON of a comparison."""
+    files = [folder / f"gate.{end}" for end in ("md", "xml")]
+    told, text = gate(*runs, "--markdown", files[0], "--junit", files[1])
+    return files[0].read_text("utf-8"), ElementTree.parse(files[1]), text, told
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    return forms(folder, three(folder))
+
+
+@settings(deadline=None, max_examples=3)
 @given(st.text(min_size=1, max_size=60))
 @example(HOSTILE)
 @example("x" * 100_000)
 @example("</summary></details><img src=x onerror=alert(1)>")
 @example("]]></error><a href='javascript:x'>")
 @example("\u202e\u2066\u200f\x00\x7f\u2028\ufffe")
-def test_hostile_names_of_runs_and_samples_stay_names(tmp_path_factory, name):
+def test_hostile_names_of_runs_and_samples_stay_names(tmp_path_factory, plain, name):
     """Nothing means anything to Markdown, HTML, XML or a terminal, and nothing is long."""
-    tmp_path = tmp_path_factory.mktemp("hostile")
-    forms = {}
-    for which, runs in (
-        ("plain", three(tmp_path / "plain")),
-        ("hostile", three(tmp_path / "bad", (name, name), lambda n: f"{name}{n}")),
-    ):
-        files = [tmp_path / f"{which}.{end}" for end in ("md", "xml")]
-        told, text = gate(*runs, "--markdown", files[0], "--junit", files[1])
-        forms[which] = (files[0].read_text("utf-8"), ElementTree.parse(files[1]), text, told)
-    plain, hostile = forms["plain"], forms["hostile"]
+    folder = tmp_path_factory.mktemp("hostile")
+    hostile = forms(folder, three(folder, (name, name), lambda n: f"{name}{n}"))
     assert Page(plain[0]).tags == Page(hostile[0]).tags
     assert [each.tag for each in plain[1].iter()] == [each.tag for each in hostile[1].iter()]
     assert plain[2].count("\n") == hostile[2].count("\n")
@@ -960,3 +969,22 @@ def test_the_whole_is_as_good_as_its_worst_benchmark(tmp_path_factory, tasks):
     assert sum(each.better + each.worse for each in found.benchmarks) == len(found.flips)
     for each in found.benchmarks:
         assert pytest.approx(each.candidate - each.base, abs=1e-9) == each.difference
+
+
+# False alarms and what is found
+
+
+def test_alarms_are_few_and_drops_are_found_as_promised():
+    """By a short simulation at the sizes of the real benchmarks, or its exit status would tell: at
+    most 5% alarms, and drops found as often as `smallest` says. results/bench/gate.md has the long
+    one.
+    """
+    program = [sys.executable, "-W", "error", str(BENCH), "--quick"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "| the same answers | 0.0% | 0.0% | 100.0% |" in done.stdout
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()]
+    shares = {row[0]: row[1:] for row in rows if len(row) == 4}
+    assert "100.0%" == shares["worse by 1 in every benchmark"][0]
+    assert float(shares["equally good"][0].rstrip("%")) < 13  # 5% of 120, but for chance
+    assert 20 == sum(len(row) == 13 and row[1][0].isdigit() for row in rows)
