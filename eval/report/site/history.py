@@ -26,10 +26,12 @@ class Timeline:
 
 
 def timelines(board: Board) -> tuple[Timeline, ...]:
-    """By model. A run without a date, or whose model is not told, is in none."""
+    """By model. A run without a figure or a date, or whose model is not told, is in none."""
     found: dict[str, list[Point]] = {}
     for row in board.rows:
         if row.run is None or row.run.started is None or not row.run.model:
+            continue
+        if not any(has(row.cells, benchmark) for benchmark in row.cells):
             continue
         digest = row.run.manifest["model"].get("digest")
         shown = clean(digest)[:12] if isinstance(digest, str) else ""
@@ -65,7 +67,8 @@ def values(board: Board, rows: Sequence[Row]) -> list[dict[str, list[object]]]:
     told = []
     for row in rows:
         found: dict[str, list[object]] = {
-            id_: [score.value, score.low, score.high, False] for id_, score in row.scores.items()
+            id_: [*(round(end, 4) for end in (score.value, score.low, score.high)), False]
+            for id_, score in row.scores.items()
         }
         for id_, cell in row.cells.items():
             if has(row.cells, id_):

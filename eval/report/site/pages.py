@@ -75,7 +75,7 @@ def _board(board: Board) -> Mapping[str, Any]:
     rows = []
     for row in board.rows:
         values = {f"rank-{scope}": rank.middle for scope, rank in row.ranks.items()}
-        values |= {f"score-{id_}": score.value for id_, score in row.scores.items()}
+        values |= {f"score-{id_}": round(score.value, 4) for id_, score in row.scores.items()}
         values |= {id_: c.figure.value for id_, c in row.cells.items() if c.figure}
         with_figures = [
             family.id
