@@ -7,6 +7,7 @@ more than others, and easy benchmarks that are missing no more than hard ones. S
 benchmarks still differ, so it is said how many there are, and ranks compare by what two have.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -289,11 +290,10 @@ def _ranked(rows: Sequence[Row], families: Sequence[Family]) -> list[Row]:
     benchmarks = [b for family in families for b in family.benchmarks]
     places = {b.id: place for place, b in enumerate(benchmarks)}
     usable = [[_relative(row.cells[b.id].figure, b.reference) for b in benchmarks] for row in rows]
-    scored = Draws(usable)
     columns = {f.id: [places[b.id] for b in f.benchmarks] for f in families}
     shown = [
-        replace(row, scores=dict(_scores(scored, y, usable[y], columns)))
-        for y, row in enumerate(rows)
+        replace(row, scores=dict(_scores(figures, columns)))
+        for row, figures in zip(rows, usable, strict=True)
     ]
     ranking = [y for y, row in enumerate(rows) if not row.unranked]
     drawn = Draws([usable[y] for y in ranking])
@@ -316,15 +316,15 @@ def _relative(figure: Figure | None, reference: float | None) -> Figure | None:
 
 
 def _scores(
-    drawn: Draws, row: int, figures: Sequence[Figure | None], families: Mapping[str, Sequence[int]]
+    figures: Sequence[Figure | None], families: Mapping[str, Sequence[int]]
 ) -> Iterator[tuple[str, Score]]:
+    """Of each family with a figure. Errors are independent, so their squares add up."""
     for id_, columns in families.items():
-        found = [figure for c in columns if (figure := figures[c]) is not None]
-        ends = drawn.mean(row, columns)
-        if not ends:
+        found = [figure for column in columns if (figure := figures[column]) is not None]
+        if not found:
             continue
         value = sum(figure.value for figure in found) / len(found)
-        points = all(figure.low == figure.high for figure in found)
-        low, high = (value, value) if points else (min(ends[0], value), max(ends[1], value))
-        interval = "" if points else f"{low:.1f} to {high:.1f}"
+        low = value - math.hypot(*(f.value - f.low for f in found)) / len(found)
+        high = value + math.hypot(*(f.high - f.value for f in found)) / len(found)
+        interval = f"{low:.1f} to {high:.1f}" if low < high else ""
         yield id_, Score(f"{value:.1f}", interval, value, low, high, len(found), len(columns))

@@ -71,15 +71,6 @@ class Draws:
         self.value: Array = value  # (R, C)
         self.values: Array = value + np.where(drawn < 0, below, above) * drawn  # (D, R, C)
 
-    def mean(self, row: int, columns: Sequence[int]) -> tuple[float, float] | None:
-        """Both ends of the interval of a model's mean over benchmarks; None where it has none."""
-        shared = [column for column in columns if self.known[row, column]]
-        if not shared:
-            return None
-        means = self.values[:, row, shared].mean(axis=1)
-        low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
-        return low, high
-
     def ranks(self, families: Sequence[Sequence[int]], at_least: int = 1) -> list[Rank | None]:
         """Of each model by these families of benchmarks; None where it has figures of too few.
 
