@@ -180,3 +180,12 @@ def test_reports_need_no_torch():
     """Tables are made on laptops where torch is slow to import or not installed."""
     code = "import sys; import eval.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_interval_has_bearable_ends(tmp_path):
+    """Ends whose squares are no number would stop every table."""
+    for end in (1e308, -1e308, 2e6):
+        low, high = min(end, 0.0), max(end, 0.0)
+        folder = write(tmp_path / str(end), intervals={"vqa_accuracy": {"low": low, "high": high}})
+        with pytest.raises(RunError, match="a number within 1e\\+06 expected"):
+            load_run(folder)

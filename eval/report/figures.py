@@ -12,6 +12,7 @@ import orjson
 from eval.errors import RunError
 from eval.run import MANIFEST, SUMMARY
 
+FARTHEST = 1e6  # from 0 that an interval may reach
 SLACK = 1e-9  # sums in another order
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")  # of a task, a metric, a protocol
 
@@ -165,7 +166,10 @@ def _intervals(
     found = {}
     for name in told:
         ends = _field(file, told, name, _is_mapping, "'low' and 'high'")
-        low, high = (_field(file, ends, end, is_number, "a number") for end in ("low", "high"))
+        low, high = (
+            _field(file, ends, end, _is_end, f"a number within {FARTHEST:g}")
+            for end in ("low", "high")
+        )
         if name not in metrics or not low - SLACK <= metrics[name] <= high + SLACK:
             raise RunError(
                 f"{file}: 'intervals': {name!r:.80}: {low:g} to {high:g} found, and its figure is "
@@ -277,6 +281,10 @@ def _is_size(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Whether JSON holds a number here, and a finite one."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_end(value: Any) -> bool:
+    return is_number(value) and abs(value) <= FARTHEST
 
 
 def _is_figure(value: Any) -> bool:
