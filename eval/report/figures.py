@@ -166,10 +166,12 @@ def _intervals(
     found = {}
     for name in told:
         ends = _field(file, told, name, _is_mapping, "'low' and 'high'")
-        low, high = (
-            _field(file, ends, end, _is_end, f"a number within {FARTHEST:g}")
-            for end in ("low", "high")
-        )
+        low, high = (_field(file, ends, end, is_number, "a number") for end in ("low", "high"))
+        if max(abs(low), abs(high)) > FARTHEST:
+            raise RunError(
+                f"{file}: 'intervals': {name!r:.80}: ends within {FARTHEST:g} expected, {low:g} to "
+                f"{high:g} found"
+            )
         if name not in metrics or not low - SLACK <= metrics[name] <= high + SLACK:
             raise RunError(
                 f"{file}: 'intervals': {name!r:.80}: {low:g} to {high:g} found, and its figure is "
@@ -281,10 +283,6 @@ def _is_size(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Whether JSON holds a number here, and a finite one."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_end(value: Any) -> bool:
-    return is_number(value) and abs(value) <= FARTHEST
 
 
 def _is_figure(value: Any) -> bool:
