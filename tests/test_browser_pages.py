@@ -9,12 +9,14 @@ import time
 from itertools import pairwise
 from types import SimpleNamespace
 
+import orjson
 import pytest
 from PIL import Image
-from small import command
+from typer.testing import CliRunner
 
 from eval.api import Corpus, Generate, Layout, Prediction, Rank, Sample, Source, Task
 from eval.asked import Asked, describe_task
+from eval.cli.main import app
 from eval.demo.data import demo_seeds
 from eval.demo.referring import refcoco
 from eval.demo.writer import Writer
@@ -25,6 +27,7 @@ from eval.metrics.exact import exact_match
 from eval.registry import find_tasks
 from eval.report.browser import COPY, build_browser
 from eval.report.browser.pages import AT_ONCE, LARGEST, LONGEST, write_task
+from eval.report.browser.pictures import Pictures
 from eval.report.browser.rows import Answer, Row
 from eval.run import PREDICTIONS, RunFolder
 from eval.score import score_run
@@ -336,6 +339,30 @@ def test_pictures_are_linked_or_copied(tmp_path):
     assert ["no.png"] == missing
 
 
+def test_how_a_camera_was_held_is_told(tmp_path):
+    """Browsers turn such pictures and the model does not; what is no picture is upright."""
+    data = make_data(tmp_path / "data", ("a.png", "plain.jpg"))
+    for turned in range(10):
+        exif = Image.Exif()
+        exif[0x0112] = turned
+        Image.new("RGB", (20, 10)).save(data / f"{turned}.jpg", exif=exif)
+    (data / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe1 Exif and no more")
+    missing = []
+    pictures = Pictures(data, None, missing.append)
+    found = [pictures.turned(f"{turned}.jpg") for turned in range(10)]
+    assert [1, *range(1, 9), 1] == found
+    assert [1, 1, 1, 1] == [
+        pictures.turned(path) for path in ("a.png", "plain.jpg", "broken.jpg", "none.jpg")
+    ]
+    assert ["none.jpg"] == missing
+    task = make_task([question(0, image="6.jpg"), question(1)])
+    run = make_run(tmp_path / "run", data, [(task, ["cat", "cat"])])
+    build_browser([run], [task], data, tmp_path / "out")
+    first, second = read(tmp_path / "out/data/shapes_val/chunk-0000.js")[1]
+    assert [6] == first["turned"]
+    assert "turned" not in second
+
+
 def test_the_same_runs_give_the_same_bytes(demo, tmp_path):
     """Pages are replaced as a whole, and depend on nothing but the runs and the data."""
 
@@ -419,13 +446,25 @@ def test_two_hundred_thousand_samples_stay_small(tmp_path):
 def test_the_command_writes_pages_of_what_is_finished(demo, tmp_path):
     """It says where they are; tasks that are not finished are left out and named."""
     out = tmp_path / "out"
-    done = command("browse", demo.run.path, "--out", out, "--images", "copy")
-    assert (0, f"{out / 'index.html'}\n") == (done.returncode, done.stdout)
+
+    def browse(*arguments):
+        return CliRunner().invoke(app, ["browse", str(demo.run.path), *map(str, arguments)])
+
+    done = browse("--out", out, "--images", "copy")
+    assert (0, f"{out / 'index.html'}\n") == (done.exit_code, done.stdout)
     assert any((out / "pictures").rglob("*.jpg"))
-    done = command("browse", demo.run.path, "--task", "okvqa_val", "--out", out)
-    assert 2 == done.returncode
-    assert "--task okvqa_val: a run of refcoco_val" in done.stderr
-    done = command("browse", demo.run.path, demo.run.path, "--out", out)
-    assert (2, True) == (done.returncode, "another run than the first expected" in done.stderr)
-    done = command("browse", demo.run.path, "--images", "embed", "--out", out)
-    assert (2, True) == (done.returncode, "link or copy expected" in done.stderr)
+    (demo.run.path / "manifest.json").write_bytes(
+        orjson.dumps(demo.run.manifest | {"tasks": {**demo.run.manifest["tasks"], "okvqa_val": {}}})
+    )
+    done = browse("--out", out)
+    assert (0, True) == (done.exit_code, "okvqa_val is not finished" in done.stderr)
+    for arguments, told in (
+        (["--task", "gqa"], "--task gqa: a run of refcoco_val, okvqa_val"),
+        (["--task", "okvqa_val"], "no task is finished yet"),
+        ([demo.run.path], "another run than the first expected"),
+        (["--images", "embed"], "link or copy expected"),
+        (["--data", tmp_path / "nowhere"], "no such folder"),
+    ):
+        done = browse(*arguments, "--out", out)
+        assert isinstance(done.exception, UsageError)
+        assert told in str(done.exception)

@@ -16,6 +16,7 @@ import orjson
 from eval.api import Corpus, Task
 from eval.errors import RunError, UsageError
 from eval.report.browser.pages import LONGEST, script, write_task
+from eval.report.browser.pictures import Pictures
 from eval.report.browser.rows import read_rows
 from eval.report.compare import clean
 from eval.report.gate import ASKED
@@ -25,7 +26,7 @@ ASSETS = Path(__file__).parent / "assets"
 LINK, COPY = "link", "copy"
 LISTING = "browser.json"  # names every file, so that nothing else is ever removed
 MAKER = "qwen-vl-eval browse"
-PICTURES = "pictures"  # folder of copies
+PICTURES = "pictures"  # folder of copies, in that of the pages
 
 __all__ = ["COPY", "LINK", "build_browser"]
 
@@ -44,7 +45,7 @@ def build_browser(
 
     images   LINK: pictures stay where they are, and are found relative to `out`; COPY: those that
              are used lie in it too (as hard links where the disk has them), and it can be moved
-    missing  is told the path of each picture that is to be copied and is not there
+    missing  is told the path of each picture that is not there
 
     Raises UsageError where `out` holds anything else, RunError where nothing can be written, and
     what read_rows raises.
@@ -53,12 +54,11 @@ def build_browser(
     _check_out(place, out)
     try:
         with _replacing(place) as beside:
-            copied = _Copied(data, beside / PICTURES, missing)
-            used: Callable[[str], object] = copied if images == COPY else lambda path: None
+            found = Pictures(data, beside / PICTURES if images == COPY else None, missing)
             told = []
             for task in tasks:
                 rows = read_rows(task, data, folders)
-                entry = write_task(beside / "data" / task.name, task.name, rows, used)
+                entry = write_task(beside / "data" / task.name, task.name, rows, found.turned)
                 told.append(entry | _about(task, folders))
             head = {
                 "runs": [clean(str(folder.manifest.get("name", ""))) for folder in folders],
@@ -101,28 +101,6 @@ def _asked(entry: Mapping[str, Any]) -> str:
 def _relative(data: Path, place: Path) -> str:
     """The data root as the page's address finds it."""
     return quote(Path(os.path.relpath(data.resolve(), place)).as_posix()) + "/"
-
-
-class _Copied:
-    """Brings each picture that is used into a folder, once."""
-
-    def __init__(self, data: Path, into: Path, missing: Callable[[str], object]) -> None:
-        self.data, self.into, self.missing = data, into, missing
-        self.seen: set[str] = set()
-
-    def __call__(self, path: str) -> None:
-        if path in self.seen:
-            return
-        self.seen.add(path)
-        source, copy = (self.data / path).resolve(), self.into / path
-        if not source.is_file():
-            self.missing(path)
-            return
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, copy)
-        except OSError:  # another disk, or one without links
-            shutil.copyfile(source, copy)
 
 
 def _check_out(place: Path, out: Path) -> None:

@@ -44,12 +44,12 @@ def script(name: str, value: Any) -> bytes:
 
 
 def write_task(
-    folder: Path, task: str, rows: Iterable[Row], used: Callable[[str], object] = lambda path: None
+    folder: Path, task: str, rows: Iterable[Row], turned: Callable[[str], int] = lambda path: 1
 ) -> dict[str, Any]:
     """Write a task's index and chunks; what tasks.js says of it.
 
     folder  of this task
-    used    is told the path of every picture
+    turned  path of a picture -> how browsers turn it, and the model does not: see Pictures
     """
     folder.mkdir(parents=True)
     ids: list[str] = []
@@ -70,8 +70,6 @@ def write_task(
             close()
             starts.append(len(ids))
             chunk, size = [], 0
-        for image in row.images:
-            used(image)
         for answer in row.answers:
             metrics.update(dict.fromkeys(answer.values if answer else ()))
         main = next(iter(metrics), "")
@@ -81,7 +79,7 @@ def write_task(
             column.codes += [-1] * (len(ids) - len(column.codes))
             column.codes.append(column.values.setdefault(_whole(value), len(column.values)))
         ids.append(_whole(row.id))
-        chunk.append(orjson.dumps(_sample(row, list(metrics))))
+        chunk.append(orjson.dumps(_sample(row, list(metrics), list(map(turned, row.images)))))
         size += len(chunk[-1])
     close()
     for column in groups.values():
@@ -102,12 +100,13 @@ def _script(name: str, text: bytes) -> bytes:
     return b"(window.parts ??= {})[" + orjson.dumps(name) + b"] = " + text + b";\n"
 
 
-def _sample(row: Row, metrics: Sequence[str]) -> dict[str, Any]:
+def _sample(row: Row, metrics: Sequence[str], turned: Sequence[int]) -> dict[str, Any]:
     """What is shown of a sample, as far as the index does not tell it."""
     told = {
         "texts": [[name, _text(text)] for name, text in row.texts],
         "prompt": _text(row.prompt),
         "images": row.images,
+        "turned": turned if any(each != 1 for each in turned) else None,
         "references": [[_text(text), count] for text, count in row.references],
         "options": list(map(_text, row.options)),
         "box": _box(row.box),

@@ -222,7 +222,7 @@ async function follow() {
   if (!(await open(told.get("all") ? WHOLE : number))) return;
   clear();
   for (const id of ["outcome-0", "outcome-1", "flip", "from", "to", "search", "order", "where"]) {
-    if (!told.has(id)) continue;
+    if (!told.has(id) || (by(id).type === "number" && !Number.isFinite(Number(told.get(id))))) continue;
     by(id).value = told.get(id);
     if (by(id).selectedIndex === -1) by(id).selectedIndex = 0; // an address may say anything
   }

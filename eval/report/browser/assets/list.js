@@ -31,6 +31,7 @@ class List {
   // Show other samples; keep to the chosen one where it is among them.
   show(view, place = this.place) {
     this.view = view;
+    this.box.setAttribute("role", view.length ? "listbox" : "group"); // a listbox is never empty
     this.height.style.height = `${Math.min(view.length * ROW, TALLEST)}px`;
     this.clear();
     this.at = view.length ? Math.max(view.indexOf(place), 0) : -1;

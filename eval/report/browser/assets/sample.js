@@ -63,7 +63,7 @@ function drawSample(place, sample, position, count) {
   );
   const shownBoxes = boxesOf(sample);
   const images = sample.images ?? [];
-  const figures = images.map((path, n) => figure(path, n, images.length, n ? [] : shownBoxes));
+  const figures = images.map((path, n) => figure(path, sample.turned?.[n] ?? 1, n, images.length, n ? [] : shownBoxes));
   return [
     bar,
     heading("Question"),
@@ -178,7 +178,29 @@ function boxesOf(sample) {
   return found;
 }
 
-function figure(path, number, count, boxes) {
+// How a picture that a browser has turned is turned back, by the orientation that its camera noted:
+// the matrix of a canvas, for a picture of so many pixels as it is shown.
+const BACK = {
+  2: (width) => [-1, 0, 0, 1, width, 0],
+  3: (width, height) => [-1, 0, 0, -1, width, height],
+  4: (width, height) => [1, 0, 0, -1, 0, height],
+  5: () => [0, 1, 1, 0, 0, 0],
+  6: (width) => [0, -1, 1, 0, 0, width],
+  7: (width, height) => [0, -1, -1, 0, height, width],
+  8: (width, height) => [0, 1, -1, 0, height, 0],
+};
+
+function stored(img, turned) {
+  const { naturalWidth: width, naturalHeight: height } = img;
+  const canvas = element("canvas", { role: "img", "aria-label": img.alt });
+  [canvas.width, canvas.height] = turned > 4 ? [height, width] : [width, height];
+  const context = canvas.getContext("2d");
+  context.setTransform(...BACK[turned](width, height));
+  context.drawImage(img, 0, 0);
+  return canvas;
+}
+
+function figure(path, turned, number, count, boxes) {
   const name = count > 1 ? `Picture ${number + 1} of ${count}` : "The picture that the question is about";
   const img = element("img", { alt: `${name}: ${oneLine(path)}`, decoding: "async" });
   const picture = element("div", { class: "picture" }, img);
@@ -186,11 +208,14 @@ function figure(path, number, count, boxes) {
   const open = element("a", { href: address(path), target: "_blank", rel: "noopener" }, visible(path));
   const caption = element("figcaption", {}, open);
   img.addEventListener("load", () => {
+    const back = turned > 1 && BACK[turned];
+    const drawn = back ? stored(img, turned) : img;
+    if (back) img.replaceWith(drawn);
+    const [width, height] = back ? [drawn.width, drawn.height] : [img.naturalWidth, img.naturalHeight];
     // small pictures are shown larger, so that boxes can be told apart
-    const { naturalWidth: width, naturalHeight: height } = img;
     const wanted = Math.min(width * 3, 640, (window.innerHeight * 0.55 * width) / height);
-    if (wanted > width) img.style.width = `${Math.floor(wanted)}px`;
-    caption.append(`, ${width} × ${height} pixels`);
+    if (wanted > width) drawn.style.width = `${Math.floor(wanted)}px`;
+    caption.append(`, ${width} × ${height} pixels${back ? ", as stored and as the model saw it" : ""}`);
   });
   img.addEventListener("error", () => {
     picture.replaceWith(element("p", { class: "problem" }, "The picture cannot be shown: it is not there, or of a kind that browsers do not read."));
