@@ -29,7 +29,7 @@ def noisy(folder):
 
 @pytest.mark.slow
 def test_the_gate_blocks_noise_and_passes_the_same_weights(tmp_path):
-    """What `make regression` is for: exit code 10 for a checkpoint that got worse, 0 for its copy."""
+    """What `make regression` is for: 10 for a checkpoint that got worse, 0 for its copy."""
     draw_demo(tmp_path / "data")
     copy = shutil.copytree(bundled_checkpoint(), tmp_path / "weights" / "copy")
     checkpoints = {"base": "demo", "copy": copy, "noisy": noisy(tmp_path / "weights" / "noisy")}
