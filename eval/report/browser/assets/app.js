@@ -6,7 +6,8 @@ const MOST_VALUES = 500; // of a group, up to which it can be chosen from
 const WAIT = 150; // milliseconds after the last letter, or the last step, before something is done
 
 const list = new List(fillRow, (place) => showSoon(place));
-let turn = 0; // of what was asked last; what comes late for an earlier one is dropped
+let opened = 0; // of what was asked last; what comes late for an earlier one is dropped
+let turn = 0;
 let facts = ""; // what is said of the samples in the list
 
 function options(select, choices, chosen) {
@@ -51,6 +52,10 @@ function say(words) {
   by("status").textContent = words;
 }
 
+function fail(error) {
+  say(`${error.message}. Write the pages again`);
+}
+
 // Fields for the groups of a task, which others do not have; with how many samples each value has.
 function drawGroups(task) {
   const few = task ? task.index.groups.filter((group) => group.values.length <= MOST_VALUES) : [];
@@ -86,18 +91,20 @@ function describe(chosen) {
 
 // Another task, or all: load its columns, draw the fields that depend on it.
 async function open(task) {
-  const mine = ++turn;
+  const mine = ++opened;
+  turn++;
   by("task").value = String(task);
+  by("groups").replaceChildren();
   const chosen = chosenTasks({ task });
   say("Loading…");
   list.show(new Uint32Array());
   try {
     await Promise.all(chosen.map(loadIndex));
   } catch (error) {
-    say(`${error.message}: write the pages again`);
+    fail(error);
     return false;
   }
-  if (mine !== turn) return false;
+  if (mine !== opened) return false;
   drawGroups(task === WHOLE ? null : tasks[task]);
   drawOutcomes(chosen);
   describe(chosen);
@@ -108,6 +115,7 @@ async function open(task) {
 async function apply(place = list.place) {
   const mine = ++turn;
   const what = wanted();
+  if (!chosenTasks(what).every((task) => task.index)) return; // it is being opened, and applied then
   const found = select(what);
   by("progress").hidden = true;
   if (!what.search || what.where === "ids") {
@@ -128,7 +136,7 @@ async function apply(place = list.place) {
       return true;
     });
   } catch (error) {
-    say(`${error.message}: write the pages again`);
+    fail(error);
   }
 }
 
@@ -167,7 +175,7 @@ async function show(place) {
   try {
     sample = await loadSample(place);
   } catch (error) {
-    say(`${error.message}: write the pages again`);
+    fail(error);
     return;
   }
   if (awaited !== place || list.place !== place) return;
@@ -258,8 +266,7 @@ function start() {
   by("filters").addEventListener("submit", (event) => event.preventDefault());
   by("filters").addEventListener("input", async (event) => {
     if (event.target.id === "task") {
-      const groups = by("groups").childElementCount;
-      if (await open(Number(by("task").value))) apply(groups ? undefined : list.place);
+      if (await open(Number(by("task").value))) apply();
     } else if (event.target.tagName === "INPUT") typed();
     else apply();
   });
@@ -278,6 +285,7 @@ function start() {
 function keys(event) {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === "Escape") {
+    event.preventDefault(); // it would empty the search
     by("list").focus();
     return;
   }

@@ -7,7 +7,7 @@ const KINDS = ["predicted", "second"]; // of boxes, by run
 function fillRow(row, place, sample) {
   const task = taskOf(place);
   const what = element("span", { class: "one" }, stranger(oneLine(idOf(place), 60), { class: "id" }));
-  const said = element("span", { class: "one" });
+  const said = element("span", { class: "both" });
   const texts = element("span", {}, what, said);
   let picture = element("span", { class: "thumb" });
   if (sample) {
@@ -19,8 +19,9 @@ function fillRow(row, place, sample) {
     }
   }
   for (const run of runs.keys()) {
-    said.append(mark(valueOf(place, run), task));
-    if (sample) said.append(stranger(oneLine(answerOf(sample, run), 120)), " ");
+    const one = element("span", { class: "one" }, mark(valueOf(place, run), task));
+    if (sample) one.append(stranger(oneLine(answerOf(sample, run), 120)));
+    said.append(one, " ");
   }
   row.replaceChildren(picture, texts);
 }
@@ -64,16 +65,13 @@ function drawSample(place, sample, position, count) {
   const shownBoxes = boxesOf(sample);
   const images = sample.images ?? [];
   const figures = images.map((path, n) => figure(path, sample.turned?.[n] ?? 1, n, images.length, n ? [] : shownBoxes));
-  return [
-    bar,
+  const told = [
     heading("Question"),
     ...question(sample),
     heading(two ? "Answers" : "Answer"),
     ...runs.map((_, run) => answer(sample, run, place, task)),
     heading("References"),
-    references(sample, task),
-    element("div", { class: "pictures" }, ...figures),
-    ...(images.length && shownBoxes.length ? [legend(shownBoxes)] : []),
+    references(sample),
     ...choices(sample),
     ...values(sample, task),
     ...groupsOf(place, task),
@@ -82,6 +80,11 @@ function drawSample(place, sample, position, count) {
     ...task.asked.filter((how, run) => how.includes("-shot") && run === 0).map((how) => (
       element("p", { class: "hint" }, `Asked ${how}: the examples that stood before it are left out here.`)
     )),
+  ];
+  const seen = [...figures, ...(images.length && shownBoxes.length ? [legend(shownBoxes)] : [])];
+  return [
+    bar,
+    element("div", { class: "sides" }, element("div", {}, ...told), ...(seen.length ? [element("div", { class: "seen" }, ...seen)] : [])),
   ];
 }
 
@@ -113,23 +116,22 @@ function answer(sample, run, place, task) {
   if (found.error) {
     return element("div", { class: "said" }, head, element("p", { class: "problem" }, "No answer: ", stranger(found.error)));
   }
-  return element("div", { class: "said" }, head, text(found.text ?? ""));
+  return element("div", { class: "said" }, head, text((found.text ?? "").trimStart()));
 }
 
-function references(sample, task) {
+function references(sample) {
   const found = sample.references ?? [];
   if (!found.length) {
-    const why = task.graded ? "None here." : "None: only the benchmark's server knows them.";
-    return element("p", { class: "hint" }, why);
+    return element("p", { class: "hint" }, "None here: a server or a judge scores this.");
   }
   return element("ul", { class: "plain" }, ...found.map(([words, count]) => (
-    element("li", {}, text(words), ...(count > 1 ? [element("span", { class: "hint" }, `${count} times`)] : []))
+    element("li", {}, text(words), ...(count > 1 ? [element("span", { class: "hint" }, `× ${count}`)] : []))
   )));
 }
 
 function choices(sample) {
   if (!sample.options) return [];
-  const heads = ["Option", ...runs.map((name) => `Loss${two ? `, ${oneLine(name, 40)}` : ""}, nats`)];
+  const heads = ["Option", ...runs.map((name) => (two ? element("span", {}, "Loss in nats, ", stranger(oneLine(name, 40))) : "Loss in nats"))];
   const rows = sample.options.map((option, n) => element(
     "tr", {}, element("th", { scope: "row" }, stranger(option)),
     ...runs.map((_, run) => element("td", {}, shown(sample.answers[run]?.losses?.[n]))),
@@ -139,7 +141,7 @@ function choices(sample) {
 
 function values(sample, task) {
   if (!task.metrics.length) return [];
-  const heads = ["Metric", ...(two ? runs.map((name) => oneLine(name, 40)) : ["Value"])];
+  const heads = ["Metric", ...(two ? runs.map((name) => stranger(oneLine(name, 40))) : ["Value"])];
   const rows = task.metrics.map((name, n) => row(name, (each) => each?.values?.[n]));
   if (sample.answers.some((each) => each?.iou !== undefined)) {
     rows.push(row("overlap of the boxes (IoU)", (each) => each?.iou));
@@ -212,9 +214,8 @@ function figure(path, turned, number, count, boxes) {
     const drawn = back ? stored(img, turned) : img;
     if (back) img.replaceWith(drawn);
     const [width, height] = back ? [drawn.width, drawn.height] : [img.naturalWidth, img.naturalHeight];
-    // small pictures are shown larger, so that boxes can be told apart
-    const wanted = Math.min(width * 3, 640, (window.innerHeight * 0.55 * width) / height);
-    if (wanted > width) drawn.style.width = `${Math.floor(wanted)}px`;
+    // as high as there is room for; small ones are shown larger, so that boxes can be told apart
+    drawn.style.width = `min(${width * 3}px, ${((60 * width) / height).toFixed(3)}vh)`;
     caption.append(`, ${width} × ${height} pixels${back ? ", as stored and as the model saw it" : ""}`);
   });
   img.addEventListener("error", () => {

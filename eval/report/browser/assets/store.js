@@ -21,8 +21,9 @@ function load(name, file) {
   if (!loading.has(name)) {
     const script = document.createElement("script");
     const done = new Promise((resolve, reject) => {
-      script.addEventListener("load", () => resolve(parts[name]));
-      script.addEventListener("error", () => reject(new Error(`${file} is missing`)));
+      const failed = () => reject(new Error(`data/${file} is missing or damaged`));
+      script.addEventListener("load", () => (name in parts ? resolve(parts[name]) : failed()));
+      script.addEventListener("error", failed);
     });
     script.src = `data/${file.split("/").map(encodeURIComponent).join("/")}`;
     loading.set(name, done.finally(() => {
