@@ -411,6 +411,30 @@ def test_ranked_options_few_shot_and_corpus_metrics_are_told(tmp_path):
     assert [[3.5]] == read(tmp_path / "out/data/caps_val/index.js")[1]["values"]
 
 
+def test_values_that_a_judge_gave_are_shown(tmp_path):
+    """As for a dialogue, where no metric of ours has one; a server that tells a mean alone leaves
+    the samples without values.
+    """
+    data = make_data(tmp_path / "data")
+    samples = [question(n, reference=None) for n in range(2)]
+    judged = make_task(samples, "dialogue_en", metrics={"rating": exact_match}, judged=True)
+    server = make_task(samples, "hidden_test")
+    answers = [(judged, ["a cat", "a dog"]), (server, ["cat", "dog"])]
+    run = make_run(tmp_path / "run", data, answers, scored=False)
+    ratings = {"0": {"rating": 7.5}, "1": {"rating": 0.5}}
+    told = {"server": "a judge", "metrics": {"rating": 4.0}}
+    run.write_server_scores("dialogue_en", told | {"samples": ratings})
+    run.write_server_scores("hidden_test", {"server": "a server", "metrics": {"exact_match": 0.5}})
+    for task in (judged, server):
+        score_run(run, task, data)
+    build_browser([run], [judged, server], data, tmp_path / "out")
+    assert [[7.5, 0.5]] == read(tmp_path / "out/data/dialogue_en/index.js")[1]["values"]
+    assert [[None, None]] == read(tmp_path / "out/data/hidden_test/index.js")[1]["values"]
+    first, second = read(tmp_path / "out/data/tasks.js")[1]["tasks"]
+    assert (True, ["rating"]) == (first["graded"], first["metrics"])
+    assert (False, []) == (second["graded"], second["metrics"])
+
+
 def test_chunks_are_bounded_by_samples_and_by_bytes(tmp_path):
     """The index tells where each begins, so that any sample is found without the others."""
     rows = [*synthetic(AT_ONCE + 3)]
