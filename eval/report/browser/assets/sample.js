@@ -114,7 +114,7 @@ function answer(sample, run, place, task) {
   const head = element("p", {}, mark(valueOf(place, run), task), ...name);
   if (!found) return element("div", { class: "said" }, head, element("p", { class: "hint" }, "not asked"));
   if (found.error) {
-    return element("div", { class: "said" }, head, element("p", { class: "problem" }, "No answer: ", stranger(found.error)));
+    return element("div", { class: "said" }, head, element("p", {}, "No answer: "), text(found.error, { class: "problem" }));
   }
   return element("div", { class: "said" }, head, text((found.text ?? "").trimStart()));
 }
