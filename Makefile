@@ -8,6 +8,7 @@
 #   make regression BASE=run CANDIDATE=run [MARGIN=0.5]   did a checkpoint get worse? for a CI
 #   make report RUNS="run ..."                  the card's tables with these runs
 #   make leaderboard [RUNS="results"] [OUT=leaderboard]   a site of runs; open its index.html
+#   make plots RUNS="run [run]" [OUT=plots] [FORMAT=pdf]   pictures for papers and pull requests
 #   make browse RUNS="run [run]" [OUT=browser]   every sample, with its picture; open its index.html
 #   make test, make check                       the tests; lint, format, types
 #   make bench, make soak                       what is fast, and what survives random kills
@@ -21,7 +22,7 @@ GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 PARTIAL_OPTION = $(if $(PARTIAL),--allow-partial)
 RUN = $(or $(OUT),runs/$(notdir $(patsubst %/,%,$(CHECKPOINT)))-$*)
 
-.PHONY: demo card regression report leaderboard browse test check bench soak format clean
+.PHONY: demo card regression report leaderboard plots browse test check bench soak format clean
 
 demo: $(VENV)/installed
 	$(BIN)/qwen-vl-eval demo --data demo-data --out demo-run $(GPUS_OPTION)
@@ -57,6 +58,9 @@ report: $(VENV)/installed
 
 leaderboard: $(VENV)/installed
 	$(BIN)/qwen-vl-eval leaderboard $(or $(RUNS),results) $(if $(OUT),--out "$(OUT)")
+
+plots: $(VENV)/installed
+	$(BIN)/qwen-vl-eval plot $(or $(RUNS),demo-run) $(if $(OUT),--out "$(OUT)") $(if $(FORMAT),--format $(FORMAT))
 
 browse: $(VENV)/installed
 	$(BIN)/qwen-vl-eval browse $(or $(RUNS),demo-run) $(if $(OUT),--out "$(OUT)")

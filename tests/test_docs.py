@@ -30,6 +30,7 @@ COMMANDS = (
     "report",
     "compare",
     "leaderboard",
+    "plot",
     "browse",
     "list",
     "data list",

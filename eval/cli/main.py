@@ -40,6 +40,7 @@ from eval.cli.options import (
     launch_options,
     parse_as_published,
 )
+from eval.cli.plot import plot_command
 from eval.cli.process import run_process
 from eval.data import sha256_file
 from eval.errors import UsageError
@@ -61,6 +62,7 @@ app.command("judge")(judge_command)
 app.command("compare")(compare_command)
 app.command("browse")(browse_command)
 app.command("leaderboard")(leaderboard_command)
+app.command("plot")(plot_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,38 @@
+"""The plots' command: runs in, pictures for papers and pull requests out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eval import report
+from eval.cli.console import err, out
+from eval.errors import RunError
+from eval.report.plots import FORMATS, build_plots
+from eval.writing import write_file
+
+
+def plot_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")],
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder of the pictures, which are replaced.")
+    ] = Path("plots"),
+    form: Annotated[str, typer.Option("--format", help="svg, png or pdf.")] = FORMATS[0],
+    row: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="The card's row to stand beside; default: its own."),
+    ] = None,
+) -> None:
+    """Draw runs beside the card: a radar of families, intervals, and of two runs the flips."""
+    figures, card = [report.load_run(run) for run in runs], report.load_card()
+    plots = build_plots(figures, card, row, form)
+    try:
+        out_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {out_folder}: cannot be made: {error.strerror}") from None
+    for name, content in plots.pictures.items():
+        file = out_folder / f"{name}.{form}"
+        write_file(file, content)
+        out.print(str(file), highlight=False, soft_wrap=True, markup=False)
+    for name, why in plots.absent.items():
+        err.print(f"not drawn: {name}: {why}", highlight=False, soft_wrap=True, markup=False)

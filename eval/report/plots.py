@@ -1,0 +1,512 @@
+"""Figures as pictures for papers and pull requests: radar, intervals, flips.
+
+runs -> radar_data, interval_data, flip_data, which take the report's own numbers -> draw
+
+What there is no figure of is not drawn, and never stands as 0. Equal input gives equal bytes, with
+one version of matplotlib. Importing it takes time, so only what draws imports it.
+"""
+
+import io
+import math
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eval.errors import RunError, UsageError
+from eval.report.card import BASE, CHAT, MISSING, Card
+from eval.report.compare import Comparison, clean, number
+from eval.report.figures import RunFigures
+from eval.report.gate import compare_runs
+from eval.report.site.board import OWN, Row, build_board
+from eval.report.site.runs import Run
+from eval.report.tables import CHATML, build_tables, named_runs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+RADAR, INTERVALS, FLIPS = "radar", "intervals", "flips"
+FORMATS = ("svg", "png", "pdf")
+MOST = 12  # runs that a reader can tell apart
+LONGEST = 36  # characters of a name in a legend
+WIDTH = 3.5  # inches: a column of a paper
+DPI = 300
+PERCENT = 100  # columns that go higher have an axis of their own
+DAGGER = "†"
+# Okabe and Ito's colours, which are told apart by the colour-blind too; each with its own marker.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+OWN_COLORS = ("#000000", "#777777")
+BETTER, WORSE = COLORS[0], COLORS[1]
+SETTINGS = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 3.5,
+    "hatch.linewidth": 0.5,
+    "text.parse_math": False,  # names of runs are no formulas
+    "svg.fonttype": "none",  # text stays text, which can be searched and read aloud
+    "svg.hashsalt": "qwen-vl-eval",
+    "pdf.fonttype": 42,  # Type 3, the default, is refused by some publishers
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A model's scores by family, in percent of the card's own model; None where there is none."""
+
+    name: str
+    own: bool
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Radar:
+    """The leaderboard's chart of these runs, after models of the card."""
+
+    families: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A run's figure less the card's, in points of the table; low, high: its 95% interval.
+
+    maximum  of such a figure
+    """
+
+    run: str
+    benchmark: str
+    card: str
+    difference: float
+    low: float | None
+    high: float | None
+    comparable: bool
+    maximum: float
+
+
+@dataclass(frozen=True, slots=True)
+class Flipped:
+    """A benchmark's samples, and how many of them got better and worse."""
+
+    task: str
+    samples: int
+    better: int
+    worse: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flips:
+    """Worst first; left_out: benchmarks that could not be compared."""
+
+    base: str
+    candidate: str
+    benchmarks: tuple[Flipped, ...]
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plots:
+    """Pictures by name, and why others are not there."""
+
+    pictures: Mapping[str, bytes]
+    absent: Mapping[str, str]
+
+
+def build_plots(
+    runs: Sequence[RunFigures], card: Card, row: str | None = None, form: str = FORMATS[0]
+) -> Plots:
+    """The pictures of these runs: flips only of two.
+
+    row  the card's model to stand beside; default: its own Chat or base one, as a run's is
+
+    Raises UsageError for a format or a row that there is not, a run given twice, or more runs than
+    a reader tells apart, and RunError where there is no figure to draw at all.
+    """
+    if form not in FORMATS:
+        raise UsageError(f"--format {form!r}: {', '.join(FORMATS[:-1])} or {FORMATS[-1]} expected")
+    if len(runs) > MOST:
+        raise UsageError(f"at most {MOST} runs can be told apart in a picture, {len(runs)} given")
+    points = interval_data(runs, card, row)
+    radar = radar_data(runs, card, row)
+    pictures: dict[str, bytes] = {}
+    absent: dict[str, str] = {}
+    if radar:
+        pictures[RADAR] = draw_radar(radar, form)
+    else:
+        absent[RADAR] = "no run has a figure that is comparable with the card"
+    if points:
+        pictures[INTERVALS] = draw_intervals(points, form)
+    else:
+        absent[INTERVALS] = "no run has a figure where the card has one"
+    if len(runs) == 2:
+        try:
+            flips = flip_data(runs[0], runs[1], card)
+        except RunError as error:
+            absent[FLIPS] = str(error)
+        else:
+            if flips.benchmarks:
+                pictures[FLIPS] = draw_flips(flips, form)
+            else:
+                absent[FLIPS] = "no benchmark can be compared; see qwen-vl-eval compare"
+    if not pictures:
+        why = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
+        raise RunError(f"no figure to draw: {why}")
+    return Plots(pictures, absent)
+
+
+def radar_data(runs: Sequence[RunFigures], card: Card, row: str | None = None) -> Radar | None:
+    """The families' scores, as the leaderboard has them; None where no run has one."""
+    whole = [Run(run, {}) for run in runs]
+    board = build_board(whole, card)
+    found = {(id(each.run), each.shots): each for each in board.rows if each.run}
+    asked = [
+        found[id(run), few_shot]
+        for run in whole
+        for few_shot in sorted({task.few_shot for task in run.figures.tasks.values()})
+    ]
+    drawn = [
+        (name, each) for name, each in zip(named_runs(runs), asked, strict=True) if each.scores
+    ]
+    if not drawn:
+        return None
+    names = _card_names(runs, card, row)
+    beside = [
+        each for each in board.rows if each.run is None and each.scores and each.name in names
+    ]
+    if row is None:
+        beside = [each for each in beside if each.kind == OWN]
+
+    def line(name: str, row: Row) -> Line:
+        values = (row.scores.get(family.id) for family in board.families)
+        return Line(name, row.run is None, tuple(v.value if v else None for v in values))
+
+    titles = tuple(family.title for family in board.families)
+    lines = [line(each.name, each) for each in beside]
+    return Radar(titles, (*lines, *(line(name, each) for name, each in drawn)))
+
+
+def _card_names(runs: Sequence[RunFigures], card: Card, row: str | None) -> set[str]:
+    """What the board calls the models: its own go by several names, and have the first."""
+    first: dict[str, str] = {}
+    kinds: dict[str, str] = {}
+    for table in card.tables:
+        for group in table.groups:
+            for each in group.rows:
+                name = clean(each.model if each.model != MISSING else group.title)
+                kinds.setdefault(each.model, "" if each.few_shot else each.checkpoint)
+                if each.checkpoint and not each.few_shot:
+                    first.setdefault(each.checkpoint, name)
+    if row is not None:
+        own = kinds.get(row)
+        return {first[own]} if own else {clean(row)}
+    wanted = {CHAT if run.chat_format == CHATML else BASE for run in runs}
+    return {first[kind] for kind in wanted if kind in first}
+
+
+def interval_data(
+    runs: Sequence[RunFigures], card: Card, row: str | None = None
+) -> tuple[Point, ...]:
+    """In the card's order, the figures of runs where the card's row has one too."""
+    return tuple(_points(runs, card, row))
+
+
+def _points(runs: Sequence[RunFigures], card: Card, row: str | None) -> Iterator[Point]:
+    tables = {table.id: table for table in card.tables}
+    for printed in build_tables(runs, card, row):
+        if printed.id not in tables:
+            continue
+        table = tables[printed.id]
+        part = table.title.partition(": ")[2]
+        for place, column in enumerate(table.columns):
+            label = f"{part} {column.label}".strip()
+            for compared in printed.compared:
+                found = compared.columns[place]
+                ends = _ends(found)
+                if ends:
+                    highest = column.maximum * column.scale
+                    name, model = compared.run, compared.model
+                    yield Point(name, label, model, *ends, found.comparable, highest)
+
+
+def _ends(found: Comparison) -> tuple[float, float | None, float | None] | None:
+    """The difference and the interval's ends less the card's figure: of the figures as printed."""
+    ours, theirs = number(found.figure), number(found.card)
+    if ours is None or theirs is None:
+        return None
+    if found.interval == MISSING:
+        return float(ours - theirs), None, None
+    low, high = (number(end) for end in found.interval.split(" to "))
+    assert low is not None
+    assert high is not None
+    return float(ours - theirs), float(low - theirs), float(high - theirs)
+
+
+def flip_data(base: RunFigures, candidate: RunFigures, card: Card) -> Flips:
+    """Of the benchmarks that can be compared, as `compare` counts them.
+
+    Raises RunError for a folder that is no whole run.
+    """
+    found = compare_runs(base, candidate, card)
+    measured = [each for each in found.benchmarks if each.difference is not None]
+    flipped = tuple(Flipped(e.task, e.samples, e.better, e.worse) for e in measured)
+    return Flips(
+        found.base, found.candidate, flipped, left_out=len(found.benchmarks) - len(measured)
+    )
+
+
+def draw_radar(radar: Radar, form: str) -> bytes:
+    """A spoke a family, a polygon a model, open where a family is missing."""
+    from matplotlib.ticker import MaxNLocator
+
+    with _settings():
+        figure = _figure(WIDTH, 2.6 + 0.15 * len(radar.lines))
+        axes = figure.add_subplot(projection="polar")
+        around = [2 * math.pi * place / len(radar.families) for place in range(len(radar.families))]
+        told = [value for line in radar.lines for value in line.values if value is not None]
+        least = max(0, 10 * math.floor((min(*told, 100) - 15) / 10))
+        most = 10 * math.ceil((max(*told, 100) + 1) / 10)
+        looks = list(_looks([line.own for line in radar.lines]))
+        for line, look in zip(radar.lines, looks, strict=True):
+            values = [math.nan if value is None else value for value in line.values]
+            style = "--" if line.own else "-"
+            closed = [*values, values[0]]
+            axes.plot([*around, around[0]], closed, linestyle=style, clip_on=False, **look)
+        axes.set_theta_offset(math.pi / 2)  # type: ignore[attr-defined]  # of polar axes
+        axes.set_theta_direction(-1)  # type: ignore[attr-defined]
+        axes.set_rlabel_position(180 / len(radar.families))  # type: ignore[attr-defined]
+        axes.set_ylim(least, most)
+        titles = [textwrap.fill(title, 14) for title in radar.families]
+        axes.set_xticks(around, titles)
+        for angle, label in zip(around, axes.get_xticklabels(), strict=True):
+            side = math.sin(angle)
+            label.set_horizontalalignment(
+                "center" if abs(side) < 0.1 else "left" if side > 0 else "right"
+            )
+        axes.tick_params(axis="x", pad=1)
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.tick_params(axis="y", labelsize=6, labelcolor="#444444")
+        axes.grid(color="#c3c9cf", linewidth=0.5)
+        axes.spines["polar"].set_color("#c3c9cf")
+        _legend(
+            figure, [line.name for line in radar.lines], looks, [line.own for line in radar.lines]
+        )
+        figure.suptitle("Percent of the card's own model", fontsize=7)
+        lines = "; ".join(
+            f"{line.name}: "
+            + ", ".join(
+                f"{family} {value:.1f}"
+                for family, value in zip(radar.families, line.values, strict=True)
+                if value is not None
+            )
+            for line in radar.lines
+        )
+        title = "Scores by family, in percent of the card's own model"
+        return _saved(figure, form, title, f"Radar chart. {lines}")
+
+
+def draw_intervals(points: Sequence[Point], form: str) -> bytes:
+    """A row a benchmark, a marker a run; figures of more than 100 on an axis of their own."""
+    with _settings():
+        names = list(dict.fromkeys(point.run for point in points))
+        looks = dict(zip(names, _looks([False] * len(names)), strict=True))
+        parts = [
+            part
+            for part in (
+                [point for point in points if point.maximum <= PERCENT],
+                [point for point in points if point.maximum > PERCENT],
+            )
+            if part
+        ]
+        rows = [list(dict.fromkeys(point.benchmark for point in part)) for part in parts]
+        each = max(0.17, 0.085 * len(names))
+        marked = not all(point.comparable for point in points)
+        models = list(dict.fromkeys(point.card for point in points))
+        notes = textwrap.wrap(_beside(points), 78)
+        notes += [f"{DAGGER} and hollow: not comparable with the card"] if marked else []
+        height = each * sum(map(len, rows)) + 0.45 * len(parts)
+        height += 0.15 * len(names) + 0.1 * len(notes) + 0.2
+        figure = _figure(WIDTH, height)
+        grid = figure.subplots(len(parts), 1, squeeze=False, height_ratios=[len(r) for r in rows])
+        for axes, part, benchmarks in zip(grid[:, 0], parts, rows, strict=True):
+            _draw_part(axes, part, benchmarks, looks)
+            highest = max(point.maximum for point in part)
+            axes.set_xlabel(f"Run less card, points of {highest:,.0f}, with 95% intervals")
+        figure.suptitle("\n".join(notes), fontsize=6, x=0.01, horizontalalignment="left")
+        _legend(figure, names, list(looks.values()), [False] * len(names), joined=False)
+        described = "; ".join(
+            f"{p.run} less {p.card}, {p.benchmark}: {p.difference:+g}"
+            + (f" ({p.low:+g} to {p.high:+g})" if p.low is not None else "")
+            + ("" if p.comparable else f" {DAGGER}")
+            for p in points
+        )
+        title = f"Figures less the card's: {', '.join(models)}"
+        return _saved(figure, form, title, f"Interval plot, 0 is the card. {described}")
+
+
+def _beside(points: Sequence[Point]) -> str:
+    """Which models of the card 0 stands for; of all but the most frequent one, where."""
+    where: dict[str, dict[str, None]] = {}
+    for point in points:
+        where.setdefault(point.card, {})[point.benchmark] = None
+    most = max(where, key=lambda model: len(where[model]))
+    others = [f"{model} in {', '.join(found)}" for model, found in where.items() if model != most]
+    return f"0 is the card: {'; '.join([most, *others])}"
+
+
+def _draw_part(
+    axes: "Axes",
+    points: Sequence[Point],
+    benchmarks: Sequence[str],
+    looks: Mapping[str, Mapping[str, Any]],
+) -> None:
+    names = list(looks)
+    step = 0.7 / max(len(names), 1)
+    axes.axvline(0, color="#000000", linewidth=0.8, zorder=1)
+    for point in points:
+        y = benchmarks.index(point.benchmark)
+        y_off = y + (names.index(point.run) - (len(names) - 1) / 2) * step
+        look = dict(looks[point.run])
+        if not point.comparable:
+            look |= {"markerfacecolor": "white"}
+        error = None
+        if point.low is not None and point.high is not None:
+            below, above = point.difference - point.low, point.high - point.difference
+            error = [[max(below, 0.0)], [max(above, 0.0)]]
+        axes.errorbar(
+            [point.difference], [y_off], xerr=error, linestyle="none", capsize=1.5, **look
+        )
+    marked = {point.benchmark for point in points if not point.comparable}
+    labels = [f"{name} {DAGGER}" if name in marked else name for name in benchmarks]
+    axes.set_yticks(range(len(benchmarks)), labels)
+    axes.set_ylim(len(benchmarks) - 0.5, -0.5)
+    axes.margins(x=0.08)
+    _plain(axes)
+
+
+def draw_flips(flips: Flips, form: str) -> bytes:
+    """Bars from 0: what got worse to the left, what got better to the right, in percent."""
+    with _settings():
+        found = flips.benchmarks
+        figure = _figure(WIDTH, 0.2 * len(found) + 1.0)
+        axes = figure.add_subplot()
+        places = range(len(found))
+        for sign, counts, color, hatch in (
+            (-1, [each.worse for each in found], WORSE, "////"),
+            (1, [each.better for each in found], BETTER, ""),
+        ):
+            shares = [
+                sign * 100 * count / each.samples for count, each in zip(counts, found, strict=True)
+            ]
+            axes.barh(places, shares, color=color, height=0.7, hatch=hatch, edgecolor="white")
+            for place, share, count in zip(places, shares, counts, strict=True):
+                axes.annotate(
+                    f"{count:,}",
+                    (share, place),
+                    (sign * 2, 0),
+                    textcoords="offset points",
+                    horizontalalignment="left" if sign > 0 else "right",
+                    verticalalignment="center_baseline",
+                    fontsize=6,
+                )
+        axes.axvline(0, color="#000000", linewidth=0.8)
+        axes.set_yticks(places, [each.task for each in found])
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        reach = max(100 * max(each.better, each.worse) / each.samples for each in found) or 1.0
+        axes.set_xlim(-1.25 * reach, 1.25 * reach)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}%")
+        left_out = f"; {flips.left_out} not compared" if flips.left_out else ""
+        axes.set_xlabel(f"Share of a benchmark's samples that changed{left_out}")
+        axes.set_title("← worse", loc="left", color="#A34700")
+        axes.set_title("better →", loc="right", color=BETTER)
+        names = f"{_short(flips.base)} → {_short(flips.candidate)}"
+        figure.suptitle(textwrap.fill(names, 60), fontsize=7)
+        _plain(axes)
+        described = "; ".join(
+            f"{each.task}: {each.worse:,} worse, {each.better:,} better of {each.samples:,}"
+            for each in found
+        )
+        title = f"Samples that changed from {flips.base} to {flips.candidate}"
+        return _saved(figure, form, title, f"Bar chart. {described}")
+
+
+def _settings() -> Any:
+    """Ours on matplotlib's own: a user's settings would change the bytes."""
+    from matplotlib import style
+
+    return style.context(["default", SETTINGS])
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """One without a window, and without the list that pyplot keeps."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _plain(axes: "Axes") -> None:
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#dde1e5", linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def _looks(own: Sequence[bool]) -> Iterator[dict[str, Any]]:
+    """A colour and a marker for each, those of the card in black and grey."""
+    counts = [0, 0]
+    for each in own:
+        place = counts[each]
+        counts[each] += 1
+        colors = OWN_COLORS if each else COLORS
+        marker = ("*", "x")[place % 2] if each else MARKERS[place % len(MARKERS)]
+        yield {"color": colors[place % len(colors)], "marker": marker}
+
+
+def _legend(
+    figure: "Figure",
+    names: Sequence[str],
+    looks: Sequence[Mapping[str, Any]],
+    own: Sequence[bool],
+    joined: bool = True,
+) -> None:
+    """Texts are set afterwards: a name that begins with "_" would be left out."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], linestyle=("--" if each else "-") if joined else "none", **look)
+        for each, look in zip(own, looks, strict=True)
+    ]
+    labels = [str(place) for place in range(len(names))]
+    legend = figure.legend(handles, labels, loc="outside lower center", frameon=False)
+    taken: set[str] = set()
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        shown = _short(name)
+        while shown in taken:
+            shown += "'"
+        taken.add(shown)
+        text.set_text(shown)
+
+
+def _short(name: str) -> str:
+    """A long name without its middle: checkpoints of one model differ at the end."""
+    if len(name) <= LONGEST:
+        return name
+    half = (LONGEST - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
+
+
+def _saved(figure: "Figure", form: str, title: str, text: str) -> bytes:
+    """With its title and what it shows in words, and without dates."""
+    metadata: dict[str, dict[str, Any]] = {
+        "svg": {"Date": None, "Creator": "qwen-vl-eval", "Title": title, "Description": text},
+        "png": {"Software": "qwen-vl-eval", "Title": title, "Description": text},
+        "pdf": {"CreationDate": None, "Creator": "qwen-vl-eval", "Title": title, "Subject": text},
+    }
+    file = io.BytesIO()
+    with warnings.catch_warnings():  # a letter that no font has is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(file, format=form, dpi=DPI, metadata=metadata[form])
+    return file.getvalue()
