@@ -32,13 +32,14 @@ FORMATS = ("svg", "png", "pdf")
 MOST = 12  # runs that a reader can tell apart
 LONGEST = 36  # characters of a name in a legend
 WIDTH = 3.5  # inches: a column of a paper
+LINE = 0.17  # inches, of a legend
 DPI = 300
 PERCENT = 100  # columns that go higher have an axis of their own
 DAGGER = "†"
 # Okabe and Ito's colours, which are told apart by the colour-blind too; each with its own marker.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-OWN_COLORS = ("#000000", "#777777")
+OWN_COLORS, OWN_MARKERS = ("#000000", "#777777"), ("*", "x")
 BETTER, WORSE = COLORS[0], COLORS[1]
 SETTINGS = {
     "font.size": 7,
@@ -56,10 +57,14 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A model's scores by family, in percent of the card's own model; None where there is none."""
+    """A model's scores by family, in percent of the card's own model; None where there is none.
+
+    own    whether it is the card's; place: among these, or among the runs, in every picture
+    """
 
     name: str
     own: bool
+    place: int
     values: tuple[float | None, ...]
 
 
@@ -75,10 +80,12 @@ class Radar:
 class Point:
     """A run's figure less the card's, in points of the table; low, high: its 95% interval.
 
+    place    of the run among all, in every picture
     maximum  of such a figure
     """
 
     run: str
+    place: int
     benchmark: str
     card: str
     difference: float
@@ -168,9 +175,8 @@ def radar_data(runs: Sequence[RunFigures], card: Card, row: str | None = None) -
         for run in whole
         for few_shot in sorted({task.few_shot for task in run.figures.tasks.values()})
     ]
-    drawn = [
-        (name, each) for name, each in zip(named_runs(runs), asked, strict=True) if each.scores
-    ]
+    placed = enumerate(zip(named_runs(runs), asked, strict=True))
+    drawn = [(place, name, each) for place, (name, each) in placed if each.scores]
     if not drawn:
         return None
     names = _card_names(runs, card, row)
@@ -180,13 +186,13 @@ def radar_data(runs: Sequence[RunFigures], card: Card, row: str | None = None) -
     if row is None:
         beside = [each for each in beside if each.kind == OWN]
 
-    def line(name: str, row: Row) -> Line:
+    def line(place: int, name: str, row: Row) -> Line:
         values = (row.scores.get(family.id) for family in board.families)
-        return Line(name, row.run is None, tuple(v.value if v else None for v in values))
+        return Line(name, row.run is None, place, tuple(v.value if v else None for v in values))
 
     titles = tuple(family.title for family in board.families)
-    lines = [line(each.name, each) for each in beside]
-    return Radar(titles, (*lines, *(line(name, each) for name, each in drawn)))
+    lines = [line(place, each.name, each) for place, each in enumerate(beside)]
+    return Radar(titles, (*lines, *(line(*each) for each in drawn)))
 
 
 def _card_names(runs: Sequence[RunFigures], card: Card, row: str | None) -> set[str]:
@@ -216,6 +222,7 @@ def interval_data(
 
 def _points(runs: Sequence[RunFigures], card: Card, row: str | None) -> Iterator[Point]:
     tables = {table.id: table for table in card.tables}
+    places = {name: place for place, name in enumerate(named_runs(runs))}
     for printed in build_tables(runs, card, row):
         if printed.id not in tables:
             continue
@@ -229,7 +236,7 @@ def _points(runs: Sequence[RunFigures], card: Card, row: str | None) -> Iterator
                 if ends:
                     highest = column.maximum * column.scale
                     name, model = compared.run, compared.model
-                    yield Point(name, label, model, *ends, found.comparable, highest)
+                    yield Point(name, places[name], label, model, *ends, found.comparable, highest)
 
 
 def _ends(found: Comparison) -> tuple[float, float | None, float | None] | None:
@@ -263,13 +270,13 @@ def draw_radar(radar: Radar, form: str) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     with _settings():
-        figure = _figure(WIDTH, 2.6 + 0.15 * len(radar.lines))
+        figure = _figure(WIDTH, 2.65 + LINE * len(radar.lines))
         axes = figure.add_subplot(projection="polar")
         around = [2 * math.pi * place / len(radar.families) for place in range(len(radar.families))]
         told = [value for line in radar.lines for value in line.values if value is not None]
         least = max(0, 10 * math.floor((min(*told, 100) - 15) / 10))
         most = 10 * math.ceil((max(*told, 100) + 1) / 10)
-        looks = list(_looks([line.own for line in radar.lines]))
+        looks = [_look(line.place, line.own) for line in radar.lines]
         for line, look in zip(radar.lines, looks, strict=True):
             values = [math.nan if value is None else value for value in line.values]
             style = "--" if line.own else "-"
@@ -311,8 +318,9 @@ def draw_radar(radar: Radar, form: str) -> bytes:
 def draw_intervals(points: Sequence[Point], form: str) -> bytes:
     """A row a benchmark, a marker a run; figures of more than 100 on an axis of their own."""
     with _settings():
-        names = list(dict.fromkeys(point.run for point in points))
-        looks = dict(zip(names, _looks([False] * len(names)), strict=True))
+        ordered = sorted(points, key=lambda point: point.place)
+        looks = {point.run: _look(point.place) for point in ordered}
+        names = list(looks)
         parts = [
             part
             for part in (
@@ -328,7 +336,7 @@ def draw_intervals(points: Sequence[Point], form: str) -> bytes:
         notes = textwrap.wrap(_beside(points), 78)
         notes += [f"{DAGGER} and hollow: not comparable with the card"] if marked else []
         height = each * sum(map(len, rows)) + 0.45 * len(parts)
-        height += 0.15 * len(names) + 0.1 * len(notes) + 0.2
+        height += LINE * len(names) + 0.1 * len(notes) + 0.2
         figure = _figure(WIDTH, height)
         grid = figure.subplots(len(parts), 1, squeeze=False, height_ratios=[len(r) for r in rows])
         for axes, part, benchmarks in zip(grid[:, 0], parts, rows, strict=True):
@@ -454,15 +462,10 @@ def _plain(axes: "Axes") -> None:
     axes.set_axisbelow(True)
 
 
-def _looks(own: Sequence[bool]) -> Iterator[dict[str, Any]]:
-    """A colour and a marker for each, those of the card in black and grey."""
-    counts = [0, 0]
-    for each in own:
-        place = counts[each]
-        counts[each] += 1
-        colors = OWN_COLORS if each else COLORS
-        marker = ("*", "x")[place % 2] if each else MARKERS[place % len(MARKERS)]
-        yield {"color": colors[place % len(colors)], "marker": marker}
+def _look(place: int, own: bool = False) -> dict[str, Any]:
+    """A colour and a marker, those of the card in black and grey."""
+    colors, markers = (OWN_COLORS, OWN_MARKERS) if own else (COLORS, MARKERS)
+    return {"color": colors[place % len(colors)], "marker": markers[place % len(markers)]}
 
 
 def _legend(
