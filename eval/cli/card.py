@@ -157,7 +157,8 @@ def ask_demo_servers(tasks: Sequence[Task], place: Place) -> None:
 
 def ask_demo_judge(tasks: Sequence[Task], place: Place) -> None:
     """Have a judge of rules score what a judge scores: a server on loopback, while it is needed."""
-    from eval.cli.judge import How, judge_run
+    from eval.cli.judge import judge_run
+    from eval.cli.judges import How
     from eval.demo.judge import MODEL, JudgeServer
     from touchstone.judge import Judge
 

@@ -5,10 +5,9 @@ import platform
 import shlex
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -25,6 +23,7 @@ from eval.api import Task
 from eval.cli.card import print_report
 from eval.cli.console import PLAIN_LINE_S, err
 from eval.cli.judged import print_figures
+from eval.cli.judges import KEY, TIMEOUT_S, How, read_judge
 from eval.cli.options import folder_option
 from eval.errors import JudgeError, UsageError
 from eval.run import RunFolder, held
@@ -32,7 +31,7 @@ from eval.score import score_run
 from touchstone import anchors
 from touchstone.answers import Answers, answers_of, take_in
 from touchstone.batch import work_batches
-from touchstone.judge import MODEL, OPENAI, Client, Judge, Price
+from touchstone.judge import Client
 from touchstone.judging import CONCURRENCY, Asking, Estimate, Occasion, Wanted, estimate
 from touchstone.ledger import Ledger
 from touchstone.prompt import OWN, JudgePrompt, read_prompt
@@ -41,72 +40,7 @@ from touchstone.tasks import SCRIPT
 
 INCOMPLETE = 3  # exit code
 CONFIRM_USD = 1.0  # above it a person is asked, or a budget must be given
-KEY, ADDRESS = "OPENAI_API_KEY", "OPENAI_BASE_URL"  # in the environment
 LEDGER = "judge-ledger.jsonl"
-TIMEOUT_S = 60.0
-
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class JudgeConfig(BaseModel):
-    """A judge's configuration file; see configs/judge.toml."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    model: str | None = None
-    base_url: str | None = None
-    parameters: dict[str, Any] | None = None
-    price: tuple[Amount, Amount] | None = Field(default=None, strict=False)
-    concurrency: int | None = Field(default=None, ge=1, le=1000)
-    timeout_s: float | None = Field(default=None, gt=0)
-    budget: float | None = Field(default=None, ge=0)
-
-
-@dataclass(frozen=True, slots=True)
-class How:
-    """How answers are judged.
-
-    ledger   default: beside the run's folder
-    budget   USD, all that these judgements have cost before included
-    yes      ask nobody whether the estimate may be spent
-    beside   USD of the budget that the run's other tasks have cost
-    """
-
-    judge: Judge
-    key: str | None = field(repr=False)
-    prompt: Path | None = None
-    ledger: Path | None = None
-    budget: float | None = None
-    concurrency: int = CONCURRENCY
-    timeout_s: float = TIMEOUT_S
-    anchors: bool = True
-    batch: bool = False
-    yes: bool = False
-    dry_run: bool = False
-    retry_failed: bool = False
-    allow_partial: bool = False
-    beside: float = 0.0
-
-    @property
-    def left(self) -> float | None:
-        """The budget of one task."""
-        return None if self.budget is None else self.budget - self.beside
-
-
-def read_judge(
-    config: Path | None, model: str | None, base_url: str | None, price: str | None
-) -> tuple[Judge, JudgeConfig]:
-    """Who judges: options first, then the configuration, then the environment."""
-    told = _read_config(config) if config else JudgeConfig()
-    found = Judge.priced(
-        model or told.model or MODEL,
-        base_url or told.base_url or os.environ.get(ADDRESS) or OPENAI,
-        told.parameters,
-    )
-    pair = _parse_price(price) if price else told.price
-    if pair is not None:
-        found = Judge(found.model, found.base_url, found.parameters, Price(*pair))
-    return found, told
 
 
 def judge_command(
@@ -488,31 +422,6 @@ def _about() -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
     }
-
-
-def _read_config(path: Path) -> JudgeConfig:
-    try:
-        return JudgeConfig(**tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UsageError(f"{path}: a judge's configuration expected, {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{path}: key {key!r}: {first['msg']}") from None
-    except ValueError as error:
-        raise UsageError(f"{path}: not TOML: {error}") from None
-
-
-def _parse_price(text: str) -> tuple[float, float]:
-    try:
-        asked, replied = (float(part) for part in text.split("/"))
-        if not (0 <= asked < float("inf") and 0 <= replied < float("inf")):
-            raise ValueError
-    except ValueError:
-        raise UsageError(
-            f"--price {text!r}: IN/OUT expected, USD for a million tokens, such as 30/60"
-        ) from None
-    return asked, replied
 
 
 @contextmanager
