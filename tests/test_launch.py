@@ -128,7 +128,8 @@ def test_a_full_disk(site, data, tmp_path, whole_at_length, gpus):
     code, said = run(*asked, site=site, limit=100 << 10)
     assert code == 2, said
     assert re.search(r"error: .*/okvqa_val/journal-\d\.jsonl: cannot be written: File too la", said)
-    assert all(file.read_bytes().endswith(b"}\n") for file in journals(out))
+    if not gpus:  # beside others a worker may be killed within its last line, which is then none
+        assert all(file.read_bytes().endswith(b"}\n") for file in journals(out))
     answered = answers(out)
     assert 30 < answered < 160
     code, said = run(*asked, site=site)

@@ -109,9 +109,12 @@ def workers(run: RunFolder, settings: Mapping[str, Any], count: int) -> Processe
 
 
 def worker_times(run: RunFolder, count: int) -> list[tuple[float, float]]:
-    """When each worker first claimed a group, and when it had no more to do."""
+    """When each worker first claimed a group, and when it had no more to do.
+
+    One that came when the others had done it all may be ended before it tells.
+    """
     files = (times_file(run.path, number) for number in range(count))
-    return [tuple(json.loads(file.read_text())) for file in files]
+    return [tuple(json.loads(file.read_text())) for file in files if file.is_file()]
 
 
 def check_journals(run: RunFolder, questions: int) -> None:
