@@ -392,6 +392,8 @@ def score_run(
         "batch": str(model.get("batch_size", "?")),
         "eval": version("qwen-vl-eval"),
     }
+    if "answers" in model:  # a file's: how they were asked for is not known
+        settings |= {"protocol": "?", "decode": "?"}
     rounded = as_published is not None and model.get("dtype") == "bfloat16"
     scoring = Scoring(task, settings, entry, as_published, choose_anew=rounded)
     scoring.server = folder.server_scores(task.name) or {}

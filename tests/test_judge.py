@@ -394,3 +394,12 @@ def test_a_judge_that_drifts_is_shown(server, tmp_path):
     done = judge_few(table(tmp_path / "d.tsv", 2), server)
     assert "whether the judge has drifted is not known" in done.stdout
     assert summary(tmp_path / "d.judged")["judge"]["anchors"] is None
+
+
+def test_a_file_of_answers_claims_no_decoding(server, tmp_path):
+    """How somebody else's answers were asked for is not known, and the signature says so."""
+    target = table(tmp_path / "answers.tsv", 2)
+    assert judge_few(target, server).returncode == 0
+    told = summary(target.with_suffix(".judged"))["signature"]
+    assert "protocol=? " in told
+    assert "decode=? " in told
