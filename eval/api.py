@@ -77,12 +77,12 @@ class Rank:
     def best(self, losses: Sequence[float]) -> int:
         """Index of the lowest loss, the first on a tie; nats, one for each option.
 
-        Raises PredictionError for a loss that is no number: half precision may overflow.
+        Raises PredictionError for a loss that is not finite: half precision may overflow.
 
         Source   Qwen-VL, eval_mm/evaluate_multiple_choice.py; equal to it on every case of
                  tests/golden/metrics/multiple_choice.json
         """
-        if len(losses) != len(self.options) or not losses or any(map(math.isnan, losses)):
+        if len(losses) != len(self.options) or not losses or not all(map(math.isfinite, losses)):
             raise PredictionError(
                 f"losses: a number for each of {len(self.options)} options expected, "
                 f"{list(losses)} found"
@@ -444,9 +444,11 @@ class Prediction:
     id      the request's
     text    decoded without special tokens and not stripped; for Rank the winning option, stripped
     tokens  the generated token ids, up to and with `<|endoftext|>`; empty for Rank
-    losses  for Rank, each option's mean negative log-likelihood, in nats
+    losses  for Rank, each option's mean negative log-likelihood in float32, in nats
     error   why there is no answer, an unreadable image say; the text is then empty
     seed    of the draw, where the text was sampled
+    dtype_losses  for Rank, the same losses computed in the model's dtype, as the original does;
+            empty where that is float32, since they are equal then
     """
 
     id: str
@@ -455,6 +457,7 @@ class Prediction:
     losses: tuple[float, ...] = ()
     error: str = ""
     seed: int | None = None
+    dtype_losses: tuple[float, ...] = ()
 
 
 @runtime_checkable

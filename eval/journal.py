@@ -77,8 +77,8 @@ def line(prediction: Prediction, of: str, *, losses: bool = True) -> bytes:
     record: dict[str, object] = {"id": prediction.id, "text": prediction.text}
     if prediction.tokens:
         record["tokens"] = prediction.tokens
-    if prediction.losses and losses:
-        record["losses"] = prediction.losses
+    if losses:
+        record |= losses_of(prediction)
     if prediction.seed is not None:
         record["seed"] = prediction.seed
     if prediction.error:
@@ -86,6 +86,12 @@ def line(prediction: Prediction, of: str, *, losses: bool = True) -> bytes:
     if of:
         record["of"] = of
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def losses_of(prediction: Prediction) -> dict[str, object]:
+    """The losses of ranked options, by the names that a line has for them."""
+    kinds = {"losses": prediction.losses, "dtype_losses": prediction.dtype_losses}
+    return {name: losses for name, losses in kinds.items() if losses}
 
 
 def read(file: Path, *, torn: bool) -> Iterator[Entry]:
@@ -115,6 +121,7 @@ def parse(content: bytes, where: str, offset: int = 0) -> Entry:
             tuple(record.get("losses", ())),
             record.get("error", ""),
             record.get("seed"),
+            tuple(record.get("dtype_losses", ())),
         )
         return Entry(prediction, record.get("of", ""), offset)
     except (ValueError, KeyError, TypeError):

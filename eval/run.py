@@ -4,7 +4,7 @@
     RUN/<task>/examples.jsonl       few-shot: the training samples before each question
     RUN/<task>/journal-<n>.jsonl    worker n's answers, a line each, as they come
     RUN/<task>/predictions.jsonl    all in dataset order; that it exists proves it complete
-    RUN/<task>/losses.jsonl         ranked options: each option's loss
+    RUN/<task>/losses.jsonl         ranked options: each option's loss in float32, and as published
     RUN/<task>/scores.jsonl         one line a sample: each metric's value
     RUN/<task>/summary.json         the figures
     RUN/<task>/submission/<file>    what the benchmark's server takes
@@ -252,8 +252,8 @@ class RunFolder:
             for place in places:
                 entry = found.entry(place)
                 file.write(journal.line(entry.prediction, entry.of, losses=False))
-                if told := entry.prediction.losses:
-                    row = {"id": entry.prediction.id, "losses": told}
+                if told := journal.losses_of(entry.prediction):
+                    row = {"id": entry.prediction.id, **told}
                     losses.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             if losses:
                 write_file(folder / LOSSES, b"".join(losses))
@@ -296,7 +296,11 @@ class RunFolder:
                 if row.get("id") != entry.prediction.id:
                     yield entry
                     continue
-                told = replace(entry.prediction, losses=tuple(row["losses"]))
+                told = replace(
+                    entry.prediction,
+                    losses=tuple(row["losses"]),
+                    dtype_losses=tuple(row.get("dtype_losses", ())),
+                )
                 yield replace(entry, prediction=told)
                 row = orjson.loads(next(rows, b"{}"))
 

@@ -1,14 +1,11 @@
 """Samples and predictions in, a value per sample and the task's summary out. No model needed."""
 
 import hashlib
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from eval.api import Corpus, Generate, Nucleus, Prediction, Rank, Sample, Task
 from eval.asked import Asked, describe_task, read_samples
@@ -17,6 +14,7 @@ from eval.errors import DataError, PredictionError
 from eval.run import RunFolder
 from eval.stats import Tally
 
+EXACT = "float32"  # the dtype in which the published choice of options is ours
 SHOWN = 3  # how many ids a message about many samples names
 LEAK = "few-shot examples of the split itself, as published"  # stays so, however it is scored
 MOST_VALUES = 10  # of a group, up to which a corpus metric is run again for each
@@ -26,8 +24,9 @@ MOST_VALUES = 10  # of a group, up to which a corpus metric is run again for eac
 class AsPublished:
     """The published procedure where it departs from the rule: for comparison, never by default.
 
-    Boxes: the loader drops each process's last incomplete batch. Ranked options: in bfloat16 the
-    losses themselves are rounded to it, so that options tie and the first of them is chosen.
+    Boxes: the loader drops each process's last incomplete batch. Ranked options: losses are
+    computed in the model's dtype, so that in half precision near options tie and the first wins. In
+    float32 this changes nothing.
     """
 
     processes: int
@@ -88,7 +87,7 @@ class Scoring:
 
     Samples are not kept, but for the texts and references of tasks with a corpus metric.
 
-    choose_anew  choose ranked options from the losses rounded to bfloat16
+    choose_anew  choose ranked options by their losses in the model's dtype
     """
 
     def __init__(
@@ -220,7 +219,7 @@ class Scoring:
         readable = self.task.readable
         given = self.server.get("samples", {})
         for sample, prediction in pairs:
-            text = self._rounded(sample, prediction) if self.choose_anew else prediction.text
+            text = self._chosen(sample, prediction) if self.choose_anew else prediction.text
             self.images.update(sample.images)
             if readable and not readable(text):
                 self.unreadable += 1
@@ -245,14 +244,20 @@ class Scoring:
                     self.tallies.setdefault(name, Tally()).add(row[name], image or sample.id)
             yield {"id": sample.id, "image": image, **row, **given.get(sample.id, {})}
 
-    def _rounded(self, sample: Sample, prediction: Prediction) -> str:
-        """The option that is chosen where losses are bfloat16."""
-        options = sample.options
+    def _chosen(self, sample: Sample, prediction: Prediction) -> str:
+        """The option that the original chooses, by losses in the model's dtype."""
+        where = f"{self.task.name}: sample {sample.id}"
+        if not prediction.dtype_losses:
+            raise PredictionError(
+                f"{where}: losses.jsonl has no 'dtype_losses', the losses in the model's dtype, by "
+                "which --as-published chooses options. Earlier versions did not record them: run "
+                "the task again in another folder, or score without --as-published"
+            )
         try:
-            best = Rank(options).best([bfloat16(loss) for loss in prediction.losses])
+            best = Rank(sample.options).best(prediction.dtype_losses)
         except PredictionError as error:
-            raise PredictionError(f"{self.task.name}: sample {sample.id}: {error}") from None
-        return options[best].strip()
+            raise PredictionError(f"{where}: {error}") from None
+        return sample.options[best].strip()
 
     def _with_corpus(self, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The rows with the values of corpus metrics, in the order of the task's metrics."""
@@ -325,16 +330,6 @@ def plain_sum(values: Iterable[float]) -> float:
     return total
 
 
-def bfloat16(value: float) -> float:
-    """The number rounded to bfloat16: the upper half of its float32, to even where halfway."""
-    if math.isnan(value):
-        return value
-    with np.errstate(over="ignore"):
-        bits = int(np.float32(value).view(np.uint32))
-    bits += 0x7FFF + (bits >> 16 & 1)
-    return float(np.uint32(bits & 0xFFFF0000).view(np.float32))
-
-
 def signature(
     task: Task, summary: Mapping[str, Any], settings: Mapping[str, str], asked: Asked
 ) -> str:
@@ -394,8 +389,9 @@ def score_run(
     }
     if "answers" in model:  # a file's: how they were asked for is not known
         settings |= {"protocol": "?", "decode": "?"}
-    rounded = as_published is not None and model.get("dtype") == "bfloat16"
-    scoring = Scoring(task, settings, entry, as_published, choose_anew=rounded)
+    # a model without a dtype has no losses: its answers come from a file
+    anew = as_published is not None and model.get("dtype", EXACT) != EXACT
+    scoring = Scoring(task, settings, entry, as_published, choose_anew=anew)
     scoring.server = folder.server_scores(task.name) or {}
     samples = read_samples(task, data, Asked.of(entry))
     rows = scoring.rows(samples, folder.answers(task.name))

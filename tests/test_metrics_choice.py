@@ -61,7 +61,7 @@ class Toy(SimpleNamespace):
 def toy_losses(logits, rows, targets):
     longest, pad = max(map(len, rows)), RECORDED["pad_id"]
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
-    return choice_losses(Toy(**logits), ids, (ids != pad).long(), None, targets)
+    return choice_losses(Toy(**logits), ids, (ids != pad).long(), None, targets).exact
 
 
 def test_toy_logits_give_the_recorded_losses():
@@ -97,7 +97,7 @@ def test_only_one_to_five_choices_have_letters(function, choices):
         function(choices)
 
 
-@pytest.mark.parametrize("losses", [[], [0.5, math.nan]])
+@pytest.mark.parametrize("losses", [[], [0.5, math.nan], [0.5, math.inf], [-math.inf, 0.5]])
 def test_losses_that_are_no_numbers_are_refused(losses):
     with pytest.raises(PredictionError, match=r"a number for each of"):
         pick(losses)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from small import make_checkpoint
+from torch.nn import functional as F
 
-from eval.api import Rank
-from eval.errors import PredictionError, UsageError
+from eval.errors import UsageError
 from eval.runtime import QwenVL, Sampling
 from eval.runtime.config import QwenVLConfig
-from eval.runtime.generation import choice_losses, sample
+from eval.runtime.generation import choice_losses, losses_of, sample
 from eval.runtime.language import Places, logn_scale, rotary_base, rotary_tables
 from eval.runtime.model import QwenVLForCausalLM
 from eval.runtime.visual import resize_positions, sincos_positions
@@ -261,7 +261,7 @@ def test_choice_losses_of_a_batch(golden, tiny, in_parity_folder, name):
             rows.append([*ids, *tiny.tokenizer.encode(f" {letter}")])
             paths += found
     ids, mask, features = tiny._batch(rows, paths)
-    losses = iter(choice_losses(tiny.model, ids, mask, features, [1] * len(rows)))
+    losses = iter(choice_losses(tiny.model, ids, mask, features, [1] * len(rows)).exact)
     assert batch["padded_length"] == ids.shape[1]
     for expected, winner in zip(batch["losses"], batch["predictions"], strict=True):
         found = [next(losses) for _ in expected]
@@ -270,15 +270,28 @@ def test_choice_losses_of_a_batch(golden, tiny, in_parity_folder, name):
 
 
 def test_bfloat16_choices_tie_as_in_the_original(golden, tiny_checkpoint, in_parity_folder):
-    """Losses are steps of 1/16 in bfloat16, so that near choices tie and the first wins."""
+    """The original's losses are steps of 1/16, so that near choices tie; ours are finer."""
     tiny = QwenVL.from_pretrained(tiny_checkpoint, dtype="bfloat16")
     template = recorded(golden, "multiple_choice_cases")["prompt"]
     cases = recorded(golden, "bf16_info")["multiple_choice"]
     for case in cases:
         options = [f" {letter}" for letter in "ABCDE"[: len(case["losses_bfloat16"])]]
-        losses = tiny.choice_losses(choice_prompt(template, case["record"]), options)
-        assert case["losses_bfloat16"] == pytest.approx(losses, abs=0.25)
-        assert all(loss == float(torch.tensor(loss, dtype=torch.bfloat16)) for loss in losses)
+        losses = tiny.rank(choice_prompt(template, case["record"]), options)
+        assert case["losses_bfloat16"] == pytest.approx(losses.published, abs=0.25)
+        assert losses.published == tuple(torch.tensor(losses.exact).bfloat16().tolist())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_published_losses_are_those_of_the_original_s_cross_entropy(dtype):
+    """Bit for bit: torch's own, in half precision, over a batch laid out as the original's."""
+    generator = torch.Generator().manual_seed(0)
+    logits = (5 * torch.randn(40, 6, 300, generator=generator)).to(dtype)
+    ids = torch.randint(0, 300, (40, 6), generator=generator)
+    whole = F.cross_entropy(logits.permute(0, 2, 1), ids, reduction="none")
+    expected = [float(row[-3:].mean()) for row in whole]
+    found = losses_of((row[-3:], mine[-3:]) for row, mine in zip(logits, ids, strict=True))
+    assert expected == list(found.published)
+    assert found.published != found.exact
 
 
 def test_dialogues(golden, tiny, in_parity_folder):
@@ -388,8 +401,8 @@ def test_overflow_is_an_error_and_no_answer(tmp_path):
         model.model.transformer.ln_f.weight.fill_(torch.nan)
     with pytest.raises(ValueError, match="no numbers"):
         model.generate(["a"], 3)
-    with pytest.raises(PredictionError, match="a number for each"):
-        Rank((" A", " B")).best(model.choice_losses("a", [" A", " B"]))
+    with pytest.raises(ValueError, match="no numbers"):
+        model.choice_losses("a", [" A", " B"])
 
 
 def test_spread_over_devices(tmp_path, monkeypatch):

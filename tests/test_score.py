@@ -5,16 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from small import answer_all, make_data
+from small import make_data
 
 from eval.api import Prediction, Sample
-from eval.asked import Asked, describe_task, read_samples
+from eval.asked import Asked, read_samples
 from eval.errors import DataError, PredictionError
 from eval.registry import find_tasks
 from eval.run import RunFolder
-from eval.score import AsPublished, Scoring, bfloat16, score, score_file, score_run
+from eval.score import AsPublished, Scoring, score, score_file
 
 PROMPTS = Path(__file__).parent / "golden" / "prompts"
 
@@ -153,71 +153,6 @@ def test_as_published_drops_no_sample_of_a_task_that_is_not_of_boxes(asked):
     task, samples, answers = asked
     published = score(task, samples, answers, as_published=AsPublished(8, 8)).summary
     assert len(samples) == published["samples"]
-
-
-def test_choices_as_published_tie_in_bfloat16():
-    """Losses a hair apart are one number in bfloat16, so that the first option wins."""
-    (task,) = find_tasks(["scienceqa_test_img"])
-    sample = Sample("1", {"image": "x.png"}, "B", options=(" A", " B"))
-    answer = Prediction("1", "B", losses=(0.50001, 0.5))
-
-    def figures(anew):
-        scoring = Scoring(task, {}, {}, AsPublished(1, 1), choose_anew=anew)
-        return [row["accuracy"] for row in scoring.rows([sample], [answer])]
-
-    assert [1.0] == figures(anew=False)
-    assert [0.0] == figures(anew=True)
-
-
-class LastByAHair:
-    """Finds the last option likeliest, by less than bfloat16 can tell."""
-
-    def __init__(self, dtype):
-        self.dtype = dtype
-
-    def answer(self, requests):
-        for request in requests:
-            options = request.decode.options
-            losses = (*[0.50001] * (len(options) - 1), 0.5)
-            yield Prediction(request.id, options[-1].strip(), losses=losses)
-
-    def describe(self):
-        return {"digest": "0" * 64, "dtype": self.dtype}
-
-
-@pytest.mark.parametrize(
-    ("dtype", "as_published", "expected"),
-    [
-        ("bfloat16", AsPublished(1, 1), [1.0, 0.0]),
-        ("bfloat16", None, [0.0, 1.0]),
-        ("float32", AsPublished(1, 1), [0.0, 1.0]),
-    ],
-)
-def test_only_a_bfloat16_run_scored_as_published_ties(tmp_path, dtype, as_published, expected):
-    """The right options are A of two and E of five; every answer is the last option."""
-    (task,) = find_tasks(["scienceqa_test_img"])
-    recorded = json.loads((PROMPTS / f"{task.name}.json").read_text("utf-8"))
-    for name, content in recorded["layouts"][0].items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(json.dumps(content), "utf-8")
-    backend = LastByAHair(dtype)
-    entries = {task.name: describe_task(task, tmp_path, Asked())}
-    folder = RunFolder.start(tmp_path / "run", {"model": backend.describe(), "tasks": entries})
-    answer_all(folder, [task], tmp_path, {task.name: Asked()}, backend)
-    folder.seal(task, tmp_path, Asked(), folder.digests())
-    score_run(folder, task, tmp_path, as_published)
-    rows = (tmp_path / "run" / task.name / "scores.jsonl").read_text("utf-8").splitlines()
-    assert expected == [json.loads(row)["accuracy"] for row in rows]
-
-
-@given(st.floats(width=32))
-@example(1 + 2**-8)  # halfway between two bfloat16, of which the lower is even
-@example(1 + 3 * 2**-8)  # and the upper
-def test_bfloat16_is_that_of_torch(value):
-    torch = pytest.importorskip("torch")
-    expected = torch.tensor(value, dtype=torch.float32).to(torch.bfloat16).item()
-    found = bfloat16(value)
-    assert expected == found or (expected != expected and found != found)
 
 
 def test_a_server_s_figures_never_hide_our_own(asked):

@@ -13,18 +13,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from eval.api import Generate, Nucleus, Prediction, Rank
 from eval.engine.attention import Prefill, Segment, Step, segments_of
 from eval.engine.memory import is_out_of_memory
 from eval.engine.pictures import Pictures
-from eval.engine.plain import PlainEngine
+from eval.engine.plain import PlainEngine, ranked
 from eval.engine.plan import Group, Picture, Question
 from eval.engine.pool import Pool, Prefix, Row
 from eval.engine.usage import Usage
 from eval.errors import PredictionError
-from eval.runtime.generation import Sampling, sample
+from eval.runtime.generation import Sampling, losses_of, sample
 from eval.runtime.language import places
 
 WINDOW = 16  # groups that are open at most; the one with most work is next
@@ -342,18 +341,15 @@ class Answering:
         for tail in row.tails:
             begins[tuple(tail)] = place
             place += len(tail)
-        losses = []
+        pairs = []
         for option in row.options:
             begin = begins.get(tuple(option[:-1]), 1)
             where = [0, *range(begin, begin + len(option) - 1)]
-            labels = torch.tensor(option, device=scores.device)
-            each = F.cross_entropy(scores[where], labels, reduction="none")
-            losses.append(float(each.mean()))
+            pairs.append((scores[where], torch.tensor(option, device=scores.device)))
         try:
-            best = request.decode.best(losses)
-        except PredictionError as error:
+            return ranked(request.id, request.decode, losses_of(pairs))
+        except (PredictionError, ValueError) as error:
             return Prediction(request.id, "", error=str(error))
-        return Prediction(request.id, request.decode.options[best].strip(), losses=tuple(losses))
 
     def _drop(self, row: Row) -> None:
         self.pool.remove(row)

@@ -17,6 +17,7 @@ from eval.errors import DataError, PredictionError, UsageError
 from eval.runtime import QwenVL, Sampling
 from eval.runtime.checkpoint import combined_digest, find_checkpoint
 from eval.runtime.config import QwenVLConfig
+from eval.runtime.generation import Losses
 from eval.runtime.model import QwenVLForCausalLM
 
 # Version of the code that decides what is answered: raise it when recorded outputs change.
@@ -53,13 +54,12 @@ class PlainEngine:
             if isinstance(decode, Generate):
                 (prediction,) = self._generate([request])
                 return prediction
-            losses = self.model.choice_losses(
+            losses = self.model.rank(
                 request.prompt, decode.options, image_root=self.image_root, chat=request.chat
             )
-            best = decode.best(losses)
+            return ranked(request.id, decode, losses)
         except (DataError, PredictionError, ValueError) as error:
             return Prediction(request.id, "", error=str(error))
-        return Prediction(request.id, decode.options[best].strip(), losses=tuple(losses))
 
     def _batch(self, batch: list[Request]) -> list[Prediction]:
         try:
@@ -89,6 +89,15 @@ class PlainEngine:
     def describe(self) -> Mapping[str, Any]:
         """What a manifest says about the model and this engine."""
         return describe(self.model, "plain", self.batch_size)
+
+
+def ranked(request_id: str, decode: Rank, losses: Losses) -> Prediction:
+    """The option with the least loss. Raises PredictionError for losses that are not finite."""
+    best = decode.best(losses.exact)
+    if losses.published:
+        decode.best(losses.published)  # is chosen from with --as-published, so it must be possible
+    text = decode.options[best].strip()
+    return Prediction(request_id, text, losses=losses.exact, dtype_losses=losses.published)
 
 
 def _alike(request: Request) -> tuple[str, Decode, bool]:

@@ -3,7 +3,7 @@
 Shape letters: R rows, S prompt slots, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,21 @@ class Sampling:
     top_p: float = 0.3
     top_k: int = 0
     temperature: float = 1.0
+
+
+def are_finite(scores: Tensor) -> Tensor:
+    """Whether all scores (R, V) of a row are finite numbers, (R,) bool."""
+    # amin and amax are NaN where any score is, and need no tensor of scores' size
+    return scores.amin(-1).isfinite() & scores.amax(-1).isfinite()
+
+
+def not_finite(dtype: torch.dtype) -> str:
+    """Why a prompt has no answer whose scores are not finite."""
+    name = str(dtype).removeprefix("torch.")
+    return (
+        f"scores that are no numbers: NaN or infinite. The model overflows in {name}, or its "
+        "weights are damaged"
+    )
 
 
 @torch.inference_mode()
@@ -117,6 +132,40 @@ def _nucleus(
     return total[:size]
 
 
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Mean negative log-likelihood of each of several choices, in nats.
+
+    exact      from logits cast to float32
+    published  as the original computes them, in the model's dtype: each token's loss is rounded to
+               it, then their mean, so that near choices tie; empty where the dtype is float32,
+               since both are equal then
+    """
+
+    exact: tuple[float, ...]
+    published: tuple[float, ...]
+
+
+def losses_of(choices: Iterable[tuple[Tensor, Tensor]]) -> Losses:
+    """Losses from the logits (T, V) and the ids (T,) of each choice's tokens.
+
+    Raises ValueError for logits that are not finite.
+    """
+    exact: list[Tensor] = []
+    published: list[Tensor] = []
+    finite: list[Tensor] = []
+    for logits, ids in choices:
+        finite.append(are_finite(logits).all())
+        each = F.cross_entropy(logits.float(), ids, reduction="none")
+        exact.append(each.mean())
+        if logits.dtype != torch.float32:
+            published.append(each.to(logits.dtype).mean())
+    if not bool(torch.stack(finite).all()):
+        raise ValueError(not_finite(logits.dtype))
+    found = (torch.stack(each).tolist() if each else [] for each in (exact, published))
+    return Losses(*map(tuple, found))
+
+
 @torch.inference_mode()
 def choice_losses(
     model: QwenVLForCausalLM,
@@ -124,17 +173,15 @@ def choice_losses(
     mask: Tensor,
     features: Tensor | None,
     targets: Sequence[int],
-) -> list[float]:
-    """Mean negative log-likelihood, in nats, of the last `targets[r]` ids of each row.
+) -> Losses:
+    """Losses of the last `targets[r]` ids of each row; at least one row.
 
     ids, mask  (R, S) int64 of prompt and choice together, padded on the left
-    As in the original, the cross-entropy is computed in the model's dtype: in bfloat16 near choices
-    tie.
+
+    Raises ValueError for logits that are not finite.
     """
     hidden, _ = model(ids[:, :-1], mask[:, :-1], features)
-    losses = []
-    for row, count in enumerate(targets):
-        logits = model.lm_head(hidden[row, -count:])  # (count, V)
-        labels = ids[row, -count:].to(logits.device)
-        losses.append(float(F.cross_entropy(logits, labels, reduction="none").mean()))
-    return losses
+    logits = (model.lm_head(hidden[row, -count:]) for row, count in enumerate(targets))
+    labels = (ids[row, -count:] for row, count in enumerate(targets))
+    pairs = zip(logits, labels, strict=True)
+    return losses_of((found, wanted.to(found.device)) for found, wanted in pairs)

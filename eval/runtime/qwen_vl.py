@@ -19,7 +19,7 @@ from eval.runtime.checkpoint import (
     place,
 )
 from eval.runtime.config import QwenVLConfig
-from eval.runtime.generation import Sampling, choice_losses, continue_rows
+from eval.runtime.generation import Losses, Sampling, choice_losses, continue_rows
 from eval.runtime.image import load_image, preprocess
 from eval.runtime.model import QwenVLForCausalLM
 from eval.runtime.tokenizer import Tokenizer
@@ -160,6 +160,21 @@ class QwenVL:
         """Mean negative log-likelihood (nats) of each choice's tokens after the prompt.
 
         chat  the prompt is the only turn of a ChatML dialogue, the choices are replies to it
+
+        From logits cast to float32; `rank` gives the original's losses too.
+        """
+        return list(self.rank(prompt, choices, image_root, chat).exact)
+
+    def rank(
+        self,
+        prompt: str,
+        choices: Sequence[str],
+        image_root: Path | None = None,
+        chat: bool = False,
+    ) -> Losses:
+        """Losses of choices as `choice_losses` takes them, in float32 and as published.
+
+        Raises ValueError where the model's logits are not finite.
         """
         (prefix,), paths = self._read([prompt], image_root, chat)
         targets = [self.tokenizer.encode(choice) for choice in _listed(choices, "choices")]
