@@ -21,7 +21,7 @@ from eval.runtime.generation import Losses
 from eval.runtime.model import QwenVLForCausalLM
 
 # Version of the code that decides what is answered: raise it when recorded outputs change.
-GENERATION = 2
+GENERATION = 3
 
 
 class PlainEngine:
