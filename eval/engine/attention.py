@@ -37,15 +37,21 @@ class Segment:
 
 
 def segments_of(rows: Sequence[Row]) -> list[Segment]:
-    """Rows that follow each other on one prefix, with the prefix where it is new."""
+    """Rows that follow each other on one prefix, with the prefix where it is new.
+
+    A row that is to be alone has a segment of its own.
+    """
     segments: list[Segment] = []
     for row in rows:
-        if segments and segments[-1].prefix is row.prefix:
-            segments[-1].rows.append(row)
-            segments[-1].end += row.tokens
+        last = segments[-1] if segments else None
+        follows = last is not None and last.prefix is row.prefix
+        if last and follows and not row.alone and not last.rows[-1].alone:
+            last.rows.append(row)
+            last.end += row.tokens
             continue
-        begin = segments[-1].end if segments else 0
-        fresh = 0 if row.prefix.computed else row.prefix.length
+        begin = last.end if last else 0
+        # the segment before has put the keys and values of a common prefix down, layer by layer
+        fresh = 0 if row.prefix.computed or follows else row.prefix.length
         segments.append(Segment(row.prefix, [row], begin, fresh, begin + fresh + row.tokens))
     return segments
 

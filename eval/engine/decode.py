@@ -8,7 +8,7 @@ prefill.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -23,11 +23,12 @@ from eval.engine.plan import Group, Picture, Question
 from eval.engine.pool import Pool, Prefix, Row
 from eval.engine.usage import Usage
 from eval.errors import PredictionError
-from eval.runtime.generation import Sampling, losses_of, sample
+from eval.runtime.generation import Sampling, are_finite, losses_of, not_finite, sample
 from eval.runtime.language import places
 
 WINDOW = 16  # groups that are open at most; the one with most work is next
 AHEAD = 32  # pictures that are opened before they are needed
+LOST = -1  # in place of a token, where scores are not finite
 REFILL = 0.75  # new rows enter when so many of the rows that the pool could hold are left
 
 
@@ -192,7 +193,7 @@ class Answering:
             if picked:
                 yield from self._enter(picked)
             return
-        yield from self._back_out(picked, segments, reason)
+        yield from self._back_out(picked, reason)
 
     def _images(self, segment: Segment) -> list[Picture]:
         """Pictures of a segment's tokens, in reading order."""
@@ -251,7 +252,12 @@ class Answering:
         return torch.tensor(bases, device=self.model.device)
 
     def _prefilled(self, segments: list[Segment], hidden: Tensor) -> Iterator[Prediction]:
-        """First tokens of generating rows; losses of ranked options."""
+        """First tokens of generating rows; losses of ranked options.
+
+        Where a row's scores are not finite, a neighbour may be the cause, since a mask hides finite
+        scores but not NaN. So a row fails only after a prefill that it shared with no other row.
+        """
+        lost: list[Row] = []
         growing: list[Row] = []
         firsts: list[int] = []
         place = 0
@@ -259,15 +265,28 @@ class Answering:
             for row in segment.rows:
                 if row.options:
                     end = place + 1 + row.tokens - len(row.ids)
-                    yield self._ranked(row, hidden[place:end])
-                    self._release(row.prefix)
+                    try:
+                        prediction = self._ranked(row, hidden[place:end])
+                    except ValueError:
+                        lost.append(row)
+                    else:
+                        self._release(row.prefix)
+                        yield prediction
                     place = end
                 else:
                     growing.append(row)
                     firsts.append(place)
                     place += 1
         if growing:
-            yield from self._take(growing, hidden[firsts], first=True)
+            lost += yield from self._take(growing, hidden[firsts])
+        together = {row for segment in segments if len(segment.rows) > 1 for row in segment.rows}
+        again = [row for row in lost if row in together]
+        for row in again:
+            row.alone = True
+        self._put_back(again)
+        for row in lost:
+            if row not in together:
+                yield self._fail(row)
 
     def _step(self) -> Iterator[Prediction]:
         """One token more for every row in the pool."""
@@ -284,30 +303,30 @@ class Answering:
             own[entry] += 1
         self.usage.steps += 1
         self.usage.decoded += len(rows)
-        yield from self._take(rows, hidden[:, 0])
+        for row in (yield from self._take(rows, hidden[:, 0])):
+            yield self._fail(row)
 
     # -- file the results ------------------------------------------------------------------------
 
-    def _take(self, rows: list[Row], hidden: Tensor, first: bool = False) -> Iterator[Prediction]:
-        """Append each row's next token, from hidden states (R, D); rows that end leave."""
+    def _take(self, rows: list[Row], hidden: Tensor) -> Generator[Prediction, None, list[Row]]:
+        """Append each row's next token, from hidden states (R, D); rows that end leave.
+
+        Returns the rows whose scores are not finite; they have no next token, and stay.
+        """
         end = self.tokenizer.eod_id
         scores = self.net.lm_head(hidden).to(self.model.device)  # (R, V)
-        broken = scores.isnan().any(-1).tolist() if first else [False] * len(rows)
+        finite = are_finite(scores)  # before <|endoftext|> is forbidden by a score of -inf
         early = [n for n, row in enumerate(rows) if len(row.new) < row.least]
         if early:
             scores[early, end] = -torch.inf
-        tokens = scores.argmax(-1).tolist()
-        self._draw(rows, scores, broken, tokens)
-        for row, token, overflow in zip(rows, tokens, broken, strict=True):
-            request = row.question.request
-            if overflow:
-                self._drop(row)
-                yield Prediction(
-                    request.id,
-                    "",
-                    error=f"scores that are no numbers: the model overflows in {scores.dtype}",
-                )
+        tokens = scores.argmax(-1).masked_fill(~finite, LOST).tolist()
+        self._draw(rows, scores, tokens)
+        lost: list[Row] = []
+        for row, token in zip(rows, tokens, strict=True):
+            if token == LOST:
+                lost.append(row)
                 continue
+            request = row.question.request
             row.new.append(token)
             if request.chat and token in self.stops and len(row.new) < row.most:
                 row.new.append(end)  # nothing else can follow
@@ -317,13 +336,14 @@ class Answering:
                 decode = request.decode
                 seed = decode.seed if isinstance(decode, Nucleus) else None
                 yield Prediction(request.id, text, tuple(row.new), seed=seed)
+        return lost
 
-    def _draw(self, rows: list[Row], scores: Tensor, broken: list[bool], tokens: list[int]) -> None:
+    def _draw(self, rows: list[Row], scores: Tensor, tokens: list[int]) -> None:
         """Put drawn tokens in place of the best ones, for rows that sample."""
         drawn: dict[float, list[int]] = {}
         for number, row in enumerate(rows):
             decode = row.question.request.decode
-            if isinstance(decode, Nucleus) and not broken[number]:
+            if isinstance(decode, Nucleus) and tokens[number] != LOST:
                 drawn.setdefault(decode.top_p, []).append(number)
         for top_p, numbers in drawn.items():
             draws = [draws for number in numbers if (draws := rows[number].draws)]
@@ -332,7 +352,10 @@ class Answering:
                 tokens[number] = token
 
     def _ranked(self, row: Row, hidden: Tensor) -> Prediction:
-        """From hidden states (1 + tails, D): of the prompt's last token, then of all tails."""
+        """From hidden states (1 + tails, D): of the prompt's last token, then of all tails.
+
+        Raises ValueError for scores that are not finite.
+        """
         request = row.question.request
         assert isinstance(request.decode, Rank)
         scores = self.net.lm_head(hidden)  # (1 + tails, V)
@@ -348,8 +371,16 @@ class Answering:
             pairs.append((scores[where], torch.tensor(option, device=scores.device)))
         try:
             return ranked(request.id, request.decode, losses_of(pairs))
-        except (PredictionError, ValueError) as error:
+        except PredictionError as error:
             return Prediction(request.id, "", error=str(error))
+
+    def _fail(self, row: Row) -> Prediction:
+        """Its scores are not finite; nothing of it stays where other rows' sums would meet it."""
+        if not row.options:
+            self.pool.remove(row, wipe=True)
+        row.prefix.suspect = True
+        self._release(row.prefix)
+        return Prediction(row.question.request.id, "", error=not_finite(self.net.dtype))
 
     def _drop(self, row: Row) -> None:
         self.pool.remove(row)
@@ -373,17 +404,24 @@ class Answering:
                 self._release(row.prefix)
                 yield Prediction(row.question.request.id, "", error=failed[broken[0]])
 
-    def _back_out(
-        self, picked: list[Row], segments: list[Segment], reason: str
-    ) -> Iterator[Prediction]:
-        """There was not memory enough: the rows wait again, for a smaller pool."""
-        for row in reversed(picked):
+    def _put_back(self, rows: list[Row]) -> None:
+        """Rows that could not be computed wait again, before all others.
+
+        A prefix that no row in the pool reads leaves it, so that there is room for whoever is next.
+        """
+        for row in reversed(rows):
             if not row.options:
-                self.pool.remove(row)
+                self.pool.remove(row, wipe=True)
             self.waiting.appendleft(row)
-        for segment in segments:
-            if segment.fresh:
-                self.pool.forget(segment.prefix)
+        used = {row.prefix for row in self.pool.rows}
+        for prefix in dict.fromkeys(row.prefix for row in rows):
+            if prefix not in used:
+                prefix.suspect = True
+                self.pool.forget(prefix)
+
+    def _back_out(self, picked: list[Row], reason: str) -> Iterator[Prediction]:
+        """There was not memory enough: the rows wait again, for a smaller pool."""
+        self._put_back(picked)
         if len(picked) == 1 and not self.pool.rows:
             row = self.waiting.popleft()
             self._release(row.prefix)

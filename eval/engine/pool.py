@@ -83,6 +83,12 @@ class Shelf:
         self.lengths.append(length)
         return len(self.lengths) - 1
 
+    def wipe(self, entry: int) -> None:
+        """Make an entry zero: a weight of 0 does not hide what is no number."""
+        for tensor in (*self.keys, *self.values):
+            if tensor.shape[0] > entry:
+                tensor[entry] = 0
+
     def drop(self, entry: int) -> None:
         """Free an entry: the last one moves to its place."""
         length = self.lengths.pop()
@@ -101,12 +107,14 @@ class Prefix:
     users     rows that are being answered, or still wait
     entry     in the pool's shelf, or None where it has none
     computed  whether its keys and values lie there
+    suspect   whether they may be no numbers: they are wiped when it leaves
     """
 
     group: Group
     users: int = 0
     entry: int | None = None
     computed: bool = False
+    suspect: bool = False
 
     @property
     def length(self) -> int:
@@ -124,6 +132,7 @@ class Row:
     draws    where tokens are drawn from, for a row that samples
     options  tokens of each option, or none; such a row is done after its prefill
     tails    what must be read behind the prompt to rank them: options without their last token
+    alone    whether no other row of its prefix may stand in one segment with it
     """
 
     question: Question
@@ -135,6 +144,7 @@ class Row:
     options: list[list[int]] = field(default_factory=list)
     tails: list[list[int]] = field(default_factory=list)
     draws: np.random.Generator | None = None
+    alone: bool = False
 
     @property
     def tokens(self) -> int:
@@ -191,9 +201,14 @@ class Pool:
             self.rows.append(row)
         return True
 
-    def remove(self, row: Row) -> None:
-        """A generating row is done, or could not be computed."""
+    def remove(self, row: Row, *, wipe: bool = False) -> None:
+        """A generating row is done, or could not be computed.
+
+        wipe  its keys and values may be no numbers
+        """
         entry = self.rows.index(row)
+        if wipe:
+            self.own.wipe(entry)
         self.own.drop(entry)
         last = self.rows.pop()
         if last is not row:
@@ -202,6 +217,8 @@ class Pool:
     def forget(self, prefix: Prefix) -> None:
         """Nobody reads it any more."""
         assert prefix.entry is not None
+        if prefix.suspect:
+            self.shared.wipe(prefix.entry)
         self.shared.drop(prefix.entry)
         last = self.prefixes.pop()
         if last is not prefix:

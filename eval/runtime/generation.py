@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from eval.runtime.model import QwenVLForCausalLM
 
-STOP_SCORE = 32768.0  # what the original gives <|endoftext|> after a stop word
 LIKELY = 64  # ids among which a nucleus is looked for, before all are sorted
 
 
@@ -61,6 +60,8 @@ def continue_rows(
     features   (N, 256, D) of the rows' images in reading order
     stop_ids   after one of these the next id is `end_id`
     seeds      one a row, where sampling: a row's draw depends on its seed and its scores alone
+
+    Raises ValueError where a row that has not ended gets scores that are not finite.
     """
     draws = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
     hidden, cache = model(ids, mask, features)
@@ -70,17 +71,21 @@ def continue_rows(
     new: list[Tensor] = []
     for step in range(max_new_tokens):
         scores = model.lm_head(hidden[:, -1]).to(ids.device)  # (R, V)
-        if step == 0 and bool(scores.isnan().any()):
-            raise ValueError(f"scores that are no numbers: the model overflows in {scores.dtype}")
+        ended = ended | torch.isin(last, stops)
+        lost = ~(are_finite(scores) | ended)
         if step < min_new_tokens:
             scores[:, end_id] = -torch.inf
-        if len(stops):
-            scores[torch.isin(last, stops), end_id] = STOP_SCORE
-        last = scores.argmax(-1) if sampling is None else sample(scores, sampling, draws)
+        if sampling is None:
+            last = scores.argmax(-1)
+        else:
+            last = sample(scores.masked_fill((lost | ended)[:, None], 0.0), sampling, draws)
         last = torch.where(ended, end_id, last)
         new.append(last)
         ended = ended | (last == end_id)
-        if bool(ended.all()) or step + 1 == max_new_tokens:
+        done, broken = torch.stack([ended.all(), lost.any()]).tolist()
+        if broken:
+            raise ValueError(not_finite(scores.dtype))
+        if done or step + 1 == max_new_tokens:
             break
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         hidden, cache = model(last[:, None], mask, cache=cache)
