@@ -469,7 +469,8 @@ class Backend(Protocol):
     Its module may also have `identify(checkpoint: str, revision: str | None) -> str`, the `digest`
     that describe() tells: a run whose answers are all there then loads no model; `GENERATION`, a
     number that describe() tells as `generation`, raised when the code answers otherwise; and
-    `footprint(checkpoint, revision, dtype) -> int`, bytes on a GPU. A back end may have an
+    `footprint(checkpoint, revision, dtype) -> int`, bytes on a GPU. All three take a keyword
+    `weights` where --weights may choose among sets of weights in one folder. A back end may have an
     attribute `usage`, as eval.engine.usage.Usage, of which a run prints the main numbers. It
     should take requests when it has room for them: what it has taken no other worker can take.
     """

@@ -8,6 +8,7 @@ where its name, size and modification time are those of the old one.
 import contextlib
 import hashlib
 import os
+import re
 import stat
 import threading
 import time
@@ -15,6 +16,11 @@ from pathlib import Path
 
 import orjson
 
+from eval.errors import EvalError
+from eval.reading import read_bytes
+
+MAX_MEMORY_BYTES = 1 << 30
+SHA256 = re.compile("[0-9a-f]{64}")
 SETTLED_NS = 2_000_000_000  # a younger change may be followed by another of the same time stamp
 
 
@@ -31,11 +37,12 @@ class Digests:
         self.fresh: list[bytes] = []
         self.lock = threading.Lock()
         if memory is not None and not verify:
-            with contextlib.suppress(OSError):
-                for line in memory.read_bytes().splitlines():
+            with contextlib.suppress(EvalError):
+                for line in read_bytes(memory, EvalError, MAX_MEMORY_BYTES).splitlines():
                     with contextlib.suppress(ValueError, TypeError):  # torn by a crash
                         name, state, digest = orjson.loads(line)
-                        self.known[str(name)] = (list(state), str(digest))
+                        if SHA256.fullmatch(digest):
+                            self.known[str(name)] = (list(state), digest)
 
     def of(self, name: str, file: Path) -> str:
         """Hexadecimal sha256 of a file. Raises OSError where it is none that can be read.
@@ -65,10 +72,19 @@ class Digests:
             return
         with contextlib.suppress(OSError):
             self.memory.parent.mkdir(parents=True, exist_ok=True)
-            with self.memory.open("ab", buffering=0) as file:
+            with open(self.memory, "ab", buffering=0, opener=_own) as file:
                 if file.tell() and not _ends_whole(self.memory):
                     lines = b"\n" + lines
                 file.write(lines)
+
+
+def _own(path: str, flags: int) -> int:
+    """Open a file of ours to append: neither a link to another one nor a pipe, which blocks."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(f"{path}: not a regular file")
 
 
 def _ends_whole(file: Path) -> bool:

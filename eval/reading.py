@@ -10,6 +10,7 @@ code 2. `Schema` checks the content against a type with pydantic, which parses a
 lines of predictions in the time that orjson and checks by hand take.
 """
 
+import json
 import os
 import re
 import tomllib
@@ -101,6 +102,25 @@ def parse_json(content: bytes, where: str, wrong: Wrong) -> Any:
         found = repr(content[max(0, error.pos - 20) : error.pos + 20])[1:]
         place = f"{where}, character {error.pos}"
         raise wrong(f"{place}: not JSON: {error.msg}, near {found}") from None
+
+
+def unique_keys(content: bytes, where: str, wrong: Wrong) -> None:
+    """Raise the caller's error for a JSON object that names a key twice: readers keep either."""
+
+    def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise wrong(f"{where}: {name!r:.{SHOWN}} stands twice in one object")
+            found[name] = value
+        return found
+
+    try:
+        json.loads(without_bom(content, where, wrong), object_pairs_hook=check)
+    except ValueError as error:
+        raise wrong(f"{where}: not JSON: {error}") from None
+    except RecursionError:
+        raise wrong(f"{where}: nested too deeply") from None
 
 
 def read_toml(path: Path, wrong: Wrong) -> dict[str, Any]:

@@ -147,7 +147,12 @@ def backend(name: str) -> Callable[..., Backend]:
 
 
 def identify(
-    opener: Callable[..., Backend], checkpoint: str, revision: str | None, *, verify: bool = False
+    opener: Callable[..., Backend],
+    checkpoint: str,
+    revision: str | None,
+    *,
+    weights: str | None = None,
+    verify: bool = False,
 ) -> str | None:
     """The digest of what a back end would load, or None where it cannot tell without loading.
 
@@ -156,17 +161,28 @@ def identify(
     function = _beside(opener, "identify")
     if function is None:
         return None
-    more = {"verify": True} if verify and "verify" in signature(function).parameters else {}
+    known = signature(function).parameters
+    more = {"weights": weights, "verify": verify}
+    more = {name: value for name, value in more.items() if value and name in known}
     told: str = function(checkpoint, revision, **more)
     return told
 
 
 def footprint(
-    opener: Callable[..., Backend], checkpoint: str, revision: str | None, dtype: str
+    opener: Callable[..., Backend],
+    checkpoint: str,
+    revision: str | None,
+    dtype: str,
+    *,
+    weights: str | None = None,
 ) -> int | None:
     """Bytes that a back end's model takes, or None where it cannot tell without loading."""
     function = _beside(opener, "footprint")
-    return function(checkpoint, revision, dtype) if function else None
+    if function is None:
+        return None
+    chosen = {"weights": weights} if weights else {}
+    told: int = function(checkpoint, revision, dtype, **chosen)
+    return told
 
 
 def generation(opener: Callable[..., Backend]) -> int | None:

@@ -245,14 +245,14 @@ def test_checkpoint_is_small_and_exactly_the_architecture():
 
     from eval.demo.scenes import draw_scene, make_scene
     from eval.runtime import QwenVL
-    from eval.runtime.checkpoint import weight_files
+    from eval.runtime.checkpoint import find_checkpoint
 
     assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) <= 12_000_000
     model = QwenVL.from_pretrained(CHECKPOINT)
     index = json.loads((CHECKPOINT / "model.safetensors.index.json").read_text())
     names = {name for name, _ in model.model.named_parameters()}
     assert set(index["weight_map"]) == names
-    assert len(set(weight_files(CHECKPOINT).values())) == 2
+    assert len(set(find_checkpoint(CHECKPOINT).weight_files().values())) == 2
     total = 0
     for shard in sorted(set(index["weight_map"].values())):
         with safe_open(CHECKPOINT / shard, framework="pt") as file:

@@ -1,19 +1,17 @@
 """Checkpoints on disk: every layout loads to the same weights, every damage is named."""
 
-import hashlib
 import json
 import os
 import pickle
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
-from urllib.parse import unquote
 
 import pytest
 import torch
+from hub_server import COMMIT, Hub, environment
 from safetensors.torch import load_file, save_file
 from small import CONFIG, make_checkpoint, make_model
 
@@ -22,7 +20,6 @@ from eval.runtime import QwenVL
 from eval.runtime.checkpoint import combined_digest, find_checkpoint
 from eval.runtime.config import QwenVLConfig
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 INDEX = "model.safetensors.index.json"
 
 
@@ -114,8 +111,15 @@ def damage_missing_key(folder):
 
 
 def damage_unexpected_key(folder):
-    edit_index(folder, lambda m: m.update({"transformer.h.9.x": m[WTE]}))
-    return INDEX, "unexpected parameter 'transformer.h.9.x'"
+    edit_index(folder, lambda m: m.update({"transformer.x": m[WTE]}))
+    edit_shard(folder, lambda t: t.update({"transformer.x": t[WTE].clone()}))
+    return "model-00001-of-00002.safetensors", "unexpected parameter 'transformer.x'"
+
+
+def damage_one_more_layer(folder):
+    edit_index(folder, lambda m: m.update({"transformer.h.2.ln_1.weight": m[WTE]}))
+    edit_shard(folder, lambda t: t.update({"transformer.h.2.ln_1.weight": t[WTE].clone()}))
+    return "config.json", "num_hidden_layers is 2, and the weights have 3 layers"
 
 
 def damage_key_lacks_in_shard(folder):
@@ -125,12 +129,12 @@ def damage_key_lacks_in_shard(folder):
 
 def damage_shape(folder):
     edit_shard(folder, lambda t: t.update({WTE: t[WTE][1:].clone()}))
-    return "model-00001-of-00002.safetensors", f"{WTE}: shape"
+    return "config.json", "vocab_size asks for 480"
 
 
 def damage_integers(folder):
     edit_shard(folder, lambda t: t.update({WTE: t[WTE].long()}))
-    return "model-00001-of-00002.safetensors", "floats expected"
+    return "model-00001-of-00002.safetensors", "the dtype is I64"
 
 
 def damage_truncated(folder):
@@ -146,12 +150,12 @@ def damage_shard_missing(folder):
 
 def damage_path_escapes(folder):
     edit_index(folder, lambda m: m.update({HEAD: "../model-00001-of-00002.safetensors"}))
-    return INDEX, "beside the index expected"
+    return INDEX, "not the name of a shard beside the index"
 
 
 def damage_index_text(folder):
     (folder / INDEX).write_text("{")
-    return INDEX, "not an index"
+    return INDEX, "not JSON"
 
 
 def damage_other_model(folder):
@@ -185,8 +189,14 @@ def damage_no_config(folder):
 
 
 def damage_no_weights(folder):
-    (folder / INDEX).unlink()
+    for path in folder.glob("model*"):
+        path.unlink()
     return str(folder), "no weights found"
+
+
+def damage_no_index(folder):
+    (folder / INDEX).unlink()
+    return str(folder), "shards without their index"
 
 
 def damage_vocabulary(folder):
@@ -265,52 +275,10 @@ def test_hub_id_without_network(monkeypatch):
     assert "no network" in done.stdout
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of a model hub as a download needs; `folder` is the repository, COMMIT its head."""
-
-    folder: Path
-    asked: ClassVar[list[str]] = []
-
-    def do_HEAD(self):
-        self.answer(b"")
-
-    def do_GET(self):
-        self.answer(None)
-
-    def answer(self, body):
-        path = unquote(self.path.partition("?")[0])
-        self.asked.append(path)
-        if path.startswith("/api/models/owner/name/revision/"):
-            names = sorted(file.name for file in self.folder.iterdir())
-            files = [{"rfilename": name} for name in names]
-            content = json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": files}).encode()
-        elif path.startswith(f"/api/models/owner/name/tree/{COMMIT}"):
-            files = [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
-                for file in sorted(self.folder.iterdir())
-            ]
-            content = json.dumps(files).encode()
-        elif path.startswith(f"/owner/name/resolve/{COMMIT}/"):
-            content = (self.folder / path.rpartition("/")[2]).read_bytes()
-        else:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if body is None:
-            self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
-
-
 def test_hub_id_is_fetched_without_its_code(folder, tmp_path):
     """A hub id is downloaded at a commit that is recorded; files of code stay where they are."""
     (folder / "modeling_qwen.py").write_text("raise SystemExit('ran')")
-    handler = type("Hub", (Hub,), {"folder": folder, "asked": []})
+    handler = type("Hub", (Hub,), {"folders": {"owner/name": folder}, "asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         code = (
@@ -323,12 +291,7 @@ def test_hub_id_is_fetched_without_its_code(folder, tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            env=os.environ
-            | {
-                "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-                "HF_HOME": str(tmp_path / "cache"),
-                "HF_HUB_DISABLE_XET": "1",
-            },
+            env=environment(server, tmp_path / "cache"),
         )
         server.shutdown()
     assert done.returncode == 0, done.stderr

@@ -297,14 +297,14 @@ def test_a_damaged_vocabulary(tmp_path, line, wrong):
 
 def test_no_vocabulary(tmp_path):
     path = tmp_path / "qwen.tiktoken"
-    with pytest.raises(CheckpointError, match=r"qwen\.tiktoken: .* cannot be read \(No such file"):
+    with pytest.raises(CheckpointError, match=r"qwen\.tiktoken: no such file"):
         Tokenizer.from_file(path)
     path.touch()
     with pytest.raises(CheckpointError, match="256 single bytes expected in 0 lines"):
         Tokenizer.from_file(path)
     with path.open("wb") as file:
         file.truncate((64 << 20) + 1)
-    with pytest.raises(CheckpointError, match="at most 67,108,864 bytes expected"):
+    with pytest.raises(CheckpointError, match="the limit of 67,108,864"):
         Tokenizer.from_file(path)
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="regular file"):
         Tokenizer.from_file(tmp_path)

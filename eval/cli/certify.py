@@ -181,6 +181,7 @@ def _kill_in_the_middle(config: Config, tasks: Sequence[Task], place: Place) -> 
     for name, value in (
         ("--limit", place.limit),
         ("--revision", config.revision),
+        ("--weights", config.weights),
         ("--few-shot", config.few_shot or None),
         ("--seed", config.seed or None),
         ("--gpus", place.launch.gpus),

@@ -21,6 +21,7 @@ class Config:
 
     model     checkpoint folder, hub id, or demo
     revision  of a hub id: a commit
+    weights   the file that stands for the set of weights, where a checkpoint has several
     tasks     names of tasks or benchmarks
     few_shot  examples before each question
     seed      of all that is drawn: examples, and tokens where a task samples
@@ -31,6 +32,7 @@ class Config:
     model: str
     tasks: tuple[str, ...]
     revision: str | None = None
+    weights: str | None = None
     dtype: str = "auto"
     protocol: str = PUBLISHED
     few_shot: int = 0
@@ -46,6 +48,7 @@ EXPECTED: dict[
     "model": (str, "a text", None),
     "tasks": (list, "a list of task names", None),
     "revision": (str, "a text", None),
+    "weights": (str, "a file's name", None),
     "dtype": (str, "a dtype", DTYPES),
     "protocol": (str, "a protocol", PROTOCOLS),
     "few_shot": (int, "a number of examples, 0 or more,", None),

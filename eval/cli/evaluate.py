@@ -29,6 +29,7 @@ from eval.run import RunFolder, Wanted, held
 from eval.score import AsPublished, score_run
 
 SHOWN = 5  # failed samples of a task that are named
+PLACE = ("model", "revision", "weights")  # settings that say where a checkpoint lies
 DEMO = "demo"  # the name of the bundled checkpoint, where a checkpoint is asked for
 LIBRARIES = ("torch", "transformers", "tiktoken", "pillow", "numpy", "pycocoevalcap")
 
@@ -159,8 +160,10 @@ def _job(config: Config, place: Place) -> Job:
     """What workers open. Raises UsageError for a setting that the back end does not have."""
     name = place.backend or ("shared" if config.batch_size == 1 else "plain")
     known = signature(registry.backend(name)).parameters.values()
+    chosen = {"revision": config.revision, "weights": config.weights}
+    given = {name: value for name, value in chosen.items() if value is not None}
     if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known):
-        for setting in place.engine:
+        for setting in (*given, *place.engine):
             if setting not in {parameter.name for parameter in known}:
                 raise UsageError(f"--{setting}: the back end {name!r} has no such setting")
     arguments = {
@@ -168,7 +171,7 @@ def _job(config: Config, place: Place) -> Job:
         "device": place.device,
         "dtype": config.dtype,
         "batch_size": config.batch_size,
-        **({"revision": config.revision} if config.revision else {}),
+        **given,
         **place.engine,
     }
     checkpoint = str(bundled_checkpoint()) if config.model == DEMO else config.model
@@ -246,6 +249,7 @@ def settings(config: Config) -> dict[str, Any]:
     return {
         "model": config.model,
         "revision": config.revision,
+        "weights": config.weights,
         "dtype": config.dtype,
         "batch_size": config.batch_size,
     }
@@ -272,7 +276,9 @@ def _finished(
         return None
     folder.check_tasks(entries)
     opener, model = registry.backend(job.backend), folder.manifest["model"]
-    digest = registry.identify(opener, job.checkpoint, config.revision, verify=place.verify)
+    digest = registry.identify(
+        opener, job.checkpoint, config.revision, weights=config.weights, verify=place.verify
+    )
     if not digest or digest != model.get("digest"):
         return None
     if registry.generation(opener) != model.get("generation"):
@@ -284,7 +290,7 @@ def _finished(
 
 def _but_place(told: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without where the checkpoint lies, which may be moved: its content is compared."""
-    return {name: value for name, value in told.items() if name not in ("model", "revision")}
+    return {name: value for name, value in told.items() if name not in PLACE}
 
 
 def _manifest(

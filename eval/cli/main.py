@@ -35,6 +35,7 @@ from eval.cli.options import (
     RetryOption,
     Tasks,
     VerifyOption,
+    WeightsOption,
     engine_settings,
     folder_option,
     launch_options,
@@ -153,6 +154,7 @@ def run(
     revision: Annotated[
         str | None, typer.Option(help="Revision of a hub id: a commit, to pin it.")
     ] = None,
+    weights: WeightsOption = None,
     backend: Annotated[
         str | None,
         typer.Option(help="Back end that answers: shared (the default), plain, replay."),
@@ -176,10 +178,13 @@ def run(
 ) -> None:
     """Ask a checkpoint the questions of some tasks, score the answers, print the tables."""
     base = read_config(config) if config else Config(model or "", tuple(tasks or ()))
+    if model:  # revision and weights of a configuration belong to its own model
+        base = replace(base, revision=None, weights=None)
     given: dict[str, Any] = {
         "model": model,
         "tasks": tuple(tasks) if tasks else None,
         "revision": revision,
+        "weights": weights,
         "dtype": dtype,
         "protocol": protocol,
         "few_shot": few_shot,
@@ -231,6 +236,7 @@ def certify_tasks(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    weights: WeightsOption = None,
 ) -> None:
     """Show that answers depend on no batch size, order, number of workers, or crash."""
     if not tasks or not model or out_folder is None:
@@ -241,7 +247,13 @@ def certify_tasks(
     if data is None:
         raise UsageError("--data: missing; the folder of the benchmarks' files is needed")
     config = Config(
-        model, tuple(tasks), revision=revision, dtype=dtype, protocol=protocol, partial=True
+        model,
+        tuple(tasks),
+        revision=revision,
+        weights=weights,
+        dtype=dtype,
+        protocol=protocol,
+        partial=True,
     )
     place = Place(folder_option(data, "--data"), out_folder, limit, device)
     if not certify(config, registry.find_tasks(tasks), place):
@@ -375,6 +387,7 @@ def run_card(
     model: Annotated[
         str | None, typer.Option(help="Another place of the checkpoint, such as a folder.")
     ] = None,
+    weights: WeightsOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
     memory: MemoryOption = None,
     features: FeaturesOption = None,
@@ -390,8 +403,10 @@ def run_card(
 ) -> None:
     """Run what is still missing of a row of the card, and print the card's tables."""
     settings = read_config(config)
-    if model:
-        settings = replace(settings, model=model)
+    if model:  # revision and weights of a configuration belong to its own model
+        settings = replace(settings, model=model, revision=None, weights=None)
+    if weights:
+        settings = replace(settings, weights=weights)
     folder = out_folder or Path("runs") / config.stem
     card.run_card(
         settings,

@@ -76,6 +76,13 @@ VerifyOption = Annotated[
         "and times have not changed.",
     ),
 ]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="File or index of the weights to read, where the checkpoint has several sets.",
+    ),
+]
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 

@@ -213,6 +213,7 @@ def _places(job: Job, gpus: int) -> list[dict[str, str]]:
         job.checkpoint,
         job.arguments.get("revision"),
         str(job.arguments.get("dtype", "auto")),
+        weights=job.arguments.get("weights"),
     )
     return shares(replicas(gpus, need or 0, _gpu_bytes()), found[:gpus], cores)
 

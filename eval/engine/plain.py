@@ -4,21 +4,18 @@ It knows no task and no file but the images of a prompt. It is what faster engin
 against.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from eval.api import Decode, Generate, Nucleus, Prediction, Rank, Request
 from eval.errors import DataError, PredictionError, UsageError
 from eval.runtime import QwenVL, Sampling
 from eval.runtime.checkpoint import combined_digest, find_checkpoint
-from eval.runtime.config import QwenVLConfig
 from eval.runtime.generation import Losses
-from eval.runtime.model import QwenVLForCausalLM
 
 # Version of the code that decides what is answered: raise it when recorded outputs change.
 GENERATION = 3
@@ -128,24 +125,31 @@ def open_backend(
     dtype: str = "float32",
     batch_size: int = 1,
     revision: str | None = None,
+    weights: str | None = None,
 ) -> PlainEngine:
     """Load a checkpoint behind the plain engine."""
-    model = QwenVL.from_pretrained(checkpoint, device=device, dtype=dtype, revision=revision)
+    model = QwenVL.from_pretrained(checkpoint, device, dtype, revision, weights)
     return PlainEngine(model, image_root, batch_size)
 
 
-def identify(checkpoint: str, revision: str | None = None, *, verify: bool = False) -> str:
+def identify(
+    checkpoint: str,
+    revision: str | None = None,
+    *,
+    weights: str | None = None,
+    verify: bool = False,
+) -> str:
     """The digest that `describe` would give, without loading the model.
 
     verify  read the checkpoint's files again, whatever is remembered of them
     """
-    return combined_digest(find_checkpoint(checkpoint, revision).digests(verify=verify))
+    return combined_digest(find_checkpoint(checkpoint, revision, weights).digests(verify=verify))
 
 
-def footprint(checkpoint: str, revision: str | None, dtype: str) -> int:
+def footprint(
+    checkpoint: str, revision: str | None, dtype: str, *, weights: str | None = None
+) -> int:
     """Bytes of the weights on a GPU, without loading them; `auto` is a half precision there."""
-    config = QwenVLConfig.from_folder(find_checkpoint(checkpoint, revision).folder)
-    with torch.device("meta"):
-        model = QwenVLForCausalLM(config)
-    count: int = sum(p.numel() for p in model.parameters())
+    parameters = find_checkpoint(checkpoint, revision, weights).parameters()
+    count = sum(math.prod(each.shape) for each in parameters.values())
     return count * (4 if dtype == "float32" else 2)

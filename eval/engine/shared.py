@@ -118,6 +118,7 @@ def open_backend(
     dtype: str = "float32",
     batch_size: int = 1,
     revision: str | None = None,
+    weights: str | None = None,
     rows: int | None = None,
     memory: int | None = None,
     features: Path | None = None,
@@ -134,6 +135,6 @@ def open_backend(
             f"batch size {batch_size}: the shared engine takes each prompt as a batch of its own; "
             "batches as the original made them come from the back end 'plain'"
         )
-    model = QwenVL.from_pretrained(checkpoint, device=device, dtype=dtype, revision=revision)
+    model = QwenVL.from_pretrained(checkpoint, device, dtype, revision, weights)
     store = FeatureStore(features, model, features_bytes) if features else None
     return SharedEngine(model, image_root, rows=rows, memory=memory, store=store)

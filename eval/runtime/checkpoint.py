@@ -8,39 +8,46 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eval.digests import Digests
-from eval.errors import CheckpointError
+from eval.errors import CheckpointError, UsageError
+from eval.reading import Schema, exists, reason, shown_path
+from eval.runtime import hub, recognise
+from eval.runtime.recognise import CONFIG, GENERATION, MAX_JSON_BYTES, VOCABULARY
+from eval.runtime.weights import SETS, Stored, choose, stored, tensors, weight_files
 
-VOCABULARY = "qwen.tiktoken"
-CONFIG = "config.json"
-GENERATION = "generation_config.json"
 REMEMBERED = ".qwen-vl-eval.digests"
-LAYOUTS = (  # tried in turn: index of shards, single file
-    ("model.safetensors.index.json", "model.safetensors"),
-    ("pytorch_model.bin.index.json", "pytorch_model.bin"),
-)
-DOWNLOADED = ["*.json", VOCABULARY, "*.safetensors", "pytorch_model*.bin"]
 UNSPLIT = ["Block", "VisionTransformer"]  # classes that stay on one device
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-SHARD_NAME = re.compile(r"[\w.-]+\.(safetensors|bin)")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The part of generation_config.json that is read."""
+
+    chat_format: str | None = None
+
+
+GENERATION_SCHEMA: Schema[Generation] = Schema(Generation)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder that holds a checkpoint, and the hub revision it came from, if any."""
+    """A folder that holds a checkpoint.
+
+    weights   the file that stands for its set of weights: an index of shards, or a single file
+    revision  the hub's commit that it came from, if any
+    """
 
     folder: Path
     name: str
+    weights: str
     revision: str | None = None
 
     def digests(self, *, verify: bool = False) -> dict[str, str]:
@@ -52,30 +59,40 @@ class Checkpoint:
         """
         digests = Digests(_memory(self.folder), verify=verify)
         found: dict[str, str] = {}
-        for name in sorted({CONFIG, VOCABULARY, *weight_files(self.folder).values()}):
+        for name in sorted({CONFIG, VOCABULARY, *self.weight_files().values()}):
             try:
                 found[name] = digests.of(name, self.folder / name)
             except OSError as error:
-                reason = error.strerror or "not a regular file"
-                raise CheckpointError(f"{self.folder / name}: cannot be read: {reason}") from None
+                why = error.strerror or "not a regular file"
+                raise CheckpointError(f"{self.folder / name}: cannot be read: {why}") from None
         digests.keep()
         return found
 
+    def weight_files(self) -> dict[str, str]:
+        """Which file holds each parameter, by parameter name; for a single file the key is ""."""
+        return weight_files(self.folder, self.weights)
+
+    def parameters(self) -> dict[str, Stored]:
+        """Every parameter, as the headers of the weights describe it."""
+        return stored(self.folder, self.weights)
+
     def chat_format(self) -> str | None:
         """`chatml` for Qwen-VL-Chat, `raw` for Qwen-VL, None where the folder doesn't say."""
-        try:
-            fields = json.loads((self.folder / GENERATION).read_text(encoding="utf-8"))
-            return str(fields["chat_format"])
-        except (OSError, ValueError, KeyError, TypeError):
+        path = self.folder / GENERATION
+        if not exists(path):
             return None
+        return GENERATION_SCHEMA.read(path, CheckpointError, MAX_JSON_BYTES).chat_format
 
 
-def _memory(folder: Path) -> Path:
-    """Where the digests of a checkpoint are remembered."""
+def _memory(folder: Path) -> Path | None:
+    """Where the digests of a checkpoint are remembered; nowhere for a user without a home."""
     if os.access(folder, os.W_OK):
         return folder / REMEMBERED
-    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return Path("~/.cache/qwen-vl-eval").expanduser() / f"{place}{REMEMBERED}"
+    place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    try:
+        return Path("~/.cache/qwen-vl-eval").expanduser() / f"{place}{REMEMBERED}"
+    except RuntimeError:
+        return None
 
 
 def combined_digest(digests: dict[str, str]) -> str:
@@ -84,153 +101,100 @@ def combined_digest(digests: dict[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def find_checkpoint(path: str | Path, revision: str | None = None) -> Checkpoint:
+def find_checkpoint(
+    path: str | Path, revision: str | None = None, weights: str | None = None
+) -> Checkpoint:
     """A local folder, or a hub id such as Qwen/Qwen-VL at a revision, fetched where needed.
 
-    Raises CheckpointError where there is neither.
+    weights  the file that stands for a set of weights, where a folder has several
+
+    Raises CheckpointError where there is neither, or something else than a checkpoint; UsageError
+    for a revision of a folder, or for a choice of weights that there is not.
     """
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return Checkpoint(folder, str(path))
-    if folder.exists():
-        raise CheckpointError(f"{path}: a checkpoint is a folder, and this is a file")
-    if not HUB_ID.fullmatch(str(path)):
-        raise CheckpointError(
-            f"{path}: no such folder, and not a hub id either (a hub id reads owner/name)"
-        )
-    return _download(str(path), revision)
-
-
-def _download(hub_id: str, revision: str | None) -> Checkpoint:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=DOWNLOADED))
-    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{hub_id}: no folder of that name here, and the model hub could not provide it at "
-            f"revision {revision or 'main'} ({reason}). Where there is no network, download the "
-            "repository elsewhere and give its folder"
-        ) from None
-    return Checkpoint(folder, hub_id, folder.name)
-
-
-def weight_files(folder: Path) -> dict[str, str]:
-    """Which file holds each parameter, by parameter name; for a single file the key is empty.
-
-    Raises CheckpointError where no weights lie in the folder or the index is damaged.
-    """
-    for index_name, single in LAYOUTS:
-        index = folder / index_name
-        if index.is_file():
-            return _read_index(index)
-        if (folder / single).is_file():
-            return {"": single}
-    expected = ", ".join(name for layout in LAYOUTS for name in layout)
-    raise CheckpointError(f"{folder}: no weights found; one of these is expected: {expected}")
-
-
-def _index(folder: Path) -> Path:
-    return next(folder / name for name, _ in LAYOUTS if (folder / name).is_file())
-
-
-def _read_index(index: Path) -> dict[str, str]:
-    try:
-        weight_map: Any = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{index}: not an index of shards: {error!r}") from None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: 'weight_map' must map parameter names to shard files")
-    for key, name in weight_map.items():
-        if not isinstance(name, str) or not SHARD_NAME.fullmatch(name):
+    folder = _local(path)
+    if folder is None:
+        if not HUB_ID.fullmatch(str(path)):
             raise CheckpointError(
-                f"{index}: {key}: the name of a shard beside the index expected, {name!r} found"
+                f"{shown_path(Path(path))}: no such folder, and not a hub id either (a hub id "
+                "reads owner/name)"
             )
-        if not (index.parent / name).is_file():
-            raise CheckpointError(f"{index.parent / name}: missing; the index has {key} in it")
-    return weight_map
+        folder, chosen = hub.download(str(path), revision, weights)
+        commit = folder.name
+        _check_files(folder, chosen)
+        return Checkpoint(folder, str(path), chosen, commit)
+    if revision is not None:
+        raise UsageError(
+            f"--revision {revision}: {path} is a folder, and revisions are of hub ids. Leave the "
+            "option out"
+        )
+    try:
+        names = frozenset(os.listdir(folder))  # noqa: PTH208  # names alone
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be listed: {reason(error)}") from None
+    recognise.refuse_folder(folder, names, weights)
+    recognise.refuse_unreadable(folder, names.intersection([weights] if weights else SETS))
+    chosen = choose(folder, names, weights)
+    _check_files(folder, chosen)
+    return Checkpoint(folder, str(path), chosen)
+
+
+def _local(path: str | Path) -> Path | None:
+    """The folder, or None where there is nothing of that name. Raises CheckpointError for files."""
+    try:
+        folder = Path(path).expanduser()
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RuntimeError) as error:  # no permission, no such user
+        raise CheckpointError(f"{shown_path(Path(path))}: {reason(error)}") from None
+    if not folder.is_dir():
+        recognise.refuse_file(folder)
+    return folder
+
+
+def _check_files(folder: Path, chosen: str) -> None:
+    """Raise CheckpointError where a file of a checkpoint cannot be read, or is a placeholder."""
+    files = {CONFIG, VOCABULARY, *weight_files(folder, chosen).values()}
+    if os.path.lexists(folder / GENERATION):
+        files.add(GENERATION)
+    recognise.refuse_unreadable(folder, files)
 
 
 def load_weights(
-    model: nn.Module, folder: Path, placement: dict[str, str], dtype: torch.dtype
+    model: nn.Module,
+    folder: Path,
+    parameters: Mapping[str, Stored],
+    placement: dict[str, str],
+    dtype: torch.dtype,
 ) -> None:
     """Fill a model made on the meta device, one tensor at a time.
 
-    placement  device of each parameter, by the longest matching module prefix ("" matches all)
+    parameters  what the headers of the weights say
+    placement   device of each parameter, by the longest matching module prefix ("" matches all)
 
     Host memory peaks at what the model keeps there plus one memory-mapped shard. Raises
-    CheckpointError on the first missing or unexpected key, wrong shape, or damaged file.
+    CheckpointError on a missing or unexpected key or a wrong shape, before anything is loaded.
     """
     expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    files = weight_files(folder)
-    if "" not in files:
-        for kind, keys in (
-            ("missing", expected.keys() - files.keys()),
-            ("unexpected", files.keys() - expected.keys()),
-        ):
-            if keys:
-                first, more = min(keys), len(keys) - 1
-                raise CheckpointError(
-                    f"{_index(folder)}: {kind} parameter {first!r}"
-                    + (f" and {more} more" if more else "")
-                )
-    seen: set[str] = set()
-    for name in sorted(set(files.values())):
-        path = folder / name
-        for key, tensor in _tensors(path):
-            if key not in expected or ("" not in files and files[key] != name):
-                raise CheckpointError(
-                    f"{path}: unexpected parameter {key!r}; the architecture has no such "
-                    "parameter, or the index places it in another shard"
-                )
-            if tuple(tensor.shape) != expected[key]:
-                raise CheckpointError(
-                    f"{path}: {key}: shape {expected[key]} expected by config.json, "
-                    f"{tuple(tensor.shape)} found"
-                )
-            if not tensor.is_floating_point():
-                raise CheckpointError(f"{path}: {key}: floats expected, {tensor.dtype} found")
+    for kind, keys in (
+        ("missing", expected.keys() - parameters.keys()),
+        ("unexpected", parameters.keys() - expected.keys()),
+    ):
+        if keys:
+            key, more = min(keys), f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            where = folder / parameters[key].file if key in parameters else folder
+            why = recognise.why_missing(keys) if kind == "missing" else ""
+            raise CheckpointError(f"{where}: {kind} parameter {key!r}{more}{why}")
+    for key, shape in expected.items():
+        if parameters[key].shape != shape:
+            raise CheckpointError(
+                f"{folder / parameters[key].file}: {key}: shape {parameters[key].shape}, and "
+                f"config.json asks for {shape}"
+            )
+    for name in sorted({each.file for each in parameters.values()}):
+        for key, tensor in tensors(folder / name):
             device = _device_of(key, placement)
             _assign(model, key, tensor.to(device=device, dtype=dtype, copy=True))
-            seen.add(key)
-    for key in expected:
-        if key not in seen:
-            path = folder / files.get(key, files.get("", ""))
-            raise CheckpointError(f"{path}: missing parameter {key!r}")
-
-
-def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Name and memory-mapped tensor of each parameter in a shard."""
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as shard:
-                for key in shard.keys():  # noqa: SIM118  # a shard is no dict
-                    yield key, shard.get_tensor(key)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(_damaged(path, error)) from None
-        return
-    try:
-        try:
-            shard = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            shard = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
-        raise CheckpointError(_damaged(path, error)) from None
-    if not isinstance(shard, dict) or not all(isinstance(t, Tensor) for t in shard.values()):
-        raise CheckpointError(f"{path}: a mapping from parameter names to tensors expected")
-    yield from shard.items()
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    reason = str(error).strip().splitlines()
-    return (
-        f"{path}: cannot be read as weights: truncated, damaged, or more than plain tensors "
-        f"({reason[0][:200] if reason else type(error).__name__}). Fetch it again"
-    )
 
 
 def _device_of(key: str, placement: dict[str, str]) -> str:
@@ -286,4 +250,6 @@ def save_checkpoint(model: nn.Module, folder: Path, shards: int = 1) -> None:
         save_file(part, folder / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(part, file)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / LAYOUTS[0][0]).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps(index, indent=1) + "\n", encoding="utf-8"
+    )

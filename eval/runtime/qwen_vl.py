@@ -11,17 +11,12 @@ from torch import Tensor
 
 from eval.errors import CheckpointError, UsageError
 from eval.runtime import chat
-from eval.runtime.checkpoint import (
-    VOCABULARY,
-    Checkpoint,
-    find_checkpoint,
-    load_weights,
-    place,
-)
+from eval.runtime.checkpoint import Checkpoint, find_checkpoint, load_weights, place
 from eval.runtime.config import QwenVLConfig
 from eval.runtime.generation import Losses, Sampling, choice_losses, continue_rows
 from eval.runtime.image import load_image, preprocess
 from eval.runtime.model import QwenVLForCausalLM
+from eval.runtime.recognise import VOCABULARY
 from eval.runtime.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -63,19 +58,24 @@ class QwenVL:
         device: str = "cpu",
         dtype: str = "float32",
         revision: str | None = None,
+        weights: str | None = None,
     ) -> "QwenVL":
         """Load a folder in the published format, or a hub id at a revision.
 
         device  cpu, cuda, cuda:N, or auto: one GPU, several where one is too small, else the CPU
         dtype   float32, bfloat16, float16, or auto: bfloat16 where a GPU has it, else float16 on a
                 GPU, else float32, as the original chooses
+        weights the file that stands for a set of weights, where a folder has several
 
         Raises CheckpointError, naming the file and the key.
         """
         device = _device(str(device))
         torch_dtype = _dtype(str(dtype).removeprefix("torch."), device)
-        checkpoint = find_checkpoint(path, revision)
-        config = QwenVLConfig.from_folder(checkpoint.folder)
+        checkpoint = find_checkpoint(path, revision, weights)
+        checkpoint.chat_format()  # a damaged file is named before the weights are loaded
+        parameters = checkpoint.parameters()
+        shapes = {name: each.shape for name, each in parameters.items()}
+        config = QwenVLConfig.from_folder(checkpoint.folder, shapes)
         tokenizer = Tokenizer.from_file(checkpoint.folder / VOCABULARY)
         if tokenizer.img_start_id != config.image_start_id:
             raise CheckpointError(
@@ -90,7 +90,7 @@ class QwenVL:
         with torch.device("meta"):
             model = QwenVLForCausalLM(config)
         placement = place(model, device, torch_dtype)
-        load_weights(model, checkpoint.folder, placement, torch_dtype)
+        load_weights(model, checkpoint.folder, parameters, placement, torch_dtype)
         if len(placement) > 1:
             from accelerate import dispatch_model
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from eval.errors import CheckpointError
 from eval.prompt import IMAGE
+from eval.reading import read_bytes, without_bom
 
 IMAGE_SLOTS = 256
 TAGS = ("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<img>", "</img>", "<imgpad>")
@@ -40,7 +41,8 @@ SPLIT = "|".join(  # cl100k_base's pattern, but digits are split one by one
         r"\s+",
     )
 )
-VOCABULARY_BYTES = 64 << 20  # the published file has 2.6 MB
+MAX_VOCABULARY_BYTES = 64 << 20  # the published file has 2.6 MB
+MAX_RANKS = 1_000_000
 START_TAG = re.compile(r"<(?:img|ref|box|quad)>")
 SPAN = re.compile(r"<(img|ref|box|quad)>(.*?)</\1>", re.DOTALL)
 
@@ -205,19 +207,10 @@ class Tokenizer:
 
 def read_ranks(path: Path) -> list[bytes]:
     """The bytes of each rank of a vocabulary file; raises CheckpointError, naming the line."""
-    try:
-        size = path.stat().st_size
-        if size > VOCABULARY_BYTES:
-            raise CheckpointError(
-                f"{path}: at most {VOCABULARY_BYTES:,} bytes expected of a vocabulary, {size:,} "
-                "found. Is this the qwen.tiktoken of the checkpoint?"
-            )
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: the vocabulary cannot be read ({error.strerror}). Copy qwen.tiktoken from "
-            "the published checkpoint"
-        ) from None
+    content = read_bytes(path, CheckpointError, MAX_VOCABULARY_BYTES)
+    lines = without_bom(content, str(path), CheckpointError).splitlines()
+    if len(lines) > MAX_RANKS:
+        raise CheckpointError(f"{path}: {len(lines):,} lines, more than the limit of {MAX_RANKS:,}")
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(lines, start=1):
         token, wrong = _read_rank(line, len(ranks))
