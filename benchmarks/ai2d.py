@@ -25,11 +25,13 @@ from pathlib import Path
 
 from eval import Archive, Build, Download, Expect, Generate, Layout, Mirror, Sample, Source, Task
 from eval.data import Record, converted_source, read_json, read_jsonl, read_pictures
-from eval.data.files import read_bytes
 from eval.data.lock import write_whole
 from eval.data.mirrors import digest_name, distinct
+from eval.data.samples import Folders
 from eval.errors import DataError
 from eval.metrics.exact import exact_match
+from eval.reading import read_text
+from eval.tree import is_file
 
 ZIP = "https://ai2-public-datasets.s3.amazonaws.com/diagrams/ai2d-all.zip"
 IDS = "https://s3-us-east-2.amazonaws.com/prior-datasets/ai2d_test_ids.csv"
@@ -44,6 +46,7 @@ MIRROR = Source(
 PROMPT = "<img>{image}</img>{question} Answer:"
 CHAT = "Picture 1: <img>{image}</img>\n{question}"
 NAME = r"[0-9]{1,9}\.png"
+FOLDER = r"[0-9A-Za-z_-]{0,64}images[0-9A-Za-z_-]{0,64}"  # images, abc_images with letters
 OPTIONS = 4
 MAX_IDS_BYTES = 1_000_000
 MIN_FONT_PX, MAX_FONT_PX = 8, 200
@@ -75,7 +78,7 @@ def training(root: Path) -> Iterator[Sample]:
 def test_numbers(root: Path) -> list[str]:
     """The diagrams of test: a number a line."""
     path = root / TEST_IDS.path
-    lines = read_bytes(path, MAX_IDS_BYTES).decode("utf-8", "replace").splitlines()
+    lines = read_text(path, DataError, MAX_IDS_BYTES).splitlines()
     numbers = []
     for place, line in enumerate(lines, 1):
         if line.strip():
@@ -88,7 +91,8 @@ def test_numbers(root: Path) -> list[str]:
 
 def diagram(number: str, lettered: bool, root: Path) -> Iterator[Sample]:
     """The questions on one diagram; each question's text is its key in the file."""
-    questions = read_json(root / f"ai2d/questions/{number}.png.json").record("questions")
+    path = root / f"ai2d/questions/{number}.png.json"
+    questions = read_json(path, '{"questions": {...}}').record("questions")
     for question in questions.values:
         row = questions.record(question)
         named = abc_label(row) if lettered or row.has("abcLabel") else None
@@ -127,12 +131,15 @@ def below(row: Record, answer: int) -> int:
 
 
 def converted(root: Path) -> Iterator[Sample]:
-    """Questions with the options glued to them; the diagrams are the originals.
+    """Questions with the options glued to them; the authors' file names the original diagrams.
 
-    Where a record has no question_id, as in copies in circulation, its number is taken, from 0.
+    Copies in circulation also name those with letters, in a folder of their own. Where a record has
+    no question_id, as in some of them, its number is taken, from 0.
     """
+    folders = Folders()
     for number, row in enumerate(read_jsonl(root / CONVERTED.path)):
-        image = f"ai2d/images/{row.tail('image', NAME)}"
+        tail = row.tail("image", rf"(?:{FOLDER}/)?{NAME}")
+        image = folders.check(row, f"ai2d/{tail}" if "/" in tail else f"ai2d/images/{tail}")
         fields = {"image": image, "question": row.text("question")}
         known = row.id("question_id") if "question_id" in row.values else str(number)
         yield Sample(known, fields, reference=row.text("answer"))
@@ -167,8 +174,9 @@ def lettered_pictures(root: Path) -> None:
     named = (s.images[0] for s in with_letters(root) if s.groups["abc_label"] == "yes")
     for path in dict.fromkeys(named):
         target = root / path
-        if not target.is_file():
-            texts = read_json(root / f"ai2d/annotations/{target.name}.json").record("text")
+        if not is_file(target):
+            annotations = root / f"ai2d/annotations/{target.name}.json"
+            texts = read_json(annotations, '{"text": {...}}').record("text")
             paint(
                 root / "ai2d/images" / target.name,
                 [letter(texts.record(key)) for key in texts.values],
@@ -196,7 +204,7 @@ def paint(source: Path, letters: list[tuple[list[float], str]], target: Path) ->
 
     from eval.data.pictures import picture_fault, quiet
 
-    if not source.is_file():
+    if not is_file(source):
         raise DataError(f"{source}: a picture expected, no file found")
     with quiet():
         if fault := picture_fault(source):

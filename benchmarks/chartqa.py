@@ -28,6 +28,7 @@ from eval.data import (
     read_pictures,
 )
 from eval.data.mirrors import digest_name, distinct
+from eval.data.samples import Folders
 from eval.metrics.relaxed import relaxed_accuracy
 
 DRIVE = "https://drive.google.com/file/d/1Lm_w6zeET1Hyl_9ks6w5nEsgpoyPHalV/view"
@@ -48,8 +49,9 @@ def official(split: str, half: str, root: Path) -> Iterator[Sample]:
 
 def converted(split: str, path: str, root: Path) -> Iterator[Sample]:
     """Numbered likewise, whatever question_id says. Charts lie where the archive has them."""
+    folders = Folders()
     for number, row in enumerate(read_jsonl(root / path)):
-        image = f"{FOLDER}/{split}/png/{row.tail('image', CHART)}"
+        image = folders.check(row, f"{FOLDER}/{split}/png/{row.tail('image', CHART)}")
         yield sample(split, number, image, row.text("question"), row.text("answer"))
 
 

@@ -24,6 +24,7 @@ from eval import ByHand, Expect, Generate, Layout, Mirror, Sample, Source, Submi
 from eval.data import Record, converted_source, read_json, read_jsonl, read_parquet, read_pictures
 from eval.data.mirrors import distinct
 from eval.metrics.anls import anls
+from eval.reading import is_folder
 
 SITE = "https://rrc.cvc.uab.es/?ch=17&com=downloads"
 HUB = "lmms-lab/DocVQA"
@@ -32,6 +33,7 @@ CHAT = "Picture 1: <img>{image}</img>\n{question}"
 DOCUMENT, PAGE_NUMBER = "[0-9A-Za-z]{1,64}", "[0-9]{1,9}"
 PAGE = rf"{DOCUMENT}_{PAGE_NUMBER}\.png"
 NUMBER = "(0|[1-9][0-9]{0,17})"  # a question's: the server takes integers
+FORM = '{"dataset_name": ..., "data": [...]}'
 COLUMNS = ("questionId", "question", "question_types", "answers", "data_split")
 NAMED_BY = ("ucsf_document_id", "ucsf_document_page_no")
 IN_MIRROR = {"train": "train", "val": "validation", "test": "test"}
@@ -46,7 +48,7 @@ LATER = {  # only of test are there no types of question
 def official(split: str, path: str, root: Path) -> Iterator[Sample]:
     """A package's questions; they name pages by `documents/<document>_<page>.png`."""
     pages = folder(split, root)
-    for row in read_json(root / path).records("data"):
+    for row in read_json(root / path, FORM).records("data"):
         row.text("data_split", split)
         image = f"{pages}/{row.tail('image', PAGE)}"
         yield sample(split, row, "questionId", image, answers(split, row, "answers"))
@@ -83,7 +85,7 @@ def page(split: str, row: Record) -> str:
 def folder(split: str, root: Path) -> str:
     """Where a split's pages lie: as in its own package, or as in the later one of all pages."""
     own = f"docvqa/{split}/documents"
-    return LATER_PAGES if (root / LATER_PAGES).is_dir() and not (root / own).is_dir() else own
+    return LATER_PAGES if is_folder(root / LATER_PAGES) and not is_folder(root / own) else own
 
 
 def answers(split: str, row: Record, name: str) -> list[str] | None:

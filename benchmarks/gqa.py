@@ -43,7 +43,7 @@ TYPES = ("structural", "semantic")
 
 def official(source: Source, root: Path) -> Iterator[Sample]:
     """One object, whose keys are the questions' numbers."""
-    file = read_json(root / source.path)
+    file = read_json(root / source.path, '{"<question>": {...}}')
     for number in file.values:
         row = file.record(number)
         yield balanced(number, row)

@@ -26,6 +26,7 @@ from eval.data import Record, read_list, safe_path
 from eval.data.sizes import picture_size
 from eval.metrics.box import has_box, parse_box
 from eval.metrics.grit import TWIN, box_accuracy_strict
+from eval.reading import is_folder
 
 SITE = "https://github.com/allenai/grit_official"
 BUCKET = "https://ai2-prior-grit.s3.us-west-2.amazonaws.com/public"
@@ -47,8 +48,8 @@ def official(path: str, root: Path) -> Iterator[Sample]:
     """
     rows = list(read_list(root / path))
     ids = {row.text("example_id", ID) for row in rows}
-    shared = [each for each in SHARED if (root / each).is_dir()]
-    shared += [each for each in SHARED if not (root / IMAGES / each).is_dir()]
+    shared = [each for each in SHARED if is_folder(root / each)]
+    shared += [each for each in SHARED if not is_folder(root / IMAGES / each)]
     for row in rows:
         row.text("task_name", "refexp")
         number = row.text("example_id")

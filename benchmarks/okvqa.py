@@ -58,7 +58,7 @@ def official(root: Path) -> Iterator[Sample]:
 
 def joined(folder: str, questions: Source, answers: Source, root: Path) -> Iterator[Sample]:
     """The two official files of one split."""
-    rows = read_json(root / questions.path).records("questions")
+    rows = read_json(root / questions.path, '{"questions": [...]}').records("questions")
     name = f"coco/{folder}/COCO_{folder}_{{:012d}}.jpg"
     pairs = ((row, name.format(row.integer("image_id"))) for row in rows)
     return vqa_samples(pairs, root / answers.path)

@@ -15,6 +15,7 @@ Known     the hub's val splits are not these: the Google split seems mixed into 
           Phrases put as dialogue score below the tags
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -164,7 +165,7 @@ def image_path(row: Record) -> str:
 def corners(row: Record) -> list[float]:
     """COCO's `bbox`, x y width height, as x1 y1 x2 y2."""
     x, y, width, height = row.numbers("bbox", 4)
-    if width < 0 or height < 0:
+    if width < 0 or height < 0 or not math.isfinite(x + width + y + height):
         raise row.error(f"field 'bbox': x y width height expected, {[x, y, width, height]} found")
     return [x, y, x + width, y + height]
 

@@ -43,8 +43,9 @@ COLUMNS = ("question", "choices", "answer", "hint", *GROUPS)
 
 def official(root: Path) -> Iterator[Sample]:
     """Problems by number, and the numbers of the test split; those without image are left out."""
-    problems = read_json(root / PROBLEMS.path)
-    for number in read_json(root / SPLITS.path).texts("test", NUMBER):
+    problems = read_json(root / PROBLEMS.path, '{"<problem>": {...}}')
+    splits = read_json(root / SPLITS.path, '{"test": [...]}')
+    for number in splits.texts("test", NUMBER):
         row = problems.record(number)
         if row.has("image"):
             picture = row.text("image", r"image\.png")

@@ -47,12 +47,13 @@ CHAT = "Picture 1: <img>{image}</img>\n{question}"
 NAME = r"[0-9A-Za-z_-]+"
 IMAGE = rf"train_images/{NAME}\.jpg"  # val's lie among those of train
 FIRST, LAST = "34602", "39601"  # numbers of val's questions, without a gap
+FORM = '{"dataset_version": ..., "data": [...]}'
 HUMANS = 10  # answers to each question
 
 
 def official(root: Path) -> Iterator[Sample]:
     """The ten answers are bare strings."""
-    return map(sample, read_json(root / OFFICIAL.path).records("data"))
+    return map(sample, read_json(root / OFFICIAL.path, FORM).records("data"))
 
 
 def converted(root: Path) -> Iterator[Sample]:
@@ -94,7 +95,7 @@ def sample(row: Record) -> Sample:
 
 def examples(root: Path) -> Iterator[Sample]:
     """Questions of the training split, each with the most frequent of its ten answers."""
-    for found in map(sample, read_json(root / TRAIN.path).records("data")):
+    for found in map(sample, read_json(root / TRAIN.path, FORM).records("data")):
         answers: list[str] = found.reference
         answer = max(answers, key=answers.count)  # the first of those that are most frequent
         yield Sample(found.id, {**found.fields, "answer": answer})

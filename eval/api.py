@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from eval import prompt as notation
 from eval.errors import DataError, PredictionError, UsageError
+from eval.tree import files_like
 
 PUBLISHED = "published"  # raw prompts for both models, as in the authors' scripts: the card's
 CHATML = "chatml"  # a dialogue of one turn, for Chat checkpoints
@@ -108,11 +109,11 @@ class Source:
     origin: str = ""
 
     def files(self, root: Path) -> list[Path]:
-        """The file, or in order of their names all that the pattern matches; empty without any."""
-        if "*" not in self.path:
-            file = root / self.path
-            return [file] if file.is_file() else []
-        return sorted(path for path in root.glob(self.path) if path.is_file())
+        """The file, or in order of their names all that the pattern matches; empty without any.
+
+        Links to folders are followed, hidden files passed over: see eval.tree.
+        """
+        return files_like(root, self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,9 +282,11 @@ class Corpus:
     """A metric whose value for one sample depends on all of them, such as CIDEr.
 
     function  (predictions, references) -> one value per sample
+    caveat    (references, values) -> why the values do not depend on the predictions, or ""
     """
 
     function: Callable[[Sequence[str], Sequence[Any]], list[float]]
+    caveat: Callable[[Sequence[Any], Sequence[float]], str] | None = None
 
 
 Metric = Callable[[str, Any], float] | Corpus

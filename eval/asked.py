@@ -11,6 +11,7 @@ from typing import Any
 from eval.api import CHATML, PUBLISHED, Generate, Nucleus, Rank, Request, Sample, Task
 from eval.data import Examples, Lock, sha256_file, unique, verify
 from eval.errors import DataError
+from eval.tree import is_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,9 @@ def check_data(
     for sample in read_samples(task, data, asked):
         shown = examples.draw(sample.id, asked.few_shot, asked.seed) if examples else ()
         task.request(sample, asked.protocol, shown, decode=decode)  # refuses what cannot be
-        lacking = {p for example in shown for p in example.images if not (data / p).is_file()}
+        lacking = {p for example in shown for p in example.images if not is_file(data / p)}
         missing |= lacking
-        if lacking or not all((data / path).is_file() for path in sample.images):
+        if lacking or not all(is_file(data / path) for path in sample.images):
             left_out.append(sample.id)
     faults = list(found.faults)
     if missing:

@@ -3,7 +3,7 @@
 Every file that is read back goes through here: annotations, configurations, run folders, ledgers.
 Only regular files are opened, since a pipe blocks for ever and a device has no end. Sizes and
 nesting are bounded. A UTF-8 byte order mark is skipped; UTF-16 is named. JSON is strict: no NaN, no
-Infinity, no lone surrogates, no bytes that are not UTF-8.
+Infinity, no lone surrogates, no bytes that are not UTF-8, no key that an object has twice.
 
 The caller says which error a bad file is (DataError, RunError, ...); all of them end with exit
 code 2. `Schema` checks the content against a type with pydantic, which parses and checks 200,000
@@ -21,6 +21,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import jiter
 import orjson
 
 from eval.errors import EvalError
@@ -65,6 +66,21 @@ def open_file(path: Path, wrong: Wrong, most: int = MAX_BYTES) -> BufferedReader
         raise
 
 
+def open_text(path: Path, wrong: Wrong, most: int = MAX_BYTES) -> BufferedReader:
+    """As open_file, behind the byte order mark of a UTF-8 file. UTF-16 is an error."""
+    file = open_file(path, wrong, most)
+    try:
+        begin = file.peek(4)[:4]
+        file.read(len(begin) - len(without_bom(begin, str(path), wrong)))
+    except OSError as error:
+        file.close()
+        raise wrong(f"{path}: cannot be read: {reason(error)}") from None
+    except EvalError:
+        file.close()
+        raise
+    return file
+
+
 def read_bytes(path: Path, wrong: Wrong, most: int = MAX_BYTES) -> bytes:
     """All of a file; see open_file."""
     with open_file(path, wrong, most) as file:
@@ -88,7 +104,7 @@ def read_text(path: Path, wrong: Wrong, most: int = MAX_BYTES) -> str:
 
 def without_bom(content: bytes, where: str, wrong: Wrong) -> bytes:
     """The content without a UTF-8 byte order mark. Raises the caller's error for UTF-16."""
-    if content.startswith(UTF16):
+    if content.startswith(UTF16) or content[:2].count(0) == 1:  # without a mark: half a character
         raise wrong(f"{where}: this is UTF-16; save it as UTF-8")
     return content.removeprefix(BOM)
 
@@ -97,11 +113,26 @@ def parse_json(content: bytes, where: str, wrong: Wrong) -> Any:
     """What a JSON text holds; an integer beyond 64 bits becomes a float."""
     content = without_bom(content, where, wrong)
     try:
-        return orjson.loads(content)
+        value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         found = repr(content[max(0, error.pos - 20) : error.pos + 20])[1:]
         place = f"{where}, character {error.pos}"
         raise wrong(f"{place}: not JSON: {error.msg}, near {found}") from None
+    if place := repeated_key(content):
+        raise wrong(f"{where}: {place}")
+    return value
+
+
+def repeated_key(content: bytes) -> str:
+    """Says which key an object of a JSON text has twice, and where; empty if none has.
+
+    Parsers keep the last value, so that a record or a field would be lost in silence.
+    """
+    try:
+        jiter.from_json(content, catch_duplicate_keys=True)
+    except ValueError as error:
+        return f"{error}"[: 3 * SHOWN].replace("Detected duplicate key", "an object has two keys")
+    return ""
 
 
 def unique_keys(content: bytes, where: str, wrong: Wrong) -> None:
@@ -138,10 +169,12 @@ class Schema(Generic[T]):
 
     kind  what pydantic can check: usually a frozen dataclass. Fields that it does not name are
           ignored; a field with a default may be missing. Numbers are finite, types are strict.
+    closed  fields that it does not name are an error, and so are keys that stand twice
     """
 
-    def __init__(self, kind: Any) -> None:
+    def __init__(self, kind: Any, *, closed: bool = False) -> None:
         self.kind = kind
+        self.closed = closed
 
     @cached_property
     def _adapter(self) -> "TypeAdapter[T]":
@@ -149,6 +182,8 @@ class Schema(Generic[T]):
         from pydantic.errors import PydanticUserError
 
         strict = ConfigDict(strict=True, allow_inf_nan=False)
+        if self.closed:
+            strict["extra"] = "forbid"
         try:
             return TypeAdapter(self.kind, config=strict)
         except PydanticUserError:  # a dataclass carries its own configuration
@@ -159,8 +194,11 @@ class Schema(Generic[T]):
         """A value of the type from its JSON text; the caller's error names field and fault."""
         from pydantic import ValidationError
 
+        content = without_bom(content, where, wrong)
+        if self.closed and (place := repeated_key(content)):
+            raise wrong(f"{where}: {place}")
         try:
-            return self._adapter.validate_json(without_bom(content, where, wrong))
+            return self._adapter.validate_json(content)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(map(str, first["loc"]))

@@ -14,7 +14,6 @@ from text_data import (
     write,
 )
 
-from eval import Sample
 from eval.data import verify
 from eval.errors import DataError
 
@@ -34,7 +33,8 @@ SECRET = "data/../../etc/1_1.png"
         ("docvqa_val", 0, {"data_split": "test"}, "'data_split': a string like val expected"),
         ("docvqa_val", 0, {"questionId": 57}, "ids that stand once expected, '57' found again"),
         ("docvqa_val", 0, {"questionId": "057"}, "'questionId': a number like .*, '057' found"),
-        ("docvqa_val", 0, {"questionId": "9" * 5000}, "'questionId': a number like"),
+        ("docvqa_val", 0, {"questionId": "9" * 5000}, "'questionId': an identifier expected"),
+        ("docvqa_val", 0, {"questionId": "9" * 50}, "'questionId': a number like"),
         ("docvqa_val", 0, {"questionId": True}, "an identifier expected, true found"),
         ("docvqa_val", 0, {"question_types": "form"}, "'question_types': a list expected"),
         ("docvqa_val", 1, {"data_split": "train"}, "spdocvqa_qas.*: field 'data_split'"),
@@ -112,7 +112,7 @@ def test_ai2d_diagrams_come_in_the_lists_order_and_each_once(tmp_path):
     with pytest.raises(DataError, match=r"'12\.png-0' found again"):
         read(TASKS["ai2d_test"], tmp_path)
     write(tmp_path, {"ai2d/ai2d_test_ids.csv": b"14\n"})
-    with pytest.raises(DataError, match=r"14\.png\.json: a file expected, none found"):
+    with pytest.raises(DataError, match=r"14\.png\.json: no such file"):
         read(TASKS["ai2d_test"], tmp_path)
 
 
@@ -160,15 +160,12 @@ def test_verify_tells_a_split_that_is_not_the_official_one(tmp_path):
     assert not [fault for fault in found if fault.startswith("samples:")]  # how many is not known
 
 
-def test_verify_names_covers_that_are_gifs_or_gone(tmp_path):
+def test_verify_names_covers_that_are_gone(tmp_path):
     """They are reported, not left out."""
     files = RECORDED["ocrvqa_test"]["layouts"][0]
     write(tmp_path, files | {"ocrvqa/images/014214141X.gif": picture("red", kind="GIF")})
-    gif, gone = faults("ocrvqa_test", tmp_path)
-    assert "sample 014214141X_0: ocrvqa/images/014214141X.gif is a GIF, a JPEG expected" in gif
+    (gone,) = faults("ocrvqa_test", tmp_path)
     assert "1 of 2 images are missing: ocrvqa/images/0123456789.jpg" == gone
-    shouted = Sample("1_0", {"image": "ocrvqa/images/1.GIF"})
-    assert "is a GIF" in TASKS["ocrvqa_test"].expect.each(shouted)
 
 
 def test_verify_names_ai2d_questions_without_four_options_or_the_answer(tmp_path):

@@ -229,7 +229,7 @@ def test_a_file_beyond_the_bound_is_not_read(file, monkeypatch):
     monkeypatch.setattr(pickles, "MAX_PICKLE_BYTES", len(content))
     assert REF == read(file, content)
     monkeypatch.setattr(pickles, "MAX_PICKLE_BYTES", len(content) - 1)
-    with pytest.raises(DataError, match=f"at most {len(content) - 1:,} bytes expected"):
+    with pytest.raises(DataError, match=f"more than the limit of {len(content) - 1:,}"):
         read(file, content)
 
 

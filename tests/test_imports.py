@@ -9,12 +9,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {  # room -> the rooms it may import from, beside itself, errors and reading
-    "api": {"prompt"},
+    "api": {"prompt", "tree"},
     "prompt": set(),
     "metrics": set(),
     "stats": set(),
-    "data": {"api"},
+    "data": {"api", "tree"},
     "reading": set(),
+    "tree": set(),
     "registry": {"api", "prompt"},
     "replay": {"api", "run"},
     "digests": set(),
@@ -24,13 +25,13 @@ MAY_IMPORT = {  # room -> the rooms it may import from, beside itself, errors an
     "runtime": {"prompt", "digests"},
     "engine": {"api", "prompt", "runtime"},
     "launch": {"api", "run"},
-    "asked": {"api", "data"},
+    "asked": {"api", "data", "tree"},
     "run": {"api", "asked", "data", "digests", "journal", "lock", "prompt", "writing"},
     "score": {"api", "asked", "data", "run", "metrics", "stats"},
     "submit": {"api", "asked", "data", "run", "writing"},
     "report": {"api", "asked", "data", "metrics", "run", "stats"},  # samples and their boxes too
     "demo": {"api", "data", "metrics", "runtime"},
-    "benchmarks": {"api", "data", "metrics", "prompt"},
+    "benchmarks": {"api", "data", "metrics", "prompt", "tree"},
     "touchstone": {"api", "asked", "data", "lock", "metrics", "prompt", "run", "stats", "writing"},
 }
 

@@ -227,16 +227,16 @@ def test_a_damaged_submission_is_refused(tmp_path, content, said):
 
 def test_what_is_no_file_is_refused(tmp_path):
     """A missing file, a folder, a pipe, a file that is too large; names tell pandas nothing."""
-    with pytest.raises(DataError, match=r"gone\.tsv: a file expected, none found"):
+    with pytest.raises(DataError, match=r"gone\.tsv: no such file"):
         read_answers(tmp_path / "gone.tsv")
-    with pytest.raises(DataError, match="a file expected, a folder or a device found"):
+    with pytest.raises(DataError, match="a folder or a device found"):
         read_answers(tmp_path)
     os.mkfifo(tmp_path / "pipe.tsv")
     with pytest.raises(DataError, match="a folder or a device found"):
         read_answers(tmp_path / "pipe.tsv")
     with (tmp_path / "large.tsv").open("wb") as file:
         file.truncate(5_000_000_000)  # a hole
-    with pytest.raises(DataError, match="at most 2,000,000,000 bytes expected, 5,000,000,000"):
+    with pytest.raises(DataError, match="5,000,000,000 bytes, more than the limit"):
         read_answers(tmp_path / "large.tsv")
     (tmp_path / "plain.tsv.gz").write_text(HEAD + ROW, encoding="utf-8")
     assert "f" == read_answers(tmp_path / "plain.tsv.gz")[0].response
@@ -396,7 +396,7 @@ def test_a_damaged_table_is_refused(tmp_path, content, said):
         write_index(put(tmp_path, content), tmp_path, INDEX)
     assert before == (tmp_path / INDEX).read_bytes()
     assert not [p for p in (tmp_path / "touchstone").rglob(".*") if p.is_file()]
-    with pytest.raises(DataError, match="a file expected, none found"):
+    with pytest.raises(DataError, match="no such file"):
         write_index(tmp_path / "gone.tsv", tmp_path, INDEX)
 
 
@@ -445,9 +445,9 @@ def test_a_table_that_was_changed_since_is_noticed(tmp_path):
         (lambda lines: [], "a first line that tells the table expected, none found"),
         (lambda lines: lines[1:], "a first line that tells the table expected, none found"),
         (lambda lines: [b"{}", *lines], "a first line that tells the table expected, none found"),
-        (lambda lines: [b"[" * 5000, *lines], "line 1 of .*JSON expected"),
+        (lambda lines: [b"[" * 5000, *lines], "line 1 of .*a list begins here"),
         (lambda lines: [lines[0].replace(b"sha256", b"sha"), lines[1]], "field 'sha256'"),
-        (lambda lines: [lines[0], lines[1][:-9]], "line 2 of .*JSON expected"),
+        (lambda lines: [lines[0], lines[1][:-9]], "line 2 of .*not JSON"),
         (lambda lines: [lines[0], lines[1].replace(b"touchstone/images", b"../../x")], "line 2 of"),
         (lambda lines: [lines[0], lines[1].replace(b'"touchstone/images', b'"/etc')], "line 2 of"),
         (lambda lines: [lines[0], lines[1].replace(b'"id":"1"', b'"id":1')], "line 2 .*'id'"),

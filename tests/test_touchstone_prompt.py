@@ -192,15 +192,15 @@ def test_a_malformed_prompt_is_refused(tmp_path, change, said):
     ("name", "content", "said"),
     [
         ("prompt.txt", "a", "a judge's prompt in a file .json, or the authors' .py, expected"),
-        ("prompt.json", "{", "JSON expected"),
-        ("prompt.json", "[" * 100_000, "JSON expected"),
+        ("prompt.json", "{", "not JSON"),
+        ("prompt.json", "[" * 100_000, "not JSON"),
         ("prompt.json", "[]", "an object expected, a list of 0 found"),
     ],
 )
 def test_what_is_no_prompt_is_refused(tmp_path, name, content, said):
     with pytest.raises(DataError, match=said):
         read_prompt(put(tmp_path, content, name))
-    with pytest.raises(DataError, match="a file expected, none found"):
+    with pytest.raises(DataError, match="no such file"):
         read_prompt(tmp_path / "gone.json")
 
 
@@ -355,7 +355,7 @@ def chain(count, part="'a'"):
         ("raise SystemExit(open('/etc/passwd').read())", "no text in it is its system"),
         (r"x = '\d \ud800'", "no text in it is its system"),
         ("x = " + "9" * 10_000, "Python script expected, SyntaxError found|no text in it"),
-        ("#" * 1_000_001, "at most 1,000,000 bytes expected, 1,000,001 found"),
+        ("#" * 1_000_001, "1,000,001 bytes, more than the limit of 1,000,000"),
     ],
 )
 def test_a_hostile_script_is_refused(tmp_path, content, said):

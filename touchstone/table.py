@@ -256,7 +256,7 @@ def _rows(table: Path) -> Iterator[_Row]:
 
     where, number = str(table), 0
     ids = _Ids(where)
-    with table.open(encoding="utf-8", newline="") as file, _refusing(where):
+    with table.open(encoding="utf-8-sig", newline="") as file, _refusing(where):
         text = _Metered(file, where)
         for chunk in pandas.read_csv(text, sep="\t", dtype=str, chunksize=1):
             _check_columns(chunk, (INDEX, IMAGE, *TEXTS), where)

@@ -155,11 +155,12 @@ def verify_data(
 
 
 def _print_findings(tasks: Sequence[Task], root: Path, *, quick: bool, pin: bool = False) -> bool:
-    """Print a table, below it the faults; whether there were none."""
+    """Print a table, below it faults and notes; whether there were no faults."""
     table = Table(
         "task", "layout", "samples", "images", "answers", "state", box=None, pad_edge=False
     )
     faults: list[str] = []
+    notes: list[str] = []
     with _watching() as watch:
         for task in tasks:
 
@@ -177,9 +178,10 @@ def _print_findings(tasks: Sequence[Task], root: Path, *, quick: bool, pin: bool
                 watch.say(f"{task.name}: {count:,} files pinned")
             table.add_row(*_row(task, found))
             faults += [f"{task.name}: {fault}" for fault in found.faults]
+            notes += [f"note: {task.name}: {note}" for note in found.notes]
     out.print(table)
-    for fault in faults:
-        out.print(fault, markup=False, highlight=False, soft_wrap=True)
+    for line in (*faults, *notes):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     return not faults
 
 

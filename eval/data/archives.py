@@ -169,11 +169,16 @@ def _check_gzip(archive: Path, limits: Limits) -> None:
 
 
 def _kept_path(name: str, keep: str, archive: Path) -> str | None:
-    """The end of a member's path, if it is to be kept. An archive that leads out is not read on."""
+    """The end of a member's path, if it is to be kept. An archive that leads out is not read on.
+
+    Hidden files are not kept: macOS packs a `._x` beside `x`.
+    """
     if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
         raise DataError(f"{archive}: member {name!r}: a path that leads out of the archive")
     tail = path_tail(name, keep)
-    return safe_path(tail, f"{archive}, member") if tail else None
+    if not tail or any(part.startswith(".") for part in tail.split("/")):
+        return None
+    return safe_path(tail, f"{archive}, member")
 
 
 def _check_count(count: int, archive: Path, limits: Limits) -> None:

@@ -26,6 +26,7 @@ from eval.data.files import read_bytes, read_json, read_jsonl, sha256_file
 from eval.data.lock import write_whole
 from eval.data.pictures import picture_fault
 from eval.errors import DataError
+from eval.reading import parse_json
 
 pooch.get_logger().setLevel("ERROR")  # it announces what our own messages say
 
@@ -127,7 +128,7 @@ class Fetcher:
                 "changed for a reason, delete its entry in the lock file"
             ) from None
         _forget(part)
-        return sha256 or sha256_file(path)
+        return sha256 or sha256_file(path, limit)
 
     def _receive_all(self, url: str, part: Path, limit: int, progress: Progress | None) -> None:
         """Until the part is the whole file, as long as connections break only now and then."""
@@ -284,13 +285,13 @@ def _check_content(part: Path, path: Path, url: str) -> None:
         if not _size(part):
             raise ValueError("nothing")
         if kind == ".json":
-            orjson.loads(read_bytes(part))
+            parse_json(read_bytes(part), "its content", DataError)
         elif kind == ".jsonl":
             for _ in read_jsonl(part):
                 pass
         elif kind in TEXTS:
             begun = False
-            with part.open(encoding="utf-8", newline="") as text:
+            with part.open(encoding="utf-8-sig", newline="") as text:
                 while piece := text.read(PIECE):
                     if not begun and piece.lstrip()[:1] == "<":
                         raise ValueError("a web page")

@@ -1,9 +1,6 @@
-"""Files of JSON and of JSON lines, opened and parsed within bounds.
+"""Files of JSON and of JSON lines, read in pieces and within bounds.
 
-Parsed with orjson, which refuses what the standard library's json lets pass and a benchmark must
-not hold: NaN and Infinity, bytes that are not UTF-8, lone surrogates (no tokenizer could encode
-them), a byte order mark; and it ends a nesting bomb with an error instead of a RecursionError. Of a
-key that stands twice in one object both keep the last; that is the one laxity left.
+How a file is opened and parsed, and what is refused, says eval.reading.
 """
 
 import hashlib
@@ -12,11 +9,11 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 import orjson
 
+from eval import reading
 from eval.data.records import Record, describe
 from eval.errors import DataError
 
@@ -30,9 +27,18 @@ FIRST_FIELD = re.compile(SPACE + rb'(\{[ \t\n\r]*"(?:[^"\\]|\\.)*")', re.DOTALL)
 COMMA = re.compile(rb"," + SPACE + rb"\Z")
 
 
-def read_json(path: Path) -> Record:
-    """The object that a JSON file holds."""
-    return Record(_parse_file(path), str(path))
+def read_json(path: Path, form: str = "") -> Record:
+    """The object that a JSON file holds.
+
+    form  what it looks like, as an error says: '{"data": [...]}'
+    """
+    value = _parse_file(path)
+    if isinstance(value, list) and form:
+        raise DataError(
+            f"{path}: the file holds {describe(value)}; it must be the object {form}. If this is "
+            "only the list inside it, put it back into its field"
+        )
+    return Record(value, str(path))
 
 
 def read_records(path: Path, name: str) -> Iterator[Record]:
@@ -44,7 +50,9 @@ def read_records(path: Path, name: str) -> Iterator[Record]:
 
     def close(rest: bytes) -> list[Any]:
         free = "_" * len(rest)  # longer than the name of any field in the rest
-        tail = orjson.loads(b'{"%s":[%s' % (free.encode(), rest))
+        whole = b'{"%s":[%s' % (free.encode(), rest)
+        tail = orjson.loads(whole)
+        _check_keys(whole, path)
         if name in tail:
             raise DataError(f"{path}: field {name!r}: one expected, another found after its list")
         values: list[Any] = tail[free]
@@ -56,7 +64,7 @@ def read_records(path: Path, name: str) -> Iterator[Record]:
             for number, value in enumerate(_elements(file, path, rest, close)):
                 yield Record(value, f"{name}[{number}] of {path}")
             return
-    yield from read_json(path).records(name)
+    yield from read_json(path, f'{{"{name}": [...]}}').records(name)
 
 
 def read_list(path: Path) -> Iterator[Record]:
@@ -64,6 +72,7 @@ def read_list(path: Path) -> Iterator[Record]:
 
     def close(rest: bytes) -> list[Any]:
         values: list[Any] = orjson.loads(b"[" + rest)
+        _check_keys(b"[" + rest, path)
         return values
 
     with _open(path) as file:
@@ -72,25 +81,31 @@ def read_list(path: Path) -> Iterator[Record]:
             for number, value in enumerate(_elements(file, path, start[head.end() :], close)):
                 yield Record(value, f"[{number}] of {path}")
             return
-    raise DataError(f"{path}: a list expected, {describe(_parse_file(path))} found")
+    raise DataError(
+        f"{path}: the file holds {describe(_parse_file(path))}; it must be one list of records, "
+        "[{...}, {...}]"
+    )
 
 
 def read_jsonl(path: Path) -> Iterator[Record]:
     """The objects of a file of JSON lines, one at a time; empty lines are passed over."""
     with _open(path) as file:
         for number, line in enumerate(_lines(file, path), 1):
-            if line.strip():
-                where = f"line {number} of {path}"
-                yield Record(_parse(line, where), where)
+            if not line.strip():
+                continue
+            where = f"line {number} of {path}"
+            if line.lstrip().startswith(b"["):
+                raise DataError(f"{where}: a list begins here; each line must be one object")
+            yield Record(reading.parse_json(line, where, DataError), where)
 
 
-def sha256_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes, read piece by piece."""
-    with _open(path) as file:
+def sha256_file(path: Path, most: int = MAX_FILE_BYTES) -> str:
+    """Hexadecimal SHA-256 of the bytes of a file of at most so many, read piece by piece."""
+    with reading.open_file(path, DataError, most) as file:
         try:
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+            raise DataError(f"{path}: cannot be read: {reading.reason(error)}") from error
 
 
 def is_list(path: Path) -> bool:
@@ -104,26 +119,11 @@ def is_list(path: Path) -> bool:
 
 def read_bytes(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
     """All of a file of at most so many bytes."""
-    with _open(path, most) as file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    return reading.read_bytes(path, DataError, most)
 
 
-def _open(path: Path, most: int = MAX_FILE_BYTES) -> BufferedReader:
-    """A regular file that is not absurdly large. Raises DataError for anything else."""
-    try:
-        status = path.stat()
-        if not S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise DataError(f"{path}: a file expected, a folder or a device found")
-        if status.st_size > most:
-            raise DataError(f"{path}: at most {most:,} bytes expected, {status.st_size:,} found")
-        return path.open("rb")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: a file expected, none found") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened: {error.strerror}") from error
+def _open(path: Path) -> BufferedReader:
+    return reading.open_text(path, DataError, MAX_FILE_BYTES)
 
 
 def _lines(file: BufferedReader, path: Path) -> Iterator[bytes]:
@@ -133,7 +133,7 @@ def _lines(file: BufferedReader, path: Path) -> Iterator[bytes]:
         try:
             line = file.readline(MAX_LINE_BYTES + 1)
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+            raise DataError(f"{path}: cannot be read: {reading.reason(error)}") from error
         if len(line) > MAX_LINE_BYTES:
             raise DataError(f"line {number} of {path}: at most {MAX_LINE_BYTES:,} bytes expected")
         if not line:
@@ -174,8 +174,10 @@ def _elements(
         rest += more
         wanted = len(rest)
         for comma in _commas(rest):
-            values = _parses(b"[%s]" % rest[:comma])
+            piece = b"[%s]" % rest[:comma]
+            values = _parses(piece)
             if values is not None:
+                _check_keys(piece, path)
                 yield from values
                 rest = rest[comma + 1 :]
                 wanted = PIECE_BYTES
@@ -184,7 +186,7 @@ def _elements(
         values = close(rest + more)
     except orjson.JSONDecodeError:
         _parse_file(path)  # tells where in the whole file
-        raise DataError(f"{path}: JSON expected. Has it been written to meanwhile?") from None
+        raise DataError(f"{path}: was changed while it was read") from None
     yield from values
 
 
@@ -207,7 +209,7 @@ def _read(file: BufferedReader, path: Path, size: int) -> bytes:
     try:
         return file.read(size)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{path}: cannot be read: {reading.reason(error)}") from error
 
 
 def _parses(content: bytes) -> Any:
@@ -218,14 +220,12 @@ def _parses(content: bytes) -> Any:
         return None
 
 
+def _check_keys(piece: bytes, path: Path) -> None:
+    """Raise DataError, which tells where in the whole file, for a key that an object has twice."""
+    if place := reading.repeated_key(piece):
+        _parse_file(path)
+        raise DataError(f"{path}: {place}")
+
+
 def _parse_file(path: Path) -> Any:
-    return _parse(read_bytes(path), str(path))
-
-
-def _parse(content: bytes, where: str) -> Any:
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        found = repr(content[max(0, error.pos - 20) : error.pos + 20])[1:]
-        place = f"{where}, character {error.pos}"
-        raise DataError(f"{place}: JSON expected, {found} found ({error.msg})") from None
+    return reading.parse_json(read_bytes(path), str(path), DataError)

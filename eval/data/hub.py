@@ -10,6 +10,7 @@ from eval.data.files import sha256_file
 from eval.data.lock import NAME, Lock, Mirrored, Pinned
 from eval.data.paths import safe_path
 from eval.errors import DataError
+from eval.tree import is_file
 
 
 def fetch_mirror(
@@ -51,7 +52,7 @@ def mirror_is_there(mirror: Mirror, root: Path, lock: Lock) -> bool:
         for path in lock.files
         if path.startswith(folder) and _matches(path.removeprefix(folder), mirror.files)
     ]
-    return bool(paths) and all((root / path).is_file() for path in paths)
+    return bool(paths) and all(is_file(root / path) for path in paths)
 
 
 CONVERTED = "refs/convert/parquet"  # where the hub puts the parquet that it makes of other formats
@@ -112,8 +113,12 @@ def _fetch(mirror: Mirrored, file: str, folder: Path) -> str:
 
 
 def _matches(file: str, pattern: str) -> bool:
-    """Whether a path is like the pattern; a `**/` at its start also stands for no folder at all."""
-    return fnmatchcase(file, pattern) or fnmatchcase(f"/{file}", pattern)
+    """Whether a path is like the pattern; a `**/` at its start also stands for no folder at all.
+
+    Hidden files are passed over, as where sources are looked for.
+    """
+    hidden = any(part.startswith(".") for part in file.split("/"))
+    return not hidden and (fnmatchcase(file, pattern) or fnmatchcase(f"/{file}", pattern))
 
 
 @contextmanager

@@ -7,17 +7,17 @@ first received whole and could be read, and holds from then on.
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import orjson
 
-from eval.data.files import read_json
 from eval.data.paths import safe_path
-from eval.data.records import Record
 from eval.errors import DataError
+from eval.reading import SHOWN, Schema
 
 NAME = "qwen-vl-eval.lock.json"
 GUARD = ".qwen-vl-eval.pin"  # held while the lock file is changed; the file itself is replaced
@@ -53,7 +53,7 @@ class Archived:
 
     sha256: str
     bytes: int
-    unpacked: tuple[Unpacked, ...] = ()
+    unpacked: tuple[Unpacked, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,12 @@ class Lock:
         Nothing in it is passed over: a pin that is misread would no longer be enforced.
         """
         path = root / NAME
-        if not path.exists() and not path.is_symlink():
+        if not os.path.lexists(path):
             return cls(root)
         try:
-            return _parse(read_json(path), root)
+            found = SCHEMA.read(path, DataError)
+            found.check(str(path))
+            return cls(root, found.files, found.archives, found.mirrors)
         except DataError as error:
             raise DataError(
                 f"{error}. The lock file was edited or damaged: restore it from a copy, or delete "
@@ -197,46 +199,28 @@ def _check_same(name: str, known: Pinned | Archived | None, found: Pinned | Arch
         )
 
 
-def _parse(record: Record, root: Path) -> Lock:
-    _only(record, "format", "files", "archives", "mirrors")
-    if record.integer("format") != FORMAT:
-        raise record.error(f"field 'format': {FORMAT} expected, {record.integer('format')} found")
-    return Lock(
-        root,
-        {safe_path(path, one.where): _file(one) for path, one in _entries(record, "files")},
-        {url: _archive(one) for url, one in _entries(record, "archives")},
-        {safe_path(into, one.where): _mirror(one) for into, one in _entries(record, "mirrors")},
-    )
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What the lock file holds."""
+
+    format: Literal[1]
+    files: dict[str, Pinned]
+    archives: dict[str, Archived]
+    mirrors: dict[str, Mirrored]
+
+    def check(self, where: str) -> None:
+        """Raise DataError for a path that leaves the data root, or a digest that is none."""
+        for path in (*self.files, *self.mirrors):
+            safe_path(path, where)
+        digests: Mapping[str, Pinned | Archived] = {**self.files, **self.archives}
+        for name, pinned in digests.items():
+            if not re.fullmatch(SHA256, pinned.sha256) or pinned.bytes < 0:
+                raise DataError(f"{where}: {name[:SHOWN]!r} has no SHA-256 or no size")
+        if any(part.members < 1 for each in self.archives.values() for part in each.unpacked):
+            raise DataError(f"{where}: an archive of which nothing was unpacked")
+        for name, mirror in self.mirrors.items():
+            if not re.fullmatch(COMMIT, mirror.revision):
+                raise DataError(f"{where}: {name[:SHOWN]!r} has no commit")
 
 
-def _entries(record: Record, name: str) -> Iterator[tuple[str, Record]]:
-    section: dict[str, Any] = record.record(name).values
-    for key, value in section.items():
-        yield key, Record(value, f"{name}[{key!r}] of {record.where}")
-
-
-def _file(record: Record) -> Pinned:
-    _only(record, "sha256", "bytes", "url")
-    return Pinned(record.text("sha256", SHA256), record.integer("bytes"), record.text("url"))
-
-
-def _archive(record: Record) -> Archived:
-    _only(record, "sha256", "bytes", "unpacked")
-    unpacked = tuple(_unpacked(one) for one in record.records("unpacked"))
-    return Archived(record.text("sha256", SHA256), record.integer("bytes"), unpacked)
-
-
-def _unpacked(record: Record) -> Unpacked:
-    _only(record, "into", "keep", "members")
-    return Unpacked(record.text("into"), record.text("keep"), record.integer("members", 1))
-
-
-def _mirror(record: Record) -> Mirrored:
-    _only(record, "repo", "revision")
-    return Mirrored(record.text("repo"), record.text("revision", COMMIT))
-
-
-def _only(record: Record, *names: str) -> None:
-    for name in record.values:
-        if name not in names:
-            raise record.error(f"field {name!r} is not known; known: {', '.join(names)}")
+SCHEMA: Schema[_Content] = Schema(_Content, closed=True)

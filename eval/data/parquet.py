@@ -1,4 +1,4 @@
-"""Mirrors of benchmarks on the model hub: tables in parquet, read through `datasets`, as a stream.
+"""Mirrors of benchmarks on the model hub: tables in parquet, read as a stream.
 
 No code of a dataset is run and nothing is cached: the files are read where they lie.
 """
@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from eval.api import Source
-from eval.data.records import Record
+from eval.data.files import MAX_FILE_BYTES
+from eval.data.records import Record, describe
 from eval.errors import DataError
+from eval.reading import open_file
+
+MAX_GROUP_BYTES = 4_000_000_000  # that a row group unpacks to; the largest of a mirror has 0.5 GB
+MAX_GROUP_VALUES = 50_000_000  # of a column in it, counting those in lists
+MAX_ROWS = 1000  # in memory at a time
+HELD_BYTES = 2_000_000_000
 
 
 def read_parquet(root: Path, source: Source, columns: Sequence[str]) -> Iterator[Record]:
@@ -35,41 +42,66 @@ def read_pictures(
 
     The record's column `image` is the name that the picture was saved under, or null.
     """
-    for number, row in enumerate(_rows(root, source, [*columns, image], image)):
+    for number, row in enumerate(_rows(root, source, [*columns, image])):
         where = f"row {number} of {root / source.path}"
         picture = row[image]
         if picture is None and sparse:
             continue
+        if isinstance(picture, bytes):  # a bare column, without the name it was saved under
+            picture = {"bytes": picture}
         if not isinstance(picture, dict) or not isinstance(picture.get("bytes"), bytes):
             raise DataError(f"{where}: column {image!r}: a picture expected, none found")
         yield Record({**row, image: picture.get("path")}, where), picture["bytes"]
 
 
-def _rows(
-    root: Path, source: Source, columns: Sequence[str], image: str | None = None
-) -> Iterator[dict[str, Any]]:
-    from datasets import Image, load_dataset
-
+def _rows(root: Path, source: Source, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     files = source.files(root)
     _check_parts(files, root / source.path)
-    try:
-        rows = load_dataset(
-            "parquet",
-            data_files=[str(file) for file in files],
-            columns=list(columns),
-            split="train",
-            streaming=True,
-        )
-        if image:
-            rows = rows.cast_column(image, Image(decode=False))
-        yield from rows
-    except DataError:
-        raise
-    except Exception as error:  # pyarrow's and datasets' errors share no base
+    for path in files:
+        yield from _rows_of_part(path, columns)
+
+
+def _rows_of_part(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of one file. What is held at a time is bounded, whatever the file says of its sizes."""
+    from pyarrow.parquet import ParquetFile
+
+    with open_file(path, DataError, MAX_FILE_BYTES) as file:
+        try:
+            with ParquetFile(file) as table:
+                missing = [name for name in columns if name not in table.schema_arrow.names]
+                if missing:
+                    raise DataError(
+                        f"{path}: columns {', '.join(columns)} expected, {', '.join(missing)} "
+                        f"missing among {describe(', '.join(table.schema_arrow.names))}"
+                    )
+                for number in range(table.num_row_groups):
+                    rows = _rows_at_once(table.metadata.row_group(number), path)
+                    groups = [number]
+                    for batch in table.iter_batches(rows, row_groups=groups, columns=columns):
+                        yield from batch.to_pylist()
+        except DataError:
+            raise
+        except Exception as error:  # pyarrow's errors share no base
+            raise DataError(
+                f"{path}: cannot be read as parquet: {type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else ''}. Fetch the file again"
+            ) from error
+
+
+def _rows_at_once(group: Any, path: Path) -> int:
+    """How many rows of a group can be held: each may be as large as all that the group unpacks to.
+
+    Raises DataError for a group that unpacks to more than any benchmark's.
+    """
+    unpacked = int(group.total_byte_size)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    values = max((column.num_values for column in columns), default=0)
+    if unpacked > MAX_GROUP_BYTES or values > MAX_GROUP_VALUES:
         raise DataError(
-            f"{root / source.path}: parquet with the columns {', '.join(columns)} expected, "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error
+            f"{path}: a row group unpacks to {unpacked:,} bytes and {values:,} values; "
+            f"at most {MAX_GROUP_BYTES:,} and {MAX_GROUP_VALUES:,} are read: a decompression bomb?"
+        )
+    return max(1, min(MAX_ROWS, HELD_BYTES // max(unpacked, 1)))
 
 
 def _check_parts(files: Sequence[Path], pattern: Path) -> None:

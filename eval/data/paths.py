@@ -5,6 +5,7 @@ import re
 from eval.errors import DataError
 
 MAX_PATH_CHARACTERS = 1000  # below what file systems take, so that no later call stumbles
+MAX_NAME_BYTES = 255  # of a file or folder, on every file system in use
 
 
 def safe_path(path: str, where: str) -> str:
@@ -12,7 +13,8 @@ def safe_path(path: str, where: str) -> str:
 
     It must stay below the data root on every system: relative, without "..", backslashes (which
     separate on Windows), colons (drives, streams, URLs) or control characters, and without parts
-    such as ".. " that Windows reads as "..".
+    such as ".. " that Windows reads as "..". No name may be longer than file systems take, or hold
+    half a surrogate pair.
 
     where  what an error begins with
     """
@@ -21,10 +23,10 @@ def safe_path(path: str, where: str) -> str:
         not parts
         or path.startswith("/")
         or len(path) > MAX_PATH_CHARACTERS
-        or re.search(r"[\\:\x00-\x1f\x7f]", path)
-        or any(not part.strip(". ") for part in parts)
+        or re.search(r"[\\:\x00-\x1f\x7f\ud800-\udfff]", path)
+        or any(not part.strip(". ") or len(part.encode()) > MAX_NAME_BYTES for part in parts)
     ):
-        shown = repr(path[:MAX_PATH_CHARACTERS])
+        shown = ascii(path[:MAX_PATH_CHARACTERS])
         raise DataError(f"{where}: a relative path below the data root expected, {shown} found")
     return "/".join(parts)
 

@@ -46,6 +46,12 @@ def picture_fault(path: Path, *, decode: bool = True) -> str | None:
     return None
 
 
+def is_pixel(path: Path) -> bool:
+    """Whether a picture without a fault is a single pixel."""
+    with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        return image.size == (1, 1)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Pillow's warnings stay unsaid; filters belong to the process, so not within its threads."""

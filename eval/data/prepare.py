@@ -5,7 +5,6 @@ Archives are kept in the data root's folder `archives` until they are unpacked.
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from eval.data.paths import safe_path
 from eval.data.pictures import FILE_BYTES, in_threads, quiet
 from eval.data.verify import SHOWN, verify
 from eval.errors import DataError
+from eval.tree import files_below, is_file
 
 ARCHIVES = "archives"  # folder below the data root
 ARCHIVE_BYTES = 100_000_000_000  # bound of one
@@ -186,11 +186,11 @@ class _Work:
         def received(done: int, total: int | None) -> None:
             self.watch.progress(name, done, total, True)
 
-        if archive.is_file():
-            digest = sha256_file(archive)
+        if is_file(archive):
+            digest = sha256_file(archive, ARCHIVE_BYTES)
             if known not in (None, digest):
                 archive.unlink()
-        if not archive.is_file():
+        if not is_file(archive):
             self.watch.say(f"fetching {name}")
             digest = self.fetcher.fetch(
                 url, archive, sha256=known, limit=ARCHIVE_BYTES, progress=received
@@ -278,7 +278,7 @@ class _Work:
         self.watch.say(f"writing {name}")
         for number, (path, picture) in enumerate(pictures, 1):
             place = self.root / safe_path(path, name)
-            if not place.is_file():
+            if not is_file(place):
                 write_whole(place, picture)
             self.watch.progress(name, number, None, False)
 
@@ -286,7 +286,7 @@ class _Work:
 def _is_there(step: Step, tasks: Sequence[Task], root: Path, lock: Lock) -> bool:
     """Whether a step's files lie below `root`; False for a step that does not tell its files."""
     if isinstance(step, Download):
-        return (root / step.path).is_file()
+        return is_file(root / step.path)
     if isinstance(step, Archive):
         return _was_unpacked(step, root, lock) or _has_members(step, tasks, root)
     if isinstance(step, Pictures):
@@ -309,9 +309,7 @@ def _was_unpacked(step: Archive, root: Path, lock: Lock) -> bool:
 def _files_like(folder: Path, keep: str) -> Iterator[str]:
     """Paths of files, below a folder, that the pattern matches as a whole."""
     pattern = re.compile(keep, re.ASCII)
-    for at, _folders, names in os.walk(folder, followlinks=True):
-        above = "" if Path(at) == folder else f"{Path(at).relative_to(folder).as_posix()}/"
-        yield from (f"{above}{name}" for name in names if pattern.fullmatch(f"{above}{name}"))
+    return (path for path in files_below(folder) if pattern.fullmatch(path))
 
 
 def _has_members(step: Archive, tasks: Sequence[Task], root: Path) -> bool:
@@ -330,7 +328,7 @@ def _has_members(step: Archive, tasks: Sequence[Task], root: Path) -> bool:
         }
     except DataError:
         return False
-    return bool(members) and all((root / path).is_file() for path in members)
+    return bool(members) and all(is_file(root / path) for path in members)
 
 
 def _paths_read(task: Task, root: Path) -> Iterator[str]:
@@ -347,7 +345,7 @@ def _lacking(step: Pictures, root: Path) -> Iterator[tuple[str, str]]:
     seen: set[str] = set()
     for url, named in step.urls(root):
         path = safe_path(named, url)
-        if path not in seen and not (root / path).is_file():
+        if path not in seen and not is_file(root / path):
             yield url, path
         seen.add(path)
 

@@ -1,13 +1,16 @@
 """One JSON object of a file, whose fields are fetched by the type that they must have."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, TypeGuard
 
 from eval.data.paths import path_tail, safe_path
 from eval.errors import DataError
+from eval.reading import MAX_INTEGER
 
 SHOWN = 60  # characters of a wrong value that a message shows
+MAX_ID_CHARACTERS = 1000
 NOTHING = object()  # stands for a field that is not there
 FOREIGN_ROOT = re.compile(r"\A(?:[A-Za-z][A-Za-z0-9+.-]*:)?/+")  # "/", "C:/", "https://"
 
@@ -81,7 +84,7 @@ class Record:
     def id(self, name: str) -> str:
         """An identifier, a string or an integer in the file, as a string."""
         value = self._value(name)
-        if not _is_integer(value, 0) and not (isinstance(value, str) and value):
+        if not _is_integer(value, 0) and not (isinstance(value, str) and is_id(value)):
             raise self._wrong(name, "an identifier", value)
         return str(value)
 
@@ -127,12 +130,18 @@ class Record:
         return self.error(f"field {name!r}: {expected} expected, {describe(found)} found")
 
 
+def is_id(text: str) -> bool:
+    """Whether a text can name a sample: not empty, and not so long that no message can show it."""
+    return 0 < len(text) <= MAX_ID_CHARACTERS
+
+
 def _is_integer(value: Any, low: int) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= MAX_INTEGER
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)  # never NaN: see files.py
+    kind = isinstance(value, int | float) and not isinstance(value, bool)
+    return kind and math.isfinite(value)  # parquet may hold NaN, and infinity
 
 
 def describe(value: Any) -> str:
@@ -145,6 +154,6 @@ def describe(value: Any) -> str:
         return f"a list of {len(value)}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str) and len(value) > SHOWN:
+    if isinstance(value, str | bytes) and len(value) > SHOWN:
         return f"{value[:SHOWN]!r}..."
     return repr(value)

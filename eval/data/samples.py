@@ -1,12 +1,12 @@
 """What families of benchmarks share: converted files, unique ids, questions beside VQA answers."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eval.api import Sample, Source
 from eval.data.files import read_records
-from eval.data.records import Record
+from eval.data.records import MAX_ID_CHARACTERS, Record, describe, is_id
 from eval.errors import DataError
 
 CONVERTED_URL = "https://ofasys-wlcb.oss-cn-wulanchabu.aliyuncs.com/Qwen-VL/evaluation/"
@@ -19,12 +19,17 @@ def converted_source(path: str) -> Source:
 
 
 def unique(samples: Iterable[Sample], where: str) -> Iterator[Sample]:
-    """The samples, unchanged. Raises DataError at an id that was seen before.
+    """The samples, unchanged. Raises DataError at an id that was seen before, or is none.
 
     where  what an error begins with, such as the task's name
     """
     seen: set[str] = set()
     for number, sample in enumerate(samples):
+        if not is_id(sample.id):
+            raise DataError(
+                f"{where}: sample {number} (counted from 0) has the id {describe(sample.id)}; 1 to "
+                f"{MAX_ID_CHARACTERS:,} characters are allowed"
+            )
         if sample.id in seen:
             raise DataError(
                 f"{where}: ids that stand once expected, {sample.id!r} found again at sample "
@@ -32,6 +37,26 @@ def unique(samples: Iterable[Sample], where: str) -> Iterator[Sample]:
             )
         seen.add(sample.id)
         yield sample
+
+
+class Folders:
+    """Refuses files that name pictures of two folders alike, for readers that keep only names."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}
+
+    def check(self, row: Record, image: str) -> str:
+        """The image's path, which is read as `image`, if its folder is the one it had before.
+
+        Raises DataError where the record's field `image` names a second one.
+        """
+        folder = PurePosixPath(row.text("image")).parent.name
+        if (first := self.known.setdefault(image, folder)) != folder:
+            raise row.error(
+                f"field 'image': {image} stands for a picture in {first!r} and for one in "
+                f"{folder!r}, which need not be the same"
+            )
+        return image
 
 
 def vqa_samples(questions: Iterable[tuple[Record, str]], annotations: Path) -> Iterator[Sample]:

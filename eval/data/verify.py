@@ -2,17 +2,20 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from eval.api import Sample, Source, Task
 from eval.data.files import sha256_file
 from eval.data.lock import NAME, Lock, Pinned
-from eval.data.pictures import in_threads, picture_fault, quiet
+from eval.data.pictures import in_threads, is_pixel, picture_fault, quiet
 from eval.data.samples import unique
 from eval.errors import DataError
+from eval.tree import is_file
 
 SHOWN = 3  # ids or paths that a fault about many names
+SAME = 3  # paths with one picture's bytes that are named: official sets hold pairs
+MANY, MANY_SHARE = 10, 0.1  # so many placeholders, and more than this share, are a fault
 DRAWN = "demo.json"  # in a data root that the demo drew
 
 
@@ -23,6 +26,7 @@ class Findings:
     samples, images, answers  as counted; images are distinct ones
     faults                    a line for each way in which they are not the official split's
     layout                    name of the layout that was read
+    notes                     lines that are worth knowing and no fault
     """
 
     samples: int
@@ -30,6 +34,7 @@ class Findings:
     answers: int
     faults: tuple[str, ...]
     layout: str
+    notes: tuple[str, ...] = ()
 
 
 def verify(
@@ -44,7 +49,7 @@ def verify(
     """Read all of a task's records and look for its pictures.
 
     limit          look at the first so many samples only, and compare no counts
-    open_pictures  decode each of them
+    open_pictures  decode each of them, and look for placeholders
     digests        compare files with what is pinned, pictures too where they are opened
     opened         called with (pictures opened, how many in all)
 
@@ -69,21 +74,26 @@ def verify(
             wrong.append(f"sample {sample.id}: {fault}")
         if whole is not None and sample.id not in whole:
             outside.append(sample.id)
-    faults = ["drawn by the demo"] if (root / DRAWN).is_file() else []
+    faults = ["drawn by the demo"] if is_file(root / DRAWN) else []
     if limit is None:
         faults += _counts(task, samples, len(pictures), answers, groups)
     faults += _some(wrong, "samples are not of this split")
     faults += _some(outside, "samples are not of the split that this one is a part of")
-    missing = [path for path in pictures if not (root / path).is_file()]
+    missing = [path for path in pictures if not is_file(root / path)]
     faults += _some(missing, f"of {len(pictures):,} images are missing")
     lock = Lock.read(root) if digests else Lock(root)
     if digests:
         faults += _changed(layout.sources, root, lock)
+    notes: list[str] = []
     if open_pictures:
         lacking = set(missing)
         there = [path for path in pictures if path not in lacking]
-        faults += _some(_damaged(there, root, lock, opened), "images cannot be shown to a model")
-    return Findings(samples, len(pictures), answers, tuple(faults), layout.name)
+        seen = _look_at(there, root, lock, opened)
+        faults += _some(seen.damaged, "images cannot be shown to a model")
+        for line, count in seen.placeholders():
+            few = count < MANY or count <= MANY_SHARE * len(there)
+            (notes if few else faults).append(line)
+    return Findings(samples, len(pictures), answers, tuple(faults), layout.name, tuple(notes))
 
 
 def pin_sources(task: Task, root: Path) -> int:
@@ -125,29 +135,60 @@ def _changed(sources: Iterable[Source], root: Path, lock: Lock) -> list[str]:
     return faults
 
 
-def _damaged(
-    paths: list[str], root: Path, lock: Lock, opened: Callable[[int, int], None] | None
-) -> list[str]:
-    """`path: what is wrong` for each picture that cannot be decoded, or is not the pinned one."""
+@dataclass(slots=True)
+class _Seen:
+    """What was found in pictures.
 
-    def fault(path: str) -> str | None:
+    damaged  `path: what is wrong` for each that cannot be decoded, or is not the pinned one
+    pixels   paths of those that are a single pixel
+    same     digest -> paths of the others with these bytes
+    """
+
+    damaged: list[str] = field(default_factory=list)
+    pixels: list[str] = field(default_factory=list)
+    same: dict[str, list[str]] = field(default_factory=dict)
+
+    def placeholders(self) -> Iterator[tuple[str, int]]:
+        """A line, and of how many pictures it tells, for what a shop sends for one that is gone."""
+        sent = "a placeholder for pictures that are gone?"
+        if self.pixels:
+            (line,) = _some(self.pixels, "images are a single pixel")
+            yield f"{line}: {sent}", len(self.pixels)
+        for paths in self.same.values():
+            if len(paths) >= SAME:
+                (line,) = _some(paths, "images are one file, byte for byte")
+                yield f"{line}: {sent}", len(paths)
+
+
+def _look_at(
+    paths: list[str], root: Path, lock: Lock, opened: Callable[[int, int], None] | None
+) -> _Seen:
+    """Decode each picture."""
+
+    def look(path: str) -> tuple[str | None, str, bool]:
+        """What is wrong with a picture, its digest, and whether it is a single pixel."""
         try:
             if damage := picture_fault(root / path):
-                return damage
-            pinned = lock.digest(path)
-            changed = pinned is not None and pinned != sha256_file(root / path)
+                return damage, "", False
+            digest = sha256_file(root / path)
+            if lock.digest(path) not in (None, digest):
+                return f"not the file that is pinned in {NAME}", "", False
+            return None, digest, is_pixel(root / path)
         except (DataError, OSError) as error:
-            return str(error)
-        return f"not the file that is pinned in {NAME}" if changed else None
+            return str(error), "", False
 
-    found = []
+    seen = _Seen()
     with quiet():
-        for number, (path, damage) in enumerate(in_threads(fault, paths), 1):
+        for number, (path, (damage, digest, pixel)) in enumerate(in_threads(look, paths), 1):
             if damage:
-                found.append(f"{path} ({damage})")
+                seen.damaged.append(f"{path} ({damage})")
+            elif pixel:
+                seen.pixels.append(path)
+            else:
+                seen.same.setdefault(digest, []).append(path)
             if opened:
                 opened(number, len(paths))
-    return found
+    return seen
 
 
 def _counts(
