@@ -37,7 +37,8 @@ from eval.data import (
     read_pictures,
 )
 from eval.errors import DataError
-from eval.metrics.caption import stripped_cider
+from eval.metrics.caption import stripped_cider, why_zero
+from eval.reading import is_folder
 
 SPLITS = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 FORM = "https://shannon.cs.illinois.edu/DenotationGraph/"
@@ -58,13 +59,14 @@ PROMPT = "<img>{image}</img>Describe the image in English:"
 CHAT = "Picture 1: <img>{image}</img>\nDescribe the image in English:"
 NAME = r"[0-9]{1,18}\.jpg"
 IMAGE = rf"flickr30k-images/{NAME}"
+FORM = '{"images": [...], "annotations": [...]}'
 CAPTIONS = 5  # of each image
 T = TypeVar("T")
 
 
 def official(root: Path, split: str = "test") -> Iterator[Sample]:
     """Karpathy's file holds all three splits."""
-    for row in read_json(root / OFFICIAL.path).records("images"):
+    for row in read_json(root / OFFICIAL.path, '{"images": [...]}').records("images"):
         if row.text("split") == split:
             captions = [sentence.text("raw") for sentence in row.records("sentences")]
             yield sample(row, picture(root, row), captions)
@@ -72,7 +74,7 @@ def official(root: Path, split: str = "test") -> Iterator[Sample]:
 
 def converted(source: Source, root: Path) -> Iterator[Sample]:
     """COCO's caption format; an image's id is the number in its file name."""
-    file = read_json(root / source.path)
+    file = read_json(root / source.path, FORM)
     captions = coco_captions(file)
     for row in file.records("images"):
         image = f"{folder(root)}/{row.tail('image', IMAGE)}"
@@ -85,7 +87,7 @@ def converted(source: Source, root: Path) -> Iterator[Sample]:
 def converted_train(source: Source, root: Path) -> Iterator[Sample]:
     """Of the training file only annotations count, each with an image and one of its captions."""
     counts: dict[str, int] = {}
-    for row in read_json(root / source.path).records("annotations"):
+    for row in read_json(root / source.path, FORM).records("annotations"):
         image = f"{folder(root)}/{row.tail('image', IMAGE)}"
         number = counts[image] = counts.get(image, -1) + 1
         yield example(sample(row, image, [row.text("caption")]), number, row.text("caption"))
@@ -136,7 +138,7 @@ def picture(root: Path, row: Record) -> str:
 
 def folder(root: Path) -> str:
     """The folder of the photographs: the first of the two that has them, else the first."""
-    there = (each for each in FOLDERS if (root / each / "flickr30k-images").is_dir())
+    there = (each for each in FOLDERS if is_folder(root / each / "flickr30k-images"))
     return next(there, FOLDERS[0])
 
 
@@ -177,7 +179,7 @@ TASKS = (
         ),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=30, min_new_tokens=8),
-        metrics={"cider": Corpus(stripped_cider)},
+        metrics={"cider": Corpus(stripped_cider, why_zero)},
         chat=CHAT,
         expect=Expect(images=1000, answers=5000, each=five_captions),
         steps=(

@@ -39,7 +39,7 @@ from eval.data import (
     read_parquet,
     read_pictures,
 )
-from eval.metrics.caption import stripped_cider
+from eval.metrics.caption import stripped_cider, why_zero
 
 URL = "https://nocaps.s3.amazonaws.com/"
 OFFICIAL = {
@@ -57,12 +57,13 @@ PROMPT = "<img>{image}</img>Describe the image in English:"
 CHAT = "Picture 1: <img>{image}</img>\nDescribe the image in English:"
 OPEN_IMAGES_ID = "[0-9a-f]{16}"
 DOMAIN = "(in|near|out)-domain"
+FORM = '{"images": [...], "annotations": [...]}'
 CAPTIONS = 10  # of each image of val
 
 
 def official(split: str, root: Path) -> Iterator[Sample]:
     """COCO's caption format; test's file has no captions."""
-    file = read_json(root / OFFICIAL[split].path)
+    file = read_json(root / OFFICIAL[split].path, FORM)
     captions = coco_captions(file) if split == "val" else None
     for row in file.records("images"):
         yield sample(row, "id", picture(row, "open_images_id"), captions)
@@ -70,7 +71,7 @@ def official(split: str, root: Path) -> Iterator[Sample]:
 
 def converted(root: Path) -> Iterator[Sample]:
     """The same format, with the pictures' paths; of these only the name counts."""
-    file = read_json(root / CONVERTED.path)
+    file = read_json(root / CONVERTED.path, FORM)
     captions = coco_captions(file)
     for row in file.records("images"):
         name = row.tail("image", rf"{OPEN_IMAGES_ID}\.jpg")
@@ -113,7 +114,7 @@ def sample(row: Record, name: str, image: str, captions: dict[str, list[str]] | 
 
 def urls(split: str, root: Path) -> Iterator[tuple[str, str]]:
     """Each picture's address, which the official file tells, and its place."""
-    for row in read_json(root / OFFICIAL[split].path).records("images"):
+    for row in read_json(root / OFFICIAL[split].path, FORM).records("images"):
         yield row.text("coco_url", "https?://[!-~]+"), picture(row, "open_images_id")
 
 
@@ -162,7 +163,7 @@ TASKS = tuple(
         layouts=layouts(split),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=30, min_new_tokens=8),
-        metrics={"cider": Corpus(stripped_cider)},
+        metrics={"cider": Corpus(stripped_cider, why_zero)},
         chat=CHAT,
         expect=Expect(
             images=size,

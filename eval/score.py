@@ -112,6 +112,7 @@ class Scoring:
         self.failed = 0  # samples without an answer: left out, never scored as wrong
         self.texts: list[str] = []
         self.references: list[Any] = []
+        self.caveats: list[str] = []  # why values of corpus metrics say nothing of the predictions
         self.server: Mapping[str, Any] = {}  # what a server scored, or a judge
 
     def rows(
@@ -161,6 +162,8 @@ class Scoring:
             summary["by"] = server.get("by", summary["by"])
             told = ("judge", "doubts", "intervals")
             summary |= {name: server[name] for name in told if name in server}
+        if self.caveats:
+            summary["caveats"] = self.caveats
         if self.as_published:
             summary["as_published"] = asdict(self.as_published)
         summary["signature"] = signature(task, summary, self.settings, self.asked)
@@ -264,24 +267,31 @@ class Scoring:
         if self.unknown or not rows:
             yield from rows
             return
-        found = {name: self._corpus(name, range(len(rows))) for name in self.corpus}
+        found = {name: self._corpus(name, range(len(rows)), name) for name in self.corpus}
         for name, each in found.items():
             self.all.totals[name] = plain_sum(each)
             tally = self.tallies[name] = Tally()
             for row, value in zip(rows, each, strict=True):
                 tally.add(value, row["image"] or row["id"])
-        for parts in self.groups.values():
-            for part in parts.values() if len(parts) <= MOST_VALUES else ():
+        for group, parts in self.groups.items():
+            for label, part in parts.items() if len(parts) <= MOST_VALUES else ():
                 for name in self.corpus:
-                    part.totals[name] = plain_sum(self._corpus(name, part.numbers))
+                    of = f"{name} of {group} {label}"
+                    part.totals[name] = plain_sum(self._corpus(name, part.numbers, of))
         for number, row in enumerate(rows):
             values = row | {name: found[name][number] for name in self.corpus}
             kept = {"id": row["id"], "image": row["image"]}
             yield kept | {name: values[name] for name in self.task.metrics}
 
-    def _corpus(self, name: str, numbers: Sequence[int]) -> list[float]:
-        texts = [self.texts[number] for number in numbers]
-        return self.corpus[name].function(texts, [self.references[number] for number in numbers])
+    def _corpus(self, name: str, numbers: Sequence[int], of: str) -> list[float]:
+        """Values of some of the samples; `of` says in a caveat which."""
+        metric = self.corpus[name]
+        references = [self.references[number] for number in numbers]
+        values = metric.function([self.texts[number] for number in numbers], references)
+        caveat = metric.caveat(references, values) if metric.caveat else ""
+        if caveat and not any(caveat in each for each in self.caveats):  # of a group again
+            self.caveats.append(f"{of} {caveat}")
+        return values
 
     def _intervals(self) -> dict[str, dict[str, Any]]:
         """Where each metric's mean may lie, by what method; none of a single image."""

@@ -4,6 +4,7 @@ finished run -> submit -> the file -> (a person sends it) -> record -> the run's
 """
 
 import io
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -20,6 +21,7 @@ from eval.run import RunFolder
 from eval.writing import write_file
 
 SHOWN = 3  # ids that a message about many names
+MAX_FIGURE_CHARACTERS = 20
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every member of a zip: equal answers, equal bytes
 
 
@@ -61,6 +63,34 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
         raise UsageError(f"--file {path}: a name that ends in {suffix} expected")
     write_file(path, WRITTEN.get(suffix, orjson.dumps)(content))
     return path
+
+
+def percentage(text: str, task: Task) -> float:
+    """A server's figure as tables show it: 65.1, also written "65.1%".
+
+    Servers often give fractions, so a figure that could be one is taken only with the sign. Raises
+    UsageError for it, and for what is no figure.
+    """
+    metric, most = _first_metric(task)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?(%?)", text.strip(), re.ASCII)
+    if match is None or len(text) > MAX_FIGURE_CHARACTERS:
+        raise UsageError(
+            f"--scored {text[:MAX_FIGURE_CHARACTERS]!r}: this is no figure; write it as tables "
+            "show it, such as 65.1"
+        )
+    figure = float(match[1])
+    if 0 < figure <= most and not match[2]:
+        raise UsageError(
+            f"--scored {text}: is the {metric} {text}%, or the fraction {text}? Tables show "
+            f"percentages: write {match[1]}% for the first, {figure * 100:g} for the second"
+        )
+    return figure
+
+
+def _first_metric(task: Task) -> tuple[str, int]:
+    """Name of the metric that tables show, and its largest value."""
+    name, metric = next(iter(task.metrics.items()))
+    return name, 10 if isinstance(metric, Corpus) else 1
 
 
 def record(

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -29,6 +30,13 @@ Show = Callable[[Mapping[int, Report]], None]
 
 out = Console()
 err = Console(stderr=True)
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """Print a summary's signature, and on standard error what a reader must know of its scores."""
+    out.print(summary["signature"], highlight=False, soft_wrap=True, markup=False)
+    for caveat in summary.get("caveats", ()):
+        print(f"note: {summary['task']}: {caveat}", file=sys.stderr)
 
 
 class Rate(ProgressColumn):

@@ -18,7 +18,7 @@ from eval import registry
 from eval.api import Corpus, Nucleus, Task
 from eval.asked import Asked, check_data, describe_task
 from eval.cli.config import Config
-from eval.cli.console import err, out, progress
+from eval.cli.console import err, print_summary, progress
 from eval.cli.team import Job, Launch, Team, gathered
 from eval.cli.worker import meeting
 from eval.errors import RunError, UsageError
@@ -69,7 +69,7 @@ def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> int:
     with held(place.out) if not _all_scored(folder, tasks, place) else nullcontext():
         summaries = [_scored(folder, task, place) for task in tasks]
     for summary in summaries:
-        out.print(summary["signature"], highlight=False, soft_wrap=True, markup=False)
+        print_summary(summary)
     if waiting := [t.name for t in tasks if t.judged and not folder.server_scores(t.name)]:
         err.print(
             f"{', '.join(waiting)}: answered; a judge scores the answers: qwen-vl-eval judge "

@@ -1,7 +1,6 @@
 """The commands: arguments in, exit codes out; process.py says what the codes mean."""
 
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +19,7 @@ from eval.cli.card import FORMS, print_report, say_where
 from eval.cli.certify import certify
 from eval.cli.compare import compare_command
 from eval.cli.config import Config, read_config
-from eval.cli.console import err, out
+from eval.cli.console import err, out, print_summary
 from eval.cli.evaluate import DEMO, Place, evaluate
 from eval.cli.judge import judge_command
 from eval.cli.leaderboard import leaderboard_command
@@ -297,13 +296,13 @@ def score(
         )
         if per_sample is not None:
             write_rows(per_sample, result.rows)
-        _print_signature(result.summary)
+        print_summary(result.summary)
         return
     folder = RunFolder.open(run_folder)  # type: ignore[arg-type]  # checked above
     root = folder_option(data or Path(str(folder.manifest.get("data", ""))), "--data")
     for chosen in registry.find_tasks(list(folder.tasks)):
         how = parse_as_published(as_published)
-        _print_signature(score_run(folder, chosen, root, as_published=how))
+        print_summary(score_run(folder, chosen, root, as_published=how))
 
 
 @app.command("submit")
@@ -317,8 +316,11 @@ def submit_task(
         Path | None, typer.Option("--file", help="What to write; default: in the run's folder.")
     ] = None,
     scored: Annotated[
-        float | None,
-        typer.Option(help="The figure that the server gave, as in the card's tables (78.81)."),
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="The figure that the server gave, as in the card's tables (78.81; 0.65% if so).",
+        ),
     ] = None,
     on: Annotated[str, typer.Option(help="With --scored: the day, such as 2026-01-31.")] = "",
 ) -> None:
@@ -329,7 +331,7 @@ def submit_task(
     folder = RunFolder.open(run_folder)
     root = folder_option(data or Path(str(folder.manifest.get("data", ""))), "--data")
     if scored is not None:
-        record_figure(chosen, folder, root, scored, on)
+        record_figure(chosen, folder, root, submit.percentage(scored, chosen), on)
         return
     written = submit.submit(chosen, folder, root, file)
     assert chosen.submission is not None  # submit() refuses a task without
@@ -348,7 +350,7 @@ def record_figure(task: Task, folder: RunFolder, data: Path, figure: float, day:
     metric = next(iter(task.metrics))
     server = task.submission.server if task.submission else ""
     submit.record(task, folder, {metric: figure / 100}, server, day, None)
-    _print_signature(score_run(folder, task, data))
+    print_summary(score_run(folder, task, data))
 
 
 @app.command("report")
@@ -434,10 +436,6 @@ def run_demo(
     config = Config(DEMO, ("all", "touchstone_cn"), dtype="float32", partial=True)
     launch = launch_options(gpus, launcher, None, LEASE_S)
     card.run_card(config, data, out_folder, "cpu", launch=launch)
-
-
-def _print_signature(summary: Mapping[str, Any]) -> None:
-    out.print(summary["signature"], highlight=False, soft_wrap=True, markup=False)
 
 
 def main() -> None:

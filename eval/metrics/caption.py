@@ -142,6 +142,34 @@ def meteor(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> f
     return float(score)
 
 
+def why_zero(references: Sequence[Sequence[str]], values: Sequence[float]) -> str:
+    """Why CIDEr is 0 whatever the captions are; empty where it is not so.
+
+    A word weighs the less the more images have it in their references, and nothing if all have it.
+    """
+    if any(values):
+        return ""
+    if len(references) == 1:
+        return (
+            "is 0 for any caption of a single image: a word weighs nothing if all images have it. "
+            "Take more images"
+        )
+    if len({_ngrams(captions) for captions in references}) == 1:
+        return "is 0 for any captions: all images have the same words in their references"
+    return ""
+
+
+def _ngrams(captions: Sequence[str]) -> frozenset[tuple[str, ...]]:
+    """All that CIDEr counts in an image's references."""
+    texts = [caption.lower().split() for caption in captions]
+    return frozenset(
+        tuple(words[start : start + length])
+        for words in texts
+        for length in range(1, LONGEST + 1)
+        for start in range(len(words) - length + 1)
+    )
+
+
 def ptb_tokenize(captions: Sequence[str]) -> list[str]:
     """Tokens of each caption, lower-case, without punctuation, joined by single spaces.
 
