@@ -195,7 +195,7 @@ def test_every_recorded_reply_as_a_judges(cases, tmp_path):
     told = cases["reply_cases"]
     target = table(tmp_path / "answers.tsv", len(told))
     with Replies(lambda text, _: told[number_in(text)]["reply"]) as server:
-        done = judge_few(target, server)
+        done = judge_few(target, server, "--as-published")
     assert done.returncode == 3
     calls = [number_in(user_text(asked.request)) for asked in server.requests]
     found = rows(tmp_path / "answers.judged")
@@ -211,19 +211,11 @@ def test_every_recorded_reply_as_a_judges(cases, tmp_path):
     first = next(n for n, case in enumerate(told) if case["status"] == "error")
     assert f"failed: {TASK}/{first} round 1: " in done.stderr
     assert 5 == done.stderr.count("failed: ")
-    assert f"{failed:,} judgements failed and are left out, as published" in done.stdout
+    assert f"{failed:,} judgements failed and are left out;" in done.stdout
 
 
-@pytest.mark.parametrize("part", ["aggregate", "all_errors"])
-def test_the_recorded_figures(cases, tmp_path, part):
-    """Replies that say the recorded scores; what the script counts as an error says none."""
-    told = cases[part]
-    records = {record["ques_id"]: record for record in told["records"]}
-    assert list(range(len(records))) == list(records)
-    target = table(
-        tmp_path / "answers.tsv",
-        [dialogue(n, category=record["category"]) for n, record in records.items()],
-    )
+def recorded_scores(records):
+    """A judge that gives the recorded scores; for what the script counts as an error, none."""
 
     def reply(text, _):
         number = number_in(text)
@@ -231,20 +223,44 @@ def test_the_recorded_figures(cases, tmp_path, part):
         one, two, status = records[number]["round2" if swapped else "round1"]
         return "no" if status == "error" else f"{one} {two}"
 
-    with Replies(reply) as server:
-        done = judge_few(target, server)
-    found, expected = summary(tmp_path / "answers.judged"), told["expected"]
+    return Replies(reply)
+
+
+def recorded(cases, part, folder):
+    """The records by number, and a table of as many dialogues."""
+    records = {record["ques_id"]: record for record in cases[part]["records"]}
+    assert list(range(len(records))) == list(records)
+    rows = [dialogue(n, category=record["category"]) for n, record in records.items()]
+    return records, table(folder / "answers.tsv", rows)
+
+
+def test_the_recorded_figures(cases, tmp_path):
+    """With --as-published the figures are the published script's, scores of 0 included."""
+    records, target = recorded(cases, "aggregate", tmp_path)
+    expected = cases["aggregate"]["expected"]
+    with recorded_scores(records) as server:
+        done = judge_few(target, server, "--as-published")
     assert done.returncode == 3, done.stderr
+    found = summary(tmp_path / "answers.judged")
     by_category = {n: part["touchstone_score"] for n, part in found["by"]["category"].items()}
-    if part == "all_errors":
-        assert ({}, {}, None) == (found["metrics"], by_category, found["judge"]["reference"])
-        assert 2 * len(records) == found["judge"]["failed"]
-        return
     assert 100 * found["metrics"]["touchstone_score"] == pytest.approx(expected["overall"]["m"])
     assert 100 * found["judge"]["reference"] == pytest.approx(expected["overall"]["gpt4-ha"])
     assert by_category == pytest.approx(
         {name: means["m"] / 100 for name, means in expected["by_category"].items()}
     )
+    assert 100 * found["judge"]["published"] == pytest.approx(expected["overall"]["m"])
+
+
+def test_a_judge_that_never_gives_scores(cases, tmp_path):
+    """The script's figures of nothing but errors are none; here judging stops before."""
+    records, target = recorded(cases, "all_errors", tmp_path)
+    assert {"overall": {}, "by_category": {}} == cases["all_errors"]["expected"]
+    none = Judged("a", (Round(0, 0, True), Round(0, 0, True)), "1")
+    assert None is published([none])[0].assessed
+    with recorded_scores(records) as server:
+        done = judge_few(target, server)
+        assert (3, 5) == (done.returncode, len(server.requests))
+    assert not (tmp_path / "answers.judged" / TASK / "summary.json").exists()
 
 
 def test_how_many_are_asked_at_a_time_changes_no_byte(server, tmp_path):

@@ -255,7 +255,7 @@ def test_replies_without_scores_are_asked_for_five_times_and_then_failed(judging
     assert 3 == last.returncode
     assert 2 == judging.summary()["judge"]["failed"]
     assert "2 judgements failed and are left out" in last.stdout
-    assert "failed: touchstone_en/2 round 1: two numbers" in last.stderr
+    assert "failed: touchstone_en/2 round 1: the first line is not two numbers" in last.stderr
     calls = Counter(line["judged"] for line in judging.lines("judged"))
     assert Counter({1: JUDGEMENTS - 2, MOST_CALLS: 2}) == Counter(calls.values())
     assert Counter(calls.values()) == Counter(judging.server.billed.values())

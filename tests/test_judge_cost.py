@@ -27,6 +27,7 @@ from judging import (
 from small import command
 
 from eval.cli.card import draw_demo
+from touchstone.judging import PAID_TRIES
 
 TOKENS = ("prompt_tokens", "completion_tokens")
 ONE = ("--concurrency", 1)
@@ -141,7 +142,7 @@ def test_a_budget_stops_in_the_middle(server, tmp_path):
     usages(server, most_tokens)
     _, most = estimated(target, server)
     asked = (*DEAR, "--concurrency", 2, "--budget")
-    done = judge_few(target, server, *asked, most / 2)
+    done = judge_few(target, server, *asked, most / (2 * PAID_TRIES))
     assert done.returncode == 3
     assert 5 <= len(server.requests) <= 10
     assert f"{20 - len(server.requests)} of 20 judgements are missing (the budget of" in done.stderr
@@ -220,7 +221,7 @@ def test_prices(server, tmp_path, monkeypatch):
     assert (2, True) == (done.returncode, "the price of 'demo-rules' at 127.0.0.1" in done.stderr)
     for wrong in ("30", "30/x", "-1/2", "nan/1", "1/inf", "1/2/3"):
         done = judge_few(target, server, "--price", wrong)
-        assert (2, True) == (done.returncode, f"--price '{wrong}': IN/OUT expected" in done.stderr)
+        assert (2, True) == (done.returncode, f"--price '{wrong}': write IN/OUT" in done.stderr)
     assert 2 == judge_few(target, server, "--price", "1/2", "--budget", "nan").returncode
     assert 0 == len(server.requests)
     done = command("judge", target, "--dry-run", *PARTIAL)
@@ -309,9 +310,9 @@ def test_a_configuration(server, tmp_path, monkeypatch):
         ("model = ", "not TOML"),
         ("[parameters]\nmodel = 'x'", "parameters: model cannot be set there"),
         ("[parameters]\nn = 2\nstream = true", "parameters: n, stream cannot be set there"),
-        ("[parameters]\ntemperature = nan", "parameters: what JSON has expected"),
-        ("[parameters]\nday = 2026-01-31", "parameters: what JSON has expected"),
-        ("base_url = 'judge'", "'judge' found"),
+        ("[parameters]\ntemperature = nan", "parameters: JSON cannot hold them"),
+        ("[parameters]\nday = 2026-01-31", "parameters: JSON cannot hold them"),
+        ("base_url = 'judge'", "'judge' is not an address"),
     ],
 )
 def test_a_configuration_that_is_wrong(tmp_path, text, said):

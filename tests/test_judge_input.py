@@ -105,7 +105,7 @@ def test_other_answers_are_another_run(target, run):
         (("--data", "nowhere"), "nowhere"),
         (("--judge-prompt", "nowhere.json"), "nowhere.json"),
         (("--judge-prompt", "setup.cfg"), "setup.cfg: a judge's prompt in a file .json"),
-        (("--config", "nowhere.toml"), "nowhere.toml: a judge's configuration expected"),
+        (("--config", "nowhere.toml"), "nowhere.toml: no such file"),
     ],
 )
 def test_arguments_that_are_wrong(target, more, said):
@@ -145,7 +145,7 @@ def test_a_damaged_line(target):
         server.requests.clear()
         done = judge_few(target, server)
         assert (2, 0) == (done.returncode, len(server.requests))
-    assert f"{beside(target)}, line 7: a line of a ledger expected" in done.stderr
+    assert f"{beside(target)}, line 7: not a line of a ledger" in done.stderr
     assert b"".join(content) == beside(target).read_bytes()
 
 

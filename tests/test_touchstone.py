@@ -34,9 +34,9 @@ def test_every_recorded_reply(cases):
     ("reply", "said"),
     [
         ("", "an empty reply"),
-        ("8, 7", "a number expected, '8,' found"),
-        ("8  7", "two numbers with one space between expected on the first line, '8  7' found"),
-        ("Both are good.\n8 7", "'Both are good.' found"),
+        ("8, 7", "'8,' is not a number"),
+        ("8  7", "the first line is not two numbers with one space between: '8  7'"),
+        ("Both are good.\n8 7", "one space between: 'Both are good.'"),
     ],
 )
 def test_a_refused_reply_says_why(reply, said):

@@ -164,9 +164,9 @@ def test_prompt_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"system": None}, "field 'system': a string expected, null found"),
-        ({"system": " \n"}, "field 'system': a text expected, an empty one found"),
-        ({"instruction": ["a"]}, "field 'instruction': a string expected, a list of 1 found"),
+        ({"system": None}, "system: input should be a valid string, None found"),
+        ({"system": " \n"}, "field 'system': the text is empty"),
+        ({"instruction": ["a"]}, "instruction: input should be a valid string, ['a'] found"),
         (
             {"template": "{question}"},
             "field 'template': the place {human_annotation} once expected, found 0 times",
@@ -192,9 +192,9 @@ def test_a_malformed_prompt_is_refused(tmp_path, change, said):
     ("name", "content", "said"),
     [
         ("prompt.txt", "a", "a judge's prompt in a file .json, or the authors' .py, expected"),
-        ("prompt.json", "{", "not JSON"),
-        ("prompt.json", "[" * 100_000, "not JSON"),
-        ("prompt.json", "[]", "an object expected, a list of 0 found"),
+        ("prompt.json", "{", "invalid JSON: "),
+        ("prompt.json", "[" * 100_000, "invalid JSON: "),
+        ("prompt.json", "[]", r"input should be an object, \[\] found"),
     ],
 )
 def test_what_is_no_prompt_is_refused(tmp_path, name, content, said):

@@ -287,13 +287,13 @@ def test_whatever_a_judge_says_the_run_can_be_read(run, found):
     ],
 )
 def test_a_judge_with_a_scale_of_its_own(tmp_path, monkeypatch, says, metric, doubt):
-    """The command ends well, the figure is there or not, and the run can be shown."""
+    """As published: the script's score, where there is one, and a run that can be shown."""
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     file = tmp_path / "answers.tsv"
     file.write_bytes(write_answers([dialogue(number) for number in range(4)]))
     with FaultyJudge(says=says) as server:
-        told = judge(file, server, "--no-anchors")
-    assert 0 == told.returncode, told.stderr
+        told = judge(file, server, "--no-anchors", "--as-published")
+    assert (0 if metric is not None or "1150.0" in told.stdout else 3) == told.returncode
     read = load_run(tmp_path / "answers.judged").tasks[TASK]
     assert ({} if metric is None else {METRIC: metric}) == read.metrics
     assert doubt is None or any(doubt in each for each in read.doubts)
@@ -441,7 +441,7 @@ def test_a_judge_that_became_stricter_is_found_by_the_command(tmp_path, monkeypa
         for name in ("one", "two"):
             file = tmp_path / f"{name}.tsv"
             file.write_bytes(write_answers([dialogue(1, name)]))
-            told = judge(file, server)
+            told = judge(file, server, "--as-published")
             assert 0 == told.returncode, told.stderr
             summary = tmp_path / f"{name}.judged" / TASK / "summary.json"
             said.append(json.loads(summary.read_text("utf-8"))["judge"]["anchors"])

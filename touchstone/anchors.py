@@ -8,7 +8,6 @@ They are judged anew on every occasion, and compared with the earliest on which 
 import math
 from typing import Any
 
-from touchstone.judge import parse_reply
 from touchstone.judging import Occasion
 from touchstone.ledger import Ledger
 from touchstone.table import Dialogue
@@ -128,8 +127,8 @@ def drift(occasion: Occasion, ledger: Ledger) -> dict[str, Any] | None:
         "judgements": len(now),
         "mean": mean,
         "recorded": recorded,
-        "recorded_on": str(line.get("time", ""))[:10],
-        "reported": str(line.get("reported", "")),
+        "recorded_on": line.time[:10],
+        "reported": line.reported,
         "first": first == occasion.name,
         "changed": sum(now[name] != before[name] for name in shared),
     }
@@ -139,7 +138,7 @@ def _scores(offsets: dict[str, int], ledger: Ledger) -> dict[str, float]:
     """Anchor and round -> the assessed answer's score, where there is one."""
     found: dict[str, float] = {}
     for name, offset in sorted(offsets.items()):
-        scores = parse_reply(str(ledger.at(offset)["reply"]))
+        scores = ledger.at(offset).scores
         if scores is not None and all(map(math.isfinite, scores)):
             found[name] = scores[1] if name.endswith(" 1") else scores[0]
     return found

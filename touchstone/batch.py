@@ -4,41 +4,108 @@ The same command again and again: it hands in what is open, looks after what was
 takes over what is done.
 """
 
-import contextlib
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
+from pydantic import Field
 
-from eval.errors import JudgeError
-from touchstone.judge import BATCH_SHARE, Client, Reply, Unanswered
-from touchstone.judging import Occasion, Wanted
+from eval.errors import JudgeError, UsageError
+from eval.reading import Schema
+from touchstone.client import Client, Unanswered
+from touchstone.judge import BATCH_SHARE, Reply, usable
+from touchstone.judging import UNUSABLE, Occasion, Wanted
 from touchstone.ledger import Batch, Ledger
 
 PATH: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 WINDOW: Literal["24h"] = "24h"
 MOST_REQUESTS, MOST_BYTES = 20_000, 100_000_000  # of one batch: below what providers take
-LARGEST_RESULT = 1 << 30  # bytes of a batch's file
-LISTED = 1000  # of the account's batches, looked through for one that we lost sight of
+PAGE_SIZE, LISTED = (
+    100,
+    1000,
+)  # of the account's batches, looked through for one that we lost sight of
 METADATA = "qwen_vl_eval"
 ENDED = ("completed", "failed", "expired", "cancelled")  # anything else is still under way
 RETRIES = 5  # of questions that change nothing
+
+T = TypeVar("T")
+Id = Annotated[str, Field(min_length=1)]
+
+
+# What the server says, as far as it is needed
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFile:
+    """A file on the server."""
+
+    id: Id
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Requests of a batch."""
+
+    completed: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a batch failed."""
+
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """Why a batch failed, in full."""
+
+    data: tuple[Problem, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerBatch:
+    """A batch on the server; its status is one of ENDED, or any other while it is under way."""
+
+    id: Id
+    status: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    request_counts: Counts | None = None
+    errors: Problems | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the account's batches; those of other programs may look otherwise."""
+
+    data: tuple[Mapping[str, Any], ...]
+    has_more: bool | None = None
+
+
+FILE, BATCH, PAGE = (
+    Schema[ServerFile](ServerFile),
+    Schema[ServerBatch](ServerBatch),
+    Schema[Page](Page),
+)
 
 
 @dataclass(slots=True)
 class BatchOutcome:
     """waiting: requests in batches under way; replies: taken over now; over_budget: not handed in.
 
-    said  what a person would want to know of each batch
+    said    what a person would want to know of each batch
+    halted  why nothing more is handed in: no reply could be used
     """
 
     waiting: int = 0
     replies: int = 0
     over_budget: int = 0
     said: tuple[str, ...] = ()
+    halted: str = ""
 
 
 def work_batches(
@@ -48,16 +115,23 @@ def work_batches(
     budget: float | None = None,
     *,
     give_up: bool = False,
+    as_published: bool = False,
 ) -> BatchOutcome:
     """Take over what is done, and hand in what is open.
 
-    give_up  batches that the server does not know: what they may have cost stays counted
+    give_up       batches that the server does not know: what they may have cost stays counted
+    as_published  scores outside the scale count
 
     Raises JudgeError where the server refuses; what was handed in or taken over is kept.
     """
-    import httpx2
     import openai
 
+    from touchstone.wire import Broken
+
+    if client.judge.azure:
+        raise UsageError(
+            "--batch: Azure's batches are not supported; judge without it. Nothing was asked"
+        )
     outcome = BatchOutcome()
     by_key = {w.ask.key: w for w in (*occasion.wanted, *occasion.anchors)}
     try:
@@ -67,7 +141,7 @@ def work_batches(
             except openai.NotFoundError:
                 if not give_up:
                     raise JudgeError(
-                        f"batch {batch.id or batch.name}: {client.judge.host} does not know it, or "
+                        f"batch {batch.id or batch.name}: {client.where} does not know it, or "
                         "its result. Is the key another account's? Results are kept for some weeks "
                         "only. --retry-failed gives it up: its requests are paid again"
                     ) from None
@@ -83,17 +157,38 @@ def work_batches(
         if elsewhere := sum(others):
             outcome.waiting += elsewhere
             outcome.said += (f"{elsewhere:,} are in a batch of other answers: judge those first",)
-        for part in _parts(client, wanted):
+        if not give_up:
+            outcome.halted = _misfit(client, ledger, occasion, as_published)
+        for part in _parts(client, wanted) if not outcome.halted else ():
             _hand_in(client, ledger, occasion, part, budget, outcome)
-    except (openai.OpenAIError, httpx2.HTTPError, json.JSONDecodeError) as error:
+    except (openai.OpenAIError, Broken) as error:
         fault = client.fault(error)
         if isinstance(fault, JudgeError):
             raise fault from None
         raise JudgeError(
-            f"batches at {client.judge.host}: {fault}. What was handed in and taken over is kept; "
+            f"batches at {client.where}: {fault}. What was handed in and taken over is kept; "
             "the same command goes on"
         ) from None
     return outcome
+
+
+def _misfit(client: Client, ledger: Ledger, occasion: Occasion, as_published: bool) -> str:
+    """Why the judge does not fit, with one of its replies; "" where one of them can be used."""
+    replies = []
+    for wanted in (*occasion.wanted, *occasion.anchors):
+        line = ledger.line(wanted.ask.key)
+        if line is None or line.reply is None:
+            continue
+        if usable(line.reply, as_published=as_published):
+            return ""
+        replies.append(line.reply)
+    if len(replies) < UNUSABLE:
+        return ""
+    return (
+        f"none of {len(replies):,} replies can be used, such as "
+        f"{client.scrub(replies[0])[:200]!r}. Change how the judge is asked (--parameter, "
+        "--judge-prompt); --retry-failed hands the same requests in again"
+    )
 
 
 def _look_after(
@@ -101,12 +196,14 @@ def _look_after(
 ) -> None:
     api = client.api.with_options(max_retries=RETRIES)
     if batch.id:
-        found = _told(client, api.batches.retrieve(batch.id))
+        answer = api.batches.with_raw_response.retrieve(batch.id)
+        found = _read(client, BATCH, answer.content, "a batch")
     else:
-        found = _named(client, batch)
-        if found is None:
+        named = _named(client, batch)
+        if named is None:
             ledger.ended(batch, "never handed in")
             return
+        found = named
         ledger.named(batch, found.id)
     if found.status not in ENDED:
         outcome.waiting += len(batch.keys)
@@ -122,41 +219,44 @@ def _look_after(
     outcome.said += (f"batch {found.id}: {found.status}, {taken:,} of {len(batch.keys):,} judged",)
     ledger.ended(batch, str(found.status))
     if found.status != "completed" and not taken:
-        problems = getattr(found.errors, "data", None) or ()
+        problems = (found.errors.data if found.errors else None) or ()
         first = f": {client.scrub(str(problems[0].message))}" if problems else ""
         raise JudgeError(
-            f"batch {found.id} at {client.judge.host}: {found.status}{first}. Nothing was judged; "
+            f"batch {found.id} at {client.where}: {found.status}{first}. Nothing was judged; "
             "the same command hands it in again"
         )
 
 
-def _named(client: Client, batch: Batch) -> Any:
+def _named(client: Client, batch: Batch) -> ServerBatch | None:
     """The batch whose metadata name it: we were killed between handing in and putting down."""
-    page: Any = None
-    with contextlib.suppress(AttributeError):  # the client's own, where the answer is no object
-        page = client.api.with_options(max_retries=RETRIES).batches.list(limit=100)
-    if not isinstance(getattr(page, "data", None), list):
-        raise _foreign(client, "a list of batches", page)
-    for number, found in enumerate(page):
-        metadata = getattr(found, "metadata", None)
-        if isinstance(metadata, dict) and metadata.get(METADATA) == batch.name:
-            return _told(client, found)
-        if number >= LISTED:
+    from openai import Omit, omit
+
+    api = client.api.with_options(max_retries=RETRIES)
+    after: str | Omit = omit
+    for _ in range(LISTED // PAGE_SIZE):
+        answer = api.batches.with_raw_response.list(limit=PAGE_SIZE, after=after)
+        page = _read(client, PAGE, answer.content, "a list of batches")
+        for found in page.data:
+            metadata = found.get("metadata")
+            if isinstance(metadata, dict) and metadata.get(METADATA) == batch.name:
+                return _read(client, BATCH, orjson.dumps(found), "a batch")
+        last = page.data[-1].get("id") if page.data else None
+        if not page.has_more or not isinstance(last, str):
             break
+        after = last
     return None
 
 
-def _told(client: Client, found: Any) -> Any:
-    """What the server says of a file or a batch, if it is one: nothing else may end a batch."""
-    if not isinstance(getattr(found, "id", None), str):
-        raise _foreign(client, "a file or a batch", found)
-    return found
+def _read(client: Client, schema: Schema[T], content: bytes, expected: str) -> T:
+    """What the server says, if it is that: nothing else may end a batch."""
+    return schema.parse(content, expected, lambda _: _foreign(client, expected, content))
 
 
-def _foreign(client: Client, expected: str, found: Any) -> JudgeError:
+def _foreign(client: Client, expected: str, content: bytes) -> JudgeError:
+    shown = client.scrub(content[:4096].decode("utf-8", "replace"))[:80]
     return JudgeError(
-        f"batches at {client.judge.host}: {expected} expected, {client.scrub(repr(found))[:80]} "
-        "found. Does the server offer batches? What was handed in and taken over is kept"
+        f"batches at {client.where}: this is not {expected}: {shown!r}. Does the server offer "
+        "batches? What was handed in and taken over is kept"
     )
 
 
@@ -250,30 +350,28 @@ def _hand_in(
     told = orjson.dumps([occasion.name, list(usd), calls, ledger.end])  # the end: no name twice
     batch = Batch(hashlib.sha256(told).hexdigest()[:32], occasion.name, tuple(usd), usd)
     ledger.handed_in(batch)
-    api = client.api.with_options(max_retries=RETRIES)
-    file = _told(client, api.files.create(file=(f"{batch.name}.jsonl", content), purpose="batch"))
+    api = client.transfers.with_options(max_retries=RETRIES)
+    sent = (f"{batch.name}.jsonl", content)
+    answer = api.files.with_raw_response.create(file=sent, purpose="batch")
+    file = _read(client, FILE, answer.content, "a file")
     # not tried again: a second one would be paid too; it is found by its metadata instead
-    created = client.api.batches.create(
+    handed_in = client.api.batches.with_raw_response.create(
         input_file_id=file.id,
         endpoint=PATH,
         completion_window=WINDOW,
         metadata={METADATA: batch.name},
     )
-    ledger.named(batch, _told(client, created).id)
+    created = _read(client, BATCH, handed_in.content, "a batch")
+    ledger.named(batch, created.id)
     outcome.waiting += len(usd)
     outcome.said += (f"batch {created.id}: {len(usd):,} requests handed in",)
 
 
 def _lines(client: Client, file_id: str) -> Iterator[bytes]:
     """Lines of a file on the server."""
-    api = client.api.with_options(max_retries=RETRIES)
-    content = b""
-    with api.files.with_streaming_response.content(file_id) as response:
-        for piece in response.iter_bytes():
-            content += piece
-            if len(content) > LARGEST_RESULT:
-                raise JudgeError(f"file {file_id}: at most {LARGEST_RESULT:,} bytes expected")
+    api = client.transfers.with_options(max_retries=RETRIES)
+    content = api.files.with_raw_response.content(file_id).content
     lines = content.splitlines()
     if lines and not any(line.lstrip().startswith(b"{") for line in lines):
-        raise _foreign(client, "a batch's result", content[:1000])
+        raise _foreign(client, "a batch's result", content)
     yield from lines

@@ -4,7 +4,8 @@ dialogues -> wanted -> (the ledger has it, or ask) -> judged dialogues
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event, Lock
@@ -14,26 +15,25 @@ from typing import Any
 import orjson
 
 from eval.errors import JudgeError
-from touchstone.judge import (
-    BATCH_SHARE,
-    Client,
-    Judge,
-    Refused,
-    Reply,
-    Unanswered,
-    Unreachable,
-)
-from touchstone.ledger import Ask, Ledger
+from touchstone.client import Client, Refused, Unanswered, Unfit
+from touchstone.judge import Judge, Reply, scale_fault, usable
+from touchstone.ledger import MOST_CALLS, Ask, Ledger
 from touchstone.prompt import JudgePrompt
 from touchstone.table import Dialogue
 
 ROUNDS = (1, 2)  # the reference first, then the assessed answer
 CONCURRENCY = 48
-TRIES = 9  # of a request that gets no answer
-FIRST_TRIES = 3  # where nobody listens and nobody has answered yet: the address may be wrong
+TRIES = 9  # of a request that gets no answer, where that costs nothing
+PAID_TRIES = MOST_CALLS  # of a request, where each may cost: replies, and those that were lost
+FIRST_TRIES = 3  # where no answer of any use has come yet: the address may be wrong
+PREFLIGHT = 3  # usable replies before requests go out together
+ALONE = 6  # requests that go out one at a time, at most
+UNUSABLE = 5  # replies without one among them that can be used: the judge does not fit
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # between them, where the server does not say
 SILENT = 3  # requests in a row that got no answer at all: the server is down
 DEAF = 8  # requests refused in a row: it refuses whatever we ask
+SHOWN = 200  # characters of a reply that a message shows
+EXCESS = 1 + 1e-9  # above it a cost is more than another, not the same in another order
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,36 +127,6 @@ class Occasion:
         return list(found.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What requests will take: about, and at most if every reply can be read.
-
-    usd  None where prices are not known
-    """
-
-    requests: int
-    asked: int
-    replied: int
-    usd: float | None
-    most_usd: float | None
-
-
-def estimate(judge: Judge, wanted: Iterable[Wanted], *, batch: bool = False) -> Estimate:
-    """Tokens and cost of requests that are to be asked."""
-    count = asked = replied = 0
-    most_usd = 0.0
-    share = BATCH_SHARE if batch else 1.0
-    for each in wanted:
-        shown = each.messages
-        tokens = judge.likely_tokens(shown)
-        count, asked, replied = count + 1, asked + tokens[0], replied + tokens[1]
-        if judge.price:
-            most_usd += judge.price.usd(*judge.most_tokens(shown), share)
-    if judge.price is None:
-        return Estimate(count, asked, replied, None, None)
-    return Estimate(count, asked, replied, judge.price.usd(asked, replied, share), most_usd)
-
-
 @dataclass(slots=True)
 class Outcome:
     """How asking went.
@@ -164,23 +134,28 @@ class Outcome:
     replies      all that were obtained, also those without scores
     unanswered   requests that got no answer, and the last reason
     over_budget  whether it stopped for the budget
+    halted       why it stopped though there is money: the judge does not fit
     """
 
     replies: int = 0
+    usable: int = 0
     retries: int = 0
     unanswered: int = 0
     reason: str = ""
     over_budget: bool = False
+    halted: str = ""
 
 
 @dataclass(slots=True)
 class Asking:
     """Asks what is open, many at a time.
 
-    budget  USD for the whole occasion, what it has cost before included
-    watch   told how many are settled, after each
-    tell    told why nothing has come yet
-    tries   of a request that gets no answer
+    budget        USD for the whole occasion, what it has cost before included
+    watch         told how many are settled, after each
+    tell          told why nothing has come yet
+    tries         of a request that gets no answer
+    proven        whether a usable reply is known from earlier
+    as_published  scores outside the scale count
     """
 
     client: Client
@@ -190,9 +165,12 @@ class Asking:
     watch: Callable[[int], None] = lambda _settled: None
     tell: Callable[[str], None] = lambda _reason: None
     tries: int = TRIES
+    proven: bool = False
+    as_published: bool = False
     outcome: Outcome = field(default_factory=Outcome)
     stop: Event = field(default_factory=Event)
     guard: Lock = field(default_factory=Lock)
+    paid_tries: Counter[str] = field(default_factory=Counter)  # of each key
     done: int = 0
     refused: int = 0
     silent: int = 0
@@ -200,28 +178,44 @@ class Asking:
     def ask(self, wanted: Sequence[Wanted]) -> Outcome:
         """Ask all of them; returns when each is settled, has got no answer, or money is out.
 
-        The first is asked alone: a wrong key, model or address costs one request. Raises
-        JudgeError for what concerns every request; all replies are in the ledger by then.
+        The first few are asked alone: a wrong key, model or address costs one request, a judge
+        whose replies cannot be used a handful. Raises JudgeError for what concerns every request;
+        all replies are in the ledger by then.
         """
-        waiting = iter(wanted)
         try:
-            while not (self.outcome.replies or self.refused or self.stop.is_set()):
-                if (first := next(waiting, None)) is None:
-                    return self.outcome
-                self._settle(first)
-            replies = 0
-            while self._together(waiting).over_budget and self.outcome.replies > replies:
-                # what was under way has cost less than was held back for it: there is money again
+            self._alone(wanted)
+            replies = -1
+            while self.outcome.replies > replies and not self.outcome.halted:
+                # again, where the budget stopped it: what was under way has cost less than was
+                # held back for it, so there is money
                 replies = self.outcome.replies
-                waiting = (each for each in wanted if not self.ledger.settled(each.ask.key))
-                self.outcome.over_budget, self.outcome.unanswered = False, 0
-                self.silent = 0
-                self.stop.clear()
+                if self.outcome.over_budget:
+                    self.outcome.over_budget = False
+                    self.stop.clear()
+                self.outcome.unanswered = self.silent = 0
+                self._together(each for each in wanted if not self.ledger.settled(each.ask.key))
+                if not self.outcome.over_budget:
+                    break
         finally:
             self.stop.set()
         return self.outcome
 
-    def _together(self, waiting: Iterator[Wanted]) -> Outcome:
+    def _alone(self, wanted: Sequence[Wanted]) -> None:
+        """Ask one at a time, each once, until a few replies can be used."""
+        waiting = deque(each for each in wanted if not self.ledger.settled(each.ask.key))
+        enough = 1 if self.proven else PREFLIGHT
+        while (
+            waiting
+            and not self.stop.is_set()
+            and self.outcome.usable < enough
+            and self.outcome.replies < ALONE
+        ):
+            each = waiting.popleft()
+            self._settle(each, once=True)
+            if self._may_ask(each.ask):
+                waiting.append(each)
+
+    def _together(self, waiting: Iterator[Wanted]) -> None:
         """Ask all that are waiting, many at a time."""
         with ThreadPoolExecutor(self.concurrency, "judge") as threads:
             workers = [threads.submit(self._work, waiting) for _ in range(self.concurrency)]
@@ -231,7 +225,6 @@ class Asking:
             except BaseException:  # a signal too: what is under way is waited for
                 self.stop.set()
                 raise
-        return self.outcome
 
     def _work(self, waiting: Iterator[Wanted]) -> None:
         try:
@@ -245,25 +238,28 @@ class Asking:
             self.stop.set()
             raise
 
-    def _settle(self, wanted: Wanted) -> None:
+    def _may_ask(self, ask: Ask) -> bool:
+        """Whether a request is open and has tries left."""
+        return not self.ledger.settled(ask.key) and self.paid_tries[ask.key] < PAID_TRIES
+
+    def _settle(self, wanted: Wanted, *, once: bool = False) -> None:
         """Ask until there are scores, or there is no use in asking."""
         ask, client = wanted.ask, self.client
         shown = wanted.messages
-        about = client.judge.describe()
-        while not self.ledger.settled(ask.key) and not self.stop.is_set():
+        while self._may_ask(ask) and not self.stop.is_set():
             began = monotonic()
             try:
                 reply = self._reply(ask, shown)
             except Refused as refused:
-                self.ledger.refused(ask, str(refused), about)
+                self.ledger.refused(ask, str(refused), client.judge.describe())
                 with self.guard:
                     self.refused += 1
                     deaf = self.refused >= DEAF
                 if deaf:
                     raise JudgeError(
-                        f"{client.judge.host} refuses every request, the last with {refused}. "
-                        "Those cost nothing; 'parameters' of the judge's configuration may not "
-                        "suit it. Ask them again with --retry-failed"
+                        f"{client.where} refuses every request, the last with {refused}. "
+                        "Those cost nothing; its parameters may not suit it (--parameter). Ask "
+                        "them again with --retry-failed"
                     ) from None
             except Unanswered as unanswered:
                 self._unanswered(unanswered)
@@ -271,16 +267,57 @@ class Asking:
             else:
                 if reply is None:
                     return
-                self.ledger.judged(
-                    ask, reply, self._usd(shown, reply), about, took_s=round(monotonic() - began, 3)
-                )
-                with self.guard:
-                    self.outcome.replies += 1
-                    self.silent = self.refused = 0
-        if self.ledger.settled(ask.key):
-            with self.guard:
+                self._received(ask, shown, reply, round(monotonic() - began, 3))
+            if once:
+                break
+        with self.guard:
+            if self.ledger.settled(ask.key):
                 self.done += 1
                 self.watch(self.done)
+            elif self.paid_tries[ask.key] >= PAID_TRIES:
+                self.outcome.unanswered += 1
+                self.outcome.reason = f"{PAID_TRIES} replies were lost or had no scores"
+
+    def _received(self, ask: Ask, shown: list[dict[str, str]], reply: Reply, took_s: float) -> None:
+        """Put down a reply; stop where it shows that the judge does not fit."""
+        judge = self.client.judge
+        usd, most = self._usd(shown, reply), self._most(shown)
+        self.ledger.judged(ask, reply, usd, judge.describe(), took_s=took_s)
+        good = usable(reply.text, as_published=self.as_published)
+        with self.guard:
+            self.paid_tries[ask.key] += 1
+            self.outcome.replies += 1
+            self.outcome.usable += good
+            self.silent = self.refused = 0
+            if usd is not None and most is not None and usd > most * EXCESS:
+                asked, replied = reply.tokens or (0, 0)
+                bounds = judge.most_tokens(shown)
+                self._halt(
+                    f"the server bills {asked:,} + {replied:,} tokens for a request that has at "
+                    f"most {bounds[0]:,} + {bounds[1]:,}, so that no bound on the cost holds; set "
+                    "the length of a reply with --parameter max_tokens=N"
+                )
+            elif self.outcome.replies >= UNUSABLE and not (self.proven or self.outcome.usable):
+                self._halt(self._misfit(reply))
+
+    def _misfit(self, reply: Reply) -> str:
+        """Why no reply can be used, with the last of them."""
+        shown = self.client.scrub(reply.text)[:SHOWN]
+        off = "" if self.as_published else scale_fault(reply.text)
+        advice = (
+            "; --as-published counts such scores"
+            if off
+            else "; --parameter and --judge-prompt change how it is asked"
+        )
+        return (
+            f"none of the first {self.outcome.replies} replies can be used. The last was "
+            f"{shown!r}: {self.client.scrub(off or reply.fault)}. A reply must begin with two "
+            f"numbers from 1 to 10, such as '8 7'{advice}"
+        )
+
+    def _halt(self, reason: str) -> None:
+        self.outcome.halted = self.outcome.halted or reason
+        self.stop.set()
 
     def _reply(self, ask: Ask, shown: list[dict[str, str]]) -> Reply | None:
         """One reply, asked for again while the server has none; None where we are to stop."""
@@ -297,17 +334,19 @@ class Asking:
         def wait(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             asked_for = error.wait_s if isinstance(error, Unanswered) else None
+            seconds = backoff(state) if asked_for is None else asked_for
             with self.guard:
                 self.outcome.retries += 1
                 if not self.outcome.replies:
-                    self.tell(f"no answer yet: {error}; trying again")
-            return backoff(state) if asked_for is None else asked_for
+                    self.tell(f"no answer yet: {error}; trying again in {seconds:.1f} s")
+            return seconds
 
         def stopping(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
-            unheard = isinstance(error, Unreachable) and not self.outcome.replies
+            unheard = not (self.outcome.replies or getattr(error, "busy", False))
             tries = min(FIRST_TRIES, self.tries) if unheard else self.tries
-            return self.stop.is_set() or state.attempt_number >= tries
+            spent = self.paid_tries[ask.key] >= PAID_TRIES
+            return self.stop.is_set() or spent or state.attempt_number >= tries
 
         retrying = Retrying(
             stop=stopping,
@@ -330,9 +369,12 @@ class Asking:
             return self.client.ask(shown)
         except Unanswered as unanswered:
             self.ledger.unanswered(ask, str(unanswered), most if unanswered.paid else 0.0)
+            if unanswered.paid:
+                with self.guard:
+                    self.paid_tries[ask.key] += 1
             raise
         except JudgeError as error:
-            self.ledger.unanswered(ask, str(error), 0.0)
+            self.ledger.unanswered(ask, str(error), most if isinstance(error, Unfit) else 0.0)
             raise
 
     def _unanswered(self, unanswered: Unanswered) -> None:
@@ -343,7 +385,7 @@ class Asking:
             down = self.silent >= SILENT or not self.outcome.replies
         if down and not self.stop.is_set():
             raise JudgeError(
-                f"the judge at {self.client.judge.host} does not answer: {unanswered}. What was "
+                f"the judge at {self.client.where} does not answer: {unanswered}. What was "
                 "judged is kept; the same command goes on"
             )
 

@@ -13,7 +13,6 @@ reply, because we were killed say, counts as paid at its most: no budget is ever
 """
 
 import contextlib
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,11 +24,29 @@ import orjson
 
 from eval.errors import JudgeError
 from eval.lock import Locked, locked
+from eval.reading import exists, open_file, reason
 from eval.writing import Lines
-from touchstone.judge import Reply, fault_of, parse_reply
+from touchstone.entries import (
+    LINE,
+    AgainLine,
+    AnchorLine,
+    AskedLine,
+    EndedLine,
+    JudgedLine,
+    Line,
+    NamedLine,
+    OpenLine,
+    UnansweredLine,
+)
+from touchstone.judge import Reply, parse_reply
 
 MOST_CALLS = 5  # of one request, until a reply has scores: the published script's
-KINDS = ("asked", "judged", "unanswered", "again", "batch")
+MOST_BYTES = 1 << 33  # of a ledger
+LINE_BYTES = 1 << 24  # of one of its lines
+ADVICE = (
+    "Put the file right, or give another with --ledger; judgements that are not in it would be "
+    "paid again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +65,15 @@ class Ask:
 
 @dataclass(slots=True)
 class _State:
-    """What is known of a key: replies so far, where the last line lies, whether it has scores."""
+    """What is known of a key: replies so far, where the last line lies, whether it has scores.
+
+    usable  the scores are on the scale too
+    """
 
     calls: int = 0
     offset: int = -1
     scored: bool = False
+    usable: bool = False
     final: bool = False  # refused: asking again would not help
 
 
@@ -90,13 +111,19 @@ class Ledger:
     @classmethod
     @contextlib.contextmanager
     def held(cls, path: Path) -> Iterator["Ledger"]:
-        """The ledger, for this process alone. Raises JudgeError where another one holds it."""
+        """The ledger, for this process alone.
+
+        Raises JudgeError where another one holds it, and for what is no file or no ledger.
+        """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise JudgeError(f"{path}: cannot be written: {error.strerror}") from None
+            lock = path.with_name(f".{path.name}.lock")
+        except (OSError, ValueError) as error:  # the latter: '/' is no name of a file
+            raise JudgeError(f"{path!s:.200}: cannot be written: {reason(error)}") from None
+        if exists(path):
+            open_file(path, JudgeError, MOST_BYTES).close()
         try:
-            with locked(path.with_name(f".{path.name}.lock")):
+            with locked(lock):
                 ledger = cls(path)
                 try:
                     yield ledger
@@ -120,15 +147,15 @@ class Ledger:
         state = self.states.get(key)
         return state.calls if state else 0
 
-    def line(self, key: str) -> dict[str, Any] | None:
+    def usable(self, key: str, *, as_published: bool = False) -> bool:
+        """Whether a request has scores that count."""
+        state = self.states.get(key)
+        return state is not None and (state.scored if as_published else state.usable)
+
+    def line(self, key: str) -> JudgedLine | None:
         """The last reply to a request, as the file has it."""
         state = self.states.get(key)
-        if state is None or state.offset < 0:
-            return None
-        with self.path.open("rb") as file:
-            file.seek(state.offset)
-            found: dict[str, Any] = orjson.loads(file.readline())
-        return found
+        return None if state is None or state.offset < 0 else self.at(state.offset)
 
     def spent(self, occasion: str) -> float:
         """USD that an occasion has cost, at most."""
@@ -143,11 +170,13 @@ class Ledger:
             if told == judging:
                 yield occasion, offsets
 
-    def at(self, offset: int) -> dict[str, Any]:
-        """The line at an offset."""
-        with self.path.open("rb") as file:
+    def at(self, offset: int) -> JudgedLine:
+        """The reply at an offset. Raises JudgeError where the file was changed meanwhile."""
+        with open_file(self.path, JudgeError, MOST_BYTES) as file:
             file.seek(offset)
-            found: dict[str, Any] = orjson.loads(file.readline())
+            found = self._parse(file.readline(LINE_BYTES), f"byte {offset:,}")
+        if not isinstance(found, JudgedLine):
+            raise JudgeError(f"{self.path}, byte {offset:,}: the file was changed meanwhile")
         return found
 
     # -- what happens -----------------------------------------------------------------------------
@@ -179,9 +208,6 @@ class Ledger:
         usd  what it cost, None where prices are not known
         """
         scores = parse_reply(reply.text)
-        fault = fault_of(reply.text)
-        if fault and reply.finish not in ("", "stop"):
-            fault += f" (finish reason {reply.finish!r:.40})"
         told = {
             "judged": ask.key,
             "occasion": ask.occasion,
@@ -191,7 +217,7 @@ class Ledger:
             "fingerprint": reply.fingerprint,
             "reply": reply.text,
             "scores": scores,
-            "fault": fault,
+            "fault": reply.fault,
             "tokens": reply.tokens,
             "usd": usd,
             "took_s": took_s,
@@ -224,11 +250,18 @@ class Ledger:
                 {"unanswered": ask.key, "occasion": ask.occasion, "fault": reason, "usd": usd}
             )
 
-    def again(self, keys: Iterable[str]) -> int:
-        """Let requests that failed be asked anew; how many there are."""
+    def again(self, keys: Iterable[str], *, as_published: bool = False) -> int:
+        """Let requests that failed be asked anew; how many there are.
+
+        as_published  scores outside the scale are no failure
+        """
         with self.guard:
             once = dict.fromkeys(keys)
-            failed = [key for key in once if self.settled(key) and not self.states[key].scored]
+            failed = [
+                key
+                for key in once
+                if self.settled(key) and not self.usable(key, as_published=as_published)
+            ]
             for key in failed:
                 self._append({"again": key})
         return len(failed)
@@ -261,92 +294,72 @@ class Ledger:
     def _append(self, told: dict[str, Any]) -> None:
         told = {**told, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         content = orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
+        line = self._parse(content, "a new line")
         self.lines.append(content)
-        self._apply(told, self.end)
+        self._apply(line, self.end)
         self.end += len(content)
 
     def _read(self) -> None:
-        with self.path.open("rb") as file:
-            for number, content in enumerate(file, 1):
+        with open_file(self.path, JudgeError, MOST_BYTES) as file:
+            number = 0
+            while content := file.readline(LINE_BYTES + 1):
+                number += 1
+                where = f"line {number}"
+                if len(content) > LINE_BYTES:
+                    raise self._wrong(where, f"more than {LINE_BYTES:,} bytes")
                 try:
-                    told = orjson.loads(content)
-                    self._apply(told, self.end)
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    raise JudgeError(
-                        f"{self.path}, line {number}: a line of a ledger expected, "
-                        f"{content[:80]!r} found. Put the file right, or give another with "
-                        "--ledger; judgements that are not in it would be paid again"
-                    ) from None
+                    self._apply(self._parse(content, where), self.end)
+                except (KeyError, ValueError):  # keys without a price, of a batch
+                    raise self._wrong(where, "a batch without the cost of its keys") from None
                 self.end += len(content)
 
-    def _apply(self, told: Mapping[str, Any], offset: int) -> None:
-        """What a line changes. Raises ValueError, KeyError or TypeError for one that is none."""
-        (kind,) = [name for name in KINDS if name in told]
-        key = _text(told[kind])
-        if kind == "asked":
-            self._reserve(key, _text(told["occasion"]), told["usd"])
-        elif kind == "judged":
-            occasion, reply = _text(told["occasion"]), told["reply"]
-            self._settle(key, occasion, told["usd"])
-            state = self.states.setdefault(key, _State())
-            state.calls += 1
-            state.offset = offset
-            state.final = reply is None
-            state.scored = reply is not None and parse_reply(_text(reply)) is not None
-            if "anchor" in told:
-                group = self.anchors.setdefault((_text(told["judging"]), occasion), {})
-                group[f"{told['anchor']} {told['round']}"] = offset
-        elif kind == "unanswered":
-            self._settle(key, _text(told["occasion"]), told["usd"])
-        elif kind == "again":
-            self.states[key] = _State()
-        else:
-            self._batch(told)
+    def _parse(self, content: bytes, where: str) -> Line:
+        return LINE.parse(content, "", lambda text: self._wrong(where, text.removeprefix(": ")))
 
-    def _batch(self, told: Mapping[str, Any]) -> None:
-        name, state = told["batch"], told["state"]
-        if state == "open":
-            if not isinstance(told["keys"], list | tuple):
-                raise TypeError
-            keys = tuple(_text(key) for key in told["keys"])
-            batch = Batch(name, _text(told["occasion"]), keys, told["usd"])
-            for key in keys:
-                self._reserve(key, batch.occasion, batch.usd[key])
-            self.batches[name] = batch
-        elif state == "named":
-            server_id = _text(told["id"])
-            if name in self.batches:
-                self.batches[name] = replace(self.batches[name], id=server_id)
-        elif state != "ended":
-            raise ValueError(state)
-        elif batch_open := self.batches.pop(name, None):
-            for key in batch_open.keys:
-                if key in self.open:
-                    self._settle(key, batch_open.occasion, 0.0)
+    def _wrong(self, where: str, text: str) -> JudgeError:
+        return JudgeError(f"{self.path}, {where}: not a line of a ledger: {text}. {ADVICE}")
+
+    def _apply(self, line: Line, offset: int) -> None:
+        """What a line changes."""
+        match line:
+            case AskedLine():
+                self._reserve(line.asked, line.occasion, line.usd)
+            case JudgedLine():
+                self._settle(line.judged, line.occasion, line.usd)
+                state = self.states.setdefault(line.judged, _State())
+                state.calls += 1
+                state.offset = offset
+                state.final = line.reply is None
+                state.scored = line.usable(as_published=True)
+                state.usable = line.usable()
+                if isinstance(line, AnchorLine):
+                    group = self.anchors.setdefault((line.judging, line.occasion), {})
+                    group[f"{line.anchor} {line.round}"] = offset
+            case UnansweredLine():
+                self._settle(line.unanswered, line.occasion, line.usd)
+            case AgainLine():
+                self.states[line.again] = _State()
+            case OpenLine():
+                batch = Batch(line.batch, line.occasion, line.keys, line.usd)
+                for key in batch.keys:
+                    self._reserve(key, batch.occasion, batch.usd[key])
+                self.batches[line.batch] = batch
+            case NamedLine():
+                if line.batch in self.batches:
+                    self.batches[line.batch] = replace(self.batches[line.batch], id=line.id)
+            case EndedLine():
+                if ended := self.batches.pop(line.batch, None):
+                    for key in ended.keys:
+                        if key in self.open:
+                            self._settle(key, ended.occasion, 0.0)
 
     def _reserve(self, key: str, occasion: str, usd: float | None) -> None:
         """What is open already stays paid: its reply was lost."""
-        most = _amount(usd)
+        most = usd or 0.0
         self.paid[occasion] = self.spent(occasion) + most
         self.open[key] = occasion, most
 
     def _settle(self, key: str, occasion: str, usd: float | None) -> None:
         held_for, most = self.open.pop(key, (occasion, 0.0))
         self.paid[held_for] = self.spent(held_for) - most
-        self.paid[occasion] = self.spent(occasion) + _amount(usd)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _amount(usd: float | None) -> float:
-    if usd is None:
-        return 0.0
-    if isinstance(usd, bool) or not isinstance(usd, int | float):
-        raise TypeError
-    if not math.isfinite(usd) or usd < 0:
-        raise ValueError(usd)
-    return float(usd)
+        self.paid[occasion] = self.spent(occasion) + (usd or 0.0)

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import orjson
 
-from eval.data import read_json
-from eval.data.files import read_bytes
 from eval.errors import DataError
+from eval.reading import Schema, read_bytes
 
 PLACES = ("human_annotation", "question", "answer_1", "answer_2", "prompt")
 NAMED = re.compile(rf"\{{({'|'.join(PLACES)})\}}")
@@ -63,7 +62,7 @@ class JudgePrompt:
     def __post_init__(self) -> None:
         for name in ("system", "template", "instruction"):
             if not getattr(self, name).strip():
-                raise DataError(f"field {name!r}: a text expected, an empty one found")
+                raise DataError(f"field {name!r}: the text is empty")
         places = NAMED.findall(self.template)
         for name in PLACES:
             if (count := places.count(name)) != 1:
@@ -92,6 +91,7 @@ class JudgePrompt:
         return [{"role": "system", "content": self.system}, {"role": "user", "content": user}]
 
 
+PROMPT = Schema[JudgePrompt](JudgePrompt)
 OWN = JudgePrompt(
     system="You grade answers about pictures that you cannot see. Trust the description you get.",
     template=(
@@ -122,9 +122,9 @@ def read_prompt(path: Path) -> JudgePrompt:
         return extract(path)
     if kind != ".json":
         raise DataError(f"{path}: a judge's prompt in a file .json, or the authors' .py, expected")
-    told = read_json(path)
+    content = read_bytes(path, DataError, SCRIPT_BYTES)
     try:
-        return JudgePrompt(told.text("system"), told.text("template"), told.text("instruction"))
+        return PROMPT.parse(content, str(path), DataError)
     except DataError as error:
         raise DataError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
@@ -136,7 +136,7 @@ def extract(script: Path, wanted: Digests = PUBLISHED_TEXTS) -> JudgePrompt:
 
     Raises DataError where the file is no Python, or one of the texts is not in it.
     """
-    source = read_bytes(script, SCRIPT_BYTES)
+    source = read_bytes(script, DataError, SCRIPT_BYTES)
     texts = _Texts(wanted)
     try:
         with warnings.catch_warnings():

@@ -6,7 +6,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,31 +15,32 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eval import registry
 from eval.api import Task
 from eval.cli.card import print_report
 from eval.cli.console import PLAIN_LINE_S, err
+from eval.cli.costs import agree_on_cost, say, shown_cost
 from eval.cli.judged import print_figures
-from eval.cli.judges import KEY, TIMEOUT_S, How, read_judge
+from eval.cli.judges import KEY, TIMEOUT_S, How, parse_parameters, read_judge
 from eval.cli.options import folder_option
 from eval.errors import JudgeError, UsageError
+from eval.reading import exists, is_folder
 from eval.run import RunFolder, held
 from eval.score import score_run
 from touchstone import anchors
 from touchstone.answers import Answers, answers_of, take_in
 from touchstone.batch import work_batches
-from touchstone.judge import Client
-from touchstone.judging import CONCURRENCY, Asking, Estimate, Occasion, Wanted, estimate
+from touchstone.client import Client
+from touchstone.cost import estimate
+from touchstone.judging import CONCURRENCY, Asking, Occasion, Wanted
 from touchstone.ledger import Ledger
 from touchstone.prompt import OWN, JudgePrompt, read_prompt
 from touchstone.result import result
 from touchstone.tasks import SCRIPT
 
 INCOMPLETE = 3  # exit code
-CONFIRM_USD = 1.0  # above it a person is asked, or a budget must be given
 LEDGER = "judge-ledger.jsonl"
 
 
@@ -72,8 +73,17 @@ def judge_command(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Of any server that speaks OpenAI's protocol; default: "
+            help="Of any server that speaks OpenAI's protocol, such as http://host:8000/v1 or "
+            "https://NAME.openai.azure.com/openai/deployments/NAME?api-version=...; default: "
             "$OPENAI_BASE_URL, or OpenAI's. The key is $OPENAI_API_KEY.",
+        ),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Of every request, such as max_completion_tokens=64, which replaces max_tokens; "
+            "null leaves one out. Repeat it for others.",
         ),
     ] = None,
     judge_prompt: Annotated[
@@ -129,6 +139,14 @@ def judge_command(
         bool,
         typer.Option("--retry-failed", help="Ask failed judgements again; they are paid again."),
     ] = False,
+    as_published: Annotated[
+        bool,
+        typer.Option(
+            "--as-published",
+            help="Count scores outside 1 to 10, as the published script does; else they have "
+            "failed.",
+        ),
+    ] = False,
     allow_partial: Annotated[
         bool, typer.Option(help="Judge what answers there are, and mark the figure.")
     ] = False,
@@ -137,7 +155,7 @@ def judge_command(
     ] = None,
 ) -> None:
     """Have a judge score the answers to TouchStone, and print the card's tables."""
-    who, told = read_judge(config, model, base_url, price)
+    who, told = read_judge(config, model, base_url, price, parse_parameters(parameter or ()))
     how = How(
         who,
         os.environ.get(KEY),
@@ -152,6 +170,7 @@ def judge_command(
         dry_run=dry_run,
         retry_failed=retry_failed,
         allow_partial=allow_partial,
+        as_published=as_published,
     )
     run, missing = judge(target, task, data, folder, how)
     if not dry_run and not missing.unjudged:
@@ -177,15 +196,15 @@ def judge(
     folder  of the run that a table is made into
     """
     root = folder_option(data, "--data") if data else None
-    if target.is_dir():
+    if is_folder(target):
         if folder is not None:
             raise UsageError("--out: only with a table of answers; a run is judged in its folder")
         run = RunFolder.open(target)
         chosen = _judged_tasks(list(run.tasks), task, target)
         root = root or folder_option(Path(str(run.manifest.get("data", ""))), "--data")
         return run, judge_run(run, chosen, root, how)
-    if not target.is_file():
-        raise UsageError(f"{target}: a run's folder, or a table of answers, expected, none found")
+    if not exists(target):
+        raise UsageError(f"{target!s:.200}: no such folder of a run or table of answers")
     (only, *others) = _judged_tasks([], task or "touchstone_en", target)
     if others:
         raise UsageError(f"--task {task}: one task expected, such as {only.name}")
@@ -243,7 +262,7 @@ def _judge_task(
     """names: of all occasions that share the budget."""
     place = how.ledger or run.path.resolve().parent / LEDGER
     if how.dry_run:
-        if place.is_file():
+        if exists(place):
             with Ledger.held(place) as ledger:
                 return _show(occasion.open(ledger), how)
         return _show(_unique(occasion), how)
@@ -262,7 +281,7 @@ def _show(wanted: Sequence[Wanted], how: How) -> Missing:
     for each in wanted:
         told = {"key": each.ask.key, **each.ask.about, **how.judge.request(each.messages)}
         sys.stdout.write(orjson.dumps(told).decode() + "\n")
-    _say(f"{_told(estimate(how.judge, wanted, batch=how.batch), how)}; nothing was asked")
+    say(f"{shown_cost(estimate(how.judge, wanted, batch=how.batch), how)}; nothing was asked")
     return Missing()
 
 
@@ -276,7 +295,8 @@ def _with_ledger(
     how: How,
 ) -> Missing:
     if how.retry_failed:
-        ledger.again(w.ask.key for w in (*occasion.wanted, *occasion.anchors))
+        keys = [w.ask.key for w in (*occasion.wanted, *occasion.anchors)]
+        ledger.again(keys, as_published=how.as_published)
     open_now = occasion.open(ledger)
     handed_in = {key for batch in ledger.batches.values() for key in batch.keys}
     fresh = [each for each in open_now if each.ask.key not in handed_in]
@@ -291,33 +311,51 @@ def _with_ledger(
         try:
             if len(fresh) == len(open_now):  # else what is under way is collected first
                 cost = estimate(how.judge, fresh, batch=how.batch)
-                _agree_on_cost(cost, occasion, ledger, how)
+                agree_on_cost(cost, occasion, ledger, how)
             if how.batch:
                 stopped = _in_batches(client, ledger, occasion, how)
             else:
                 stopped = _at_once(client, ledger, occasion, open_now, how)
+        except JudgeError as error:
+            raise JudgeError(f"{error}{_spent(occasion, ledger)}") from None
         finally:
             client.close()
     missing = len(occasion.open(ledger))
     if missing:
         reason = stopped or "interrupted"
-        _say(
+        say(
             f"{task.name}: {missing:,} of {len(_unique(occasion)):,} judgements are missing "
             f"({reason}). All others are in {ledger.path}; the same command goes on"
+            f"{_spent(occasion, ledger)}"
         )
         return Missing(unjudged=missing)
-    summary = _score(run, task, root, answers, occasion, ledger)
+    if stopped:
+        say(f"{task.name}: {stopped}")
+    summary = _score(run, task, root, answers, occasion, ledger, how)
     print_figures(task, summary, occasion, ledger)
-    return Missing(failed=summary["judge"]["failed"])
+    none = summary["judge"]["published"] is None if how.as_published else not summary["metrics"]
+    if none:
+        say(f"{task.name}: these judgements give no score: {'; '.join(summary['doubts'])}")
+    return Missing(failed=summary["judge"]["failed"] or int(none))
+
+
+def _spent(occasion: Occasion, ledger: Ledger) -> str:
+    spent = ledger.spent(occasion.name)
+    return f". ${spent:,.2f} spent on these answers" if spent else ""
 
 
 def _at_once(
     client: Client, ledger: Ledger, occasion: Occasion, open_now: Sequence[Wanted], how: How
 ) -> str:
     """Ask now; why something is missing, or nothing."""
+    known = [w.ask.key for w in (*occasion.wanted, *occasion.anchors)]
     with _progress(len(open_now)) as show:
-        asking = Asking(client, ledger, how.left, how.concurrency, show, _say)
+        asking = Asking(client, ledger, how.left, how.concurrency, show, say)
+        asking.as_published = how.as_published
+        asking.proven = any(ledger.usable(key, as_published=how.as_published) for key in known)
         outcome = asking.ask(open_now)
+    if outcome.halted:
+        return outcome.halted
     if outcome.over_budget:
         spent = ledger.spent(occasion.name) + how.beside
         return f"the budget of ${how.budget:,.2f} would be exceeded; at most ${spent:,.2f} is spent"
@@ -328,9 +366,18 @@ def _at_once(
 
 def _in_batches(client: Client, ledger: Ledger, occasion: Occasion, how: How) -> str:
     """Hand in or take over; what there is to wait for."""
-    outcome = work_batches(client, ledger, occasion, how.left, give_up=how.retry_failed)
+    outcome = work_batches(
+        client,
+        ledger,
+        occasion,
+        how.left,
+        give_up=how.retry_failed,
+        as_published=how.as_published,
+    )
     for line in outcome.said:
-        _say(line)
+        say(line)
+    if outcome.halted:
+        return outcome.halted
     if outcome.waiting:
         return f"{outcome.waiting:,} are in a batch; collect them later"
     if outcome.over_budget:
@@ -338,60 +385,17 @@ def _in_batches(client: Client, ledger: Ledger, occasion: Occasion, how: How) ->
     return ""
 
 
-def _agree_on_cost(cost: Estimate, occasion: Occasion, ledger: Ledger, how: How) -> None:
-    """Say what it will cost; stop where that is too much, or nobody agrees."""
-    _say(_told(cost, how))
-    spent = ledger.spent(occasion.name) + how.beside
-    if cost.usd is None:
-        if how.budget is not None:
-            raise UsageError(
-                f"--budget: the price of {how.judge.model!r} at {how.judge.host} is not known; say "
-                "it with --price IN/OUT, USD for a million tokens. Nothing was asked"
-            )
-        if not how.judge.local:
-            _agree(f"Ask {cost.requests:,} requests at a price that is not known?", how)
-        return
-    if how.budget is not None and spent + cost.usd > how.budget:
-        before = f" beside ${spent:,.2f} spent before" if spent else ""
-        raise JudgeError(
-            f"about ${cost.usd:,.2f} expected{before}, more than --budget {how.budget:g}. Nothing "
-            "was asked"
-        )
-    if cost.usd > CONFIRM_USD:
-        _agree(f"Spend about ${cost.usd:,.2f}?", how)
-
-
-def _agree(question: str, how: How) -> None:
-    """Ask a person; where there is none, a budget or --yes must have said it."""
-    if how.yes:
-        return
-    if sys.stdin.isatty():
-        agreed = False
-        with suppress(typer.Abort):  # the end of the input is no
-            agreed = typer.confirm(question, err=True)
-        if not agreed:
-            raise JudgeError("not agreed to. Nothing was asked")
-    elif how.budget is None:
-        raise UsageError(
-            f"{question} Nobody can be asked here: give --budget USD or --yes, and --price where "
-            "it is not known. Nothing was asked"
-        )
-
-
-def _told(cost: Estimate, how: How) -> str:
-    whom = f"{how.judge.model} at {how.judge.host}"
-    text = f"{cost.requests:,} requests to {whom}, about {cost.asked:,} tokens"
-    if cost.usd is None:
-        return f"{text}; their price is not known"
-    batch = ", in batches" if how.batch else ""
-    return f"{text}: about ${cost.usd:,.2f}, at most ${cost.most_usd or 0.0:,.2f}{batch}"
-
-
 def _score(
-    run: RunFolder, task: Task, root: Path, answers: Answers, occasion: Occasion, ledger: Ledger
+    run: RunFolder,
+    task: Task,
+    root: Path,
+    answers: Answers,
+    occasion: Occasion,
+    ledger: Ledger,
+    how: How,
 ) -> dict[str, Any]:
     """Write down what the ledger has of these answers; the task's summary."""
-    rows, scores = result(occasion, answers.dialogues, ledger)
+    rows, scores = result(occasion, answers.dialogues, ledger, as_published=how.as_published)
     with held(run.path):
         run.write_judgements(task.name, rows)
         run.write_server_scores(task.name, scores)
@@ -405,13 +409,13 @@ def _prompt(how: How, root: Path) -> JudgePrompt:
     elif (root / SCRIPT.path).is_file():
         found = read_prompt(root / SCRIPT.path)
     else:
-        _say(
+        say(
             "the benchmark's judge prompt is not here, so ours serves, and no figure compares with "
             "the card's: 'qwen-vl-eval data prepare touchstone' fetches it, --judge-prompt gives it"
         )
         return OWN
     if not found.published:
-        _say("the judge's prompt is not the benchmark's: no figure compares with the card's")
+        say("the judge's prompt is not the benchmark's: no figure compares with the card's")
     return found
 
 
@@ -449,7 +453,3 @@ def _progress(total: int) -> Iterator[Any]:
             print(f"judged {done:,}/{total:,}", file=sys.stderr, flush=True)
 
     yield line
-
-
-def _say(text: str) -> None:
-    err.print(escape(text), highlight=False, soft_wrap=True)

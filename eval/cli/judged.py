@@ -11,6 +11,7 @@ from eval.cli.console import err, out
 from touchstone.anchors import drift
 from touchstone.judging import Occasion
 from touchstone.ledger import Ledger
+from touchstone.result import failure
 
 SHOWN = 5  # failed judgements that are named
 
@@ -25,6 +26,8 @@ def print_figures(
         table.add_column(name, justify="left" if name == task.name else "right", overflow="fold")
     metric = next(iter(task.metrics))  # parts may have one where there is none of all
     mean = summary["metrics"].get(metric)
+    if mean is None and told["as_published"]:  # beyond what the card's tables hold
+        mean = told["published"]
     table.add_row("all", f"{summary['samples']:,}", _x100(mean), _span(told["interval"]))
     for group in ("category", "task_name"):
         table.add_row()
@@ -37,8 +40,18 @@ def print_figures(
     if told["failed"]:
         low, high = told["bounds"] or (None, None)
         lines.append(
-            f"{told['failed']:,} judgements failed and are left out, as published; had they been "
-            f"the worst and the best, the score were {_x100(low)} and {_x100(high)}"
+            f"{told['failed']:,} judgements failed and are left out; had they been the worst and "
+            f"the best, the score would be {_x100(low)} and {_x100(high)}"
+        )
+    if told["off_scale"]:
+        published = _x100(told["published"])
+        lines.append(
+            f"{told['off_scale']:,} judgements have scores outside 1 to 10, which "
+            + (
+                f"count here, as published: {published}"
+                if told["as_published"]
+                else f"failed; as published they count, and the score is {published}"
+            )
         )
     wins, rounds = told["against_reference"], told["rounds"]
     lines.append(
@@ -60,7 +73,8 @@ def print_figures(
     )
     for line in lines:
         out.print(escape(line), highlight=False, soft_wrap=True)
-    for number, (sample, fault) in enumerate(_failures(occasion, ledger)):
+    failures = _failures(occasion, ledger, told["as_published"])
+    for number, (sample, fault) in enumerate(failures):
         if number == SHOWN:
             err.print("... and more, in judgements.jsonl", highlight=False)
             break
@@ -69,11 +83,11 @@ def print_figures(
     out.print(summary["signature"], highlight=False, soft_wrap=True, markup=False)
 
 
-def _failures(occasion: Occasion, ledger: Ledger) -> Iterator[tuple[str, str]]:
+def _failures(occasion: Occasion, ledger: Ledger, as_published: bool) -> Iterator[tuple[str, str]]:
     for wanted in occasion.wanted:
         line = ledger.line(wanted.ask.key)
-        if line and line["fault"]:
-            yield f"{wanted.dialogue.id} round {wanted.round}", str(line["fault"])
+        if line and (fault := failure(line, as_published)):
+            yield f"{wanted.dialogue.id} round {wanted.round}", fault
 
 
 def _drift(told: Mapping[str, Any] | None) -> str:

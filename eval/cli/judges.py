@@ -1,15 +1,17 @@
 """Who judges, and how: options, a configuration file, the environment."""
 
 import os
-import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.errors import UsageError
-from touchstone.judge import MODEL, OPENAI, Judge, Price
+from eval.reading import read_toml
+from touchstone.judge import MODEL, OPENAI, PARAMETERS, Judge, Price, with_parameters
 from touchstone.judging import CONCURRENCY
 
 KEY, ADDRESS = "OPENAI_API_KEY", "OPENAI_BASE_URL"  # in the environment
@@ -27,7 +29,7 @@ class JudgeConfig(BaseModel):
     parameters: dict[str, Any] | None = None
     price: tuple[Amount, Amount] | None = Field(default=None, strict=False)
     concurrency: int | None = Field(default=None, ge=1, le=1000)
-    timeout_s: float | None = Field(default=None, gt=0)
+    timeout_s: float | None = Field(default=None, gt=0, le=86400)
     budget: float | None = Field(default=None, ge=0)
 
 
@@ -35,10 +37,11 @@ class JudgeConfig(BaseModel):
 class How:
     """How answers are judged.
 
-    ledger   default: beside the run's folder
-    budget   USD, all that these judgements have cost before included
-    yes      ask nobody whether the estimate may be spent
-    beside   USD of the budget that the run's other tasks have cost
+    ledger        default: beside the run's folder
+    budget        USD, all that these judgements have cost before included
+    yes           ask nobody whether the estimate may be spent
+    as_published  count scores outside 1 to 10
+    beside        USD of the budget that the run's other tasks have cost
     """
 
     judge: Judge
@@ -54,6 +57,7 @@ class How:
     dry_run: bool = False
     retry_failed: bool = False
     allow_partial: bool = False
+    as_published: bool = False
     beside: float = 0.0
 
     @property
@@ -63,14 +67,19 @@ class How:
 
 
 def read_judge(
-    config: Path | None, model: str | None, base_url: str | None, price: str | None
+    config: Path | None,
+    model: str | None,
+    base_url: str | None,
+    price: str | None,
+    parameters: Mapping[str, Any],
 ) -> tuple[Judge, JudgeConfig]:
     """Who judges: options first, then the configuration, then the environment."""
     told = _read_config(config) if config else JudgeConfig()
+    base = PARAMETERS if told.parameters is None else told.parameters
     found = Judge.priced(
         model or told.model or MODEL,
         base_url or told.base_url or os.environ.get(ADDRESS) or OPENAI,
-        told.parameters,
+        with_parameters(base, parameters),
     )
     pair = _parse_price(price) if price else told.price
     if pair is not None:
@@ -78,26 +87,35 @@ def read_judge(
     return found, told
 
 
+def parse_parameters(given: Iterable[str]) -> dict[str, Any]:
+    """Parameters of a request from NAME=VALUE; a value that is no JSON is a text."""
+    found: dict[str, Any] = {}
+    for each in given:
+        name, mark, text = each.partition("=")
+        if not mark or not name.strip():
+            raise UsageError(f"--parameter {each!r:.80}: write NAME=VALUE, such as temperature=0")
+        try:
+            found[name.strip()] = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            found[name.strip()] = text
+    return found
+
+
 def _read_config(path: Path) -> JudgeConfig:
     try:
-        return JudgeConfig(**tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UsageError(f"{path}: a judge's configuration expected, {error.strerror}") from None
+        return JudgeConfig(**read_toml(path, UsageError))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise UsageError(f"{path}: key {key!r}: {first['msg']}") from None
-    except ValueError as error:
-        raise UsageError(f"{path}: not TOML: {error}") from None
 
 
 def _parse_price(text: str) -> tuple[float, float]:
     try:
         asked, replied = (float(part) for part in text.split("/"))
-        if not (0 <= asked < float("inf") and 0 <= replied < float("inf")):
-            raise ValueError
-    except ValueError:
+        Price(asked, replied)
+    except (ValueError, UsageError):
         raise UsageError(
-            f"--price {text!r}: IN/OUT expected, USD for a million tokens, such as 30/60"
+            f"--price {text!r:.80}: write IN/OUT, USD for a million tokens, such as 30/60"
         ) from None
     return asked, replied
