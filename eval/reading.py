@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 MAX_BYTES = 64_000_000  # of a file that is parsed as a whole, such as a manifest
+PIECE_BYTES = 1 << 20  # read at once where a size is not known
 MAX_TOML_BYTES = 1_000_000
 MAX_TOML_NESTING = 50  # brackets open at once, dots in a line: tomllib recurses
 MAX_INTEGER = (1 << 63) - 1
@@ -85,10 +86,12 @@ def read_bytes(path: Path, wrong: Wrong, most: int = MAX_BYTES) -> bytes:
     """All of a file; see open_file."""
     with open_file(path, wrong, most) as file:
         try:
-            content = file.read(most + 1)
+            content = file.read(os.fstat(file.fileno()).st_size)
+            while len(content) <= most and (more := file.read(PIECE_BYTES)):
+                content += more  # a file that grows, or one of /proc that has no size
         except OSError as error:
             raise wrong(f"{path}: cannot be read: {reason(error)}") from None
-    if len(content) > most:  # a file that grows, or one of /proc that has no size
+    if len(content) > most:
         raise wrong(f"{path}: more than the limit of {most:,} bytes")
     return content
 

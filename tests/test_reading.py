@@ -1,6 +1,7 @@
 """Files that are read back: only regular ones, within bounds, of the type that was expected."""
 
 import os
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,18 @@ def test_sizes_are_bounded(tmp_path):
     for path, most in ((tmp_path / "file", 4), (Path("/proc/self/status"), 10)):
         with pytest.raises(RunError, match="more than the limit of"):
             read_bytes(path, RunError, most=most)
+
+
+def test_memory_follows_the_file_not_the_bound(tmp_path):
+    """A bound of 4 GB reserves no 4 GB, which a machine or a limit may not have."""
+    file = tmp_path / "small"
+    file.write_bytes(b"{}")
+    tracemalloc.start()
+    assert read_bytes(file, RunError, 4_000_000_000) == b"{}"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000
+    assert read_bytes(Path("/proc/self/stat"), RunError)  # its size is 0
 
 
 def test_text_has_no_byte_order_mark(tmp_path):
