@@ -1,6 +1,5 @@
 """The shared engine beside the plain one: the same answers, each image and each prefix once."""
 
-import os
 import random
 import shutil
 import subprocess
@@ -18,7 +17,6 @@ from PIL import Image
 from small import make_checkpoint
 
 from eval.api import Generate, Rank, Request
-from eval.engine.features import FeatureStore
 from eval.engine.plain import GENERATION, PlainEngine
 from eval.engine.plan import AT_ONCE, Group, Plan
 from eval.engine.pool import Pool, Prefix, Row
@@ -411,71 +409,6 @@ def test_bfloat16_flips_are_rare(tmp_path, root):
     )
     same = sum(plain[name].tokens == shared[name].tokens for name in plain)
     assert same >= 18
-
-
-def test_features_on_disk_spare_the_tower(models, root, tmp_path):
-    """A second run encodes nothing and answers the same; a damaged file is encoded again."""
-    requests = questions(12, lambda n: n % PICTURES)
-    first, second, third = (
-        SharedEngine(models[0], root, store=FeatureStore(tmp_path, models[0], 1 << 30))
-        for _ in range(3)
-    )
-    expected = answers(first, requests)
-    assert PICTURES == first.usage.images == len(list(tmp_path.glob("??/*")))
-    assert_same(expected, answers(second, requests))
-    assert 0 == second.usage.images
-    damaged = next(tmp_path.glob("??/*"))
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    assert_same(expected, answers(third, requests))
-    assert 1 == third.usage.images
-
-
-def test_features_belong_to_their_weights(models, root, tmp_path):
-    """Another vision tower, or another dtype, never gets them."""
-    requests = questions(4, lambda n: n % PICTURES)
-    for model in models:
-        engine = SharedEngine(model, root, store=FeatureStore(tmp_path, model, 1 << 30))
-        answers(engine, requests)
-        assert PICTURES == engine.usage.images
-
-
-def test_features_are_bounded_and_the_oldest_go(models, tmp_path):
-    """Those that were used longest ago are dropped first."""
-    features = torch.zeros(256, 128)
-    size = 256 * 128 * 4 + 80
-    store = FeatureStore(tmp_path, models[0], 5 * size + size // 2)
-    for number in range(5):
-        store.write(str(number), features + number)
-        os.utime(store._file(str(number)), (number, number))
-    assert store.read("0") is not None  # used just now
-    store.write("5", features)
-    left = [key for key in "012345" if store.read(key) is not None]
-    assert ["0", "3", "4", "5"] == left
-    assert sum(f.stat().st_size for f in tmp_path.glob("??/*")) <= 5 * size
-
-
-SHARING = """
-import sys
-from pathlib import Path
-import torch
-from eval.engine.features import FeatureStore
-from eval.runtime import QwenVL
-model = QwenVL.from_pretrained(sys.argv[1])
-store = FeatureStore(Path(sys.argv[2]), model, 3_000_000)
-for turn in range(150):
-    key = str(turn * int(sys.argv[3]) % 37)
-    found = store.read(key)
-    assert found is None or bool((found == int(key)).all()), key
-    store.write(key, torch.full((256, 128), float(key)))
-"""
-
-
-def test_features_are_shared_by_processes(tmp_path):
-    """Two processes read, write and drop in one folder: no half file is ever read."""
-    folder = make_checkpoint(tmp_path / "model")
-    code = [sys.executable, "-c", SHARING, str(folder), str(tmp_path / "features")]
-    processes = [subprocess.Popen([*code, step]) for step in ("5", "7")]
-    assert [0, 0] == [process.wait(timeout=120) for process in processes]
 
 
 MEMORY = """

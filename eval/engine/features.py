@@ -1,29 +1,36 @@
 """Features of images on disk, so that a later run need not encode them again.
 
 A file is named by all that decides its content: the image's bytes, the vision tower's weights and
-their dtype, the way pixels are made. Files appear whole, so several processes may share a folder;
-a damaged one counts as missing. Nothing but tensors is read.
+their dtype, the way pixels are made. It holds the features and a digest of its name and of them, so
+a damaged file, or one under another's name, counts as missing and is written anew. Files appear
+whole and follow the umask, so several processes and users may share a folder. Nothing but tensors
+is read.
 """
 
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 import threading
 from pathlib import Path
+from stat import S_ISREG
+from time import time
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from eval.errors import UsageError
+from eval.errors import DataError, UsageError
+from eval.reading import read_bytes
 from eval.runtime import QwenVL
 from eval.runtime.image import PREPROCESSING
 from eval.runtime.visual import QUERIES
 
-NAME = "features"
+NAME, DIGEST = "features", "sha256"  # of the tensors in a file
 SUFFIX = ".safetensors"
+HEADER_BYTES = 10_000  # of a file at most, beside the features; it is some hundred
+LEFT_S = 3600.0  # after so long an unfinished file is one that a killed process left
 SPARED = 0.9  # part of the bound that is left after files were dropped
 
 
@@ -47,33 +54,42 @@ class FeatureStore:
             raise UsageError(
                 f"{folder}: a folder for features expected, it cannot be made ({error.strerror})"
             ) from None
+        self._drop_unfinished()
         self.held = sum(size for _, size, _ in self._files())
 
     def read(self, key: str) -> Tensor | None:
         """Features (256, D) of the image with this digest, or None."""
         file = self._file(key)
+        most = self.shape[0] * self.shape[1] * self.dtype.itemsize + HEADER_BYTES
         try:
-            tensor = load(file.read_bytes())[NAME]
+            tensors = load(read_bytes(file, DataError, most))
+            features, digest = tensors[NAME], tensors[DIGEST]
+        except (DataError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
+            return None  # missing, not a regular file, or so damaged that it cannot be parsed
+        if features.shape != self.shape or features.dtype != self.dtype:
+            return None
+        if not torch.equal(digest, _checksum(file, features)):
+            return None
+        with contextlib.suppress(OSError):  # the file may be another user's
             os.utime(file)
-        except (OSError, SafetensorError, KeyError):
-            return None
-        if tensor.shape != self.shape or tensor.dtype != self.dtype or tensor.isnan().any():
-            return None
-        return tensor
+        return features
 
     def write(self, key: str, features: Tensor) -> None:
-        """Keep features (256, D); a full disk is no reason to stop."""
+        """Keep features (256, D), if they are numbers; a full disk is no reason to stop."""
+        features = features.detach().cpu().contiguous()
+        if not bool(features.isfinite().all()):
+            return
         file = self._file(key)
-        content = save({NAME: features.detach().cpu().contiguous()})
+        content = save({NAME: features, DIGEST: _checksum(file, features)})
         with contextlib.suppress(OSError):
             file.parent.mkdir(exist_ok=True)
-            number, beside = tempfile.mkstemp(prefix=".", dir=file.parent)
+            beside = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
             try:
-                with os.fdopen(number, "wb") as stream:
+                with beside.open("xb") as stream:
                     stream.write(content)
-                Path(beside).replace(file)
+                beside.replace(file)
             finally:
-                Path(beside).unlink(missing_ok=True)
+                beside.unlink(missing_ok=True)
             with self.lock:
                 self.held += len(content)
                 if self.held > self.bound:
@@ -88,9 +104,17 @@ class FeatureStore:
         found = []
         for file in self.folder.glob(f"??/*{SUFFIX}"):
             with contextlib.suppress(OSError):  # another process may drop it meanwhile
-                told = file.stat()
-                found.append((told.st_mtime, told.st_size, file))
+                told = file.lstat()
+                if S_ISREG(told.st_mode):
+                    found.append((told.st_mtime, told.st_size, file))
         return found
+
+    def _drop_unfinished(self) -> None:
+        """Remove what killed processes left."""
+        for file in self.folder.glob(f"??/.*{SUFFIX}.*"):
+            with contextlib.suppress(OSError):
+                if file.lstat().st_mtime < time() - LEFT_S:
+                    file.unlink()
 
     def _drop_oldest(self) -> None:
         files = sorted(self._files())
@@ -98,8 +122,21 @@ class FeatureStore:
         for _, size, file in files:
             if self.held <= SPARED * self.bound:
                 return
-            file.unlink(missing_ok=True)
-            self.held -= size
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+                self.held -= size
+
+
+def _checksum(file: Path, features: Tensor) -> Tensor:
+    """sha256 of a file's name and its features, (32,) uint8."""
+    found = hashlib.sha256(file.name.encode())
+    found.update(_bytes(features))
+    return torch.frombuffer(bytearray(found.digest()), dtype=torch.uint8)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    content: bytes = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return content
 
 
 def _digest(visual: torch.nn.Module) -> str:
@@ -107,5 +144,5 @@ def _digest(visual: torch.nn.Module) -> str:
     found = hashlib.sha256(f"{PREPROCESSING} {visual.image_size}".encode())
     for name, parameter in visual.named_parameters():
         found.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        found.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        found.update(_bytes(parameter))
     return found.hexdigest()
