@@ -1,4 +1,4 @@
-"""Is a file a picture that the model can be shown? The bounds are those of the runtime's reader."""
+"""Is a file a picture that the model can be shown?"""
 
 import os
 import warnings
@@ -12,9 +12,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-FILE_BYTES = 1 << 30
-PIXELS = 178_956_970  # where Pillow too calls a file a decompression bomb
+from eval.picture import FILE_BYTES, FORMATS, NO_MEMORY, size_fault
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
@@ -34,13 +32,12 @@ def picture_fault(path: Path, *, decode: bool = True) -> str | None:
         return f"{status.st_size:,} bytes, 1 to {FILE_BYTES:,} expected"
     try:
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            width, height = image.size
-            if not 0 < width * height <= PIXELS:
-                return f"{width} x {height} is not 1 to {PIXELS:,} pixels"
+            if fault := size_fault(*image.size):
+                return fault
             if decode:
                 image.convert("RGB")
     except MemoryError:
-        raise
+        return NO_MEMORY
     except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
         return f"{type(error).__name__}: {error}".replace(f"{path}", path.name)
     return None

@@ -18,9 +18,10 @@ from eval.data.files import sha256_file
 from eval.data.hub import fetch_mirror, mirror_is_there
 from eval.data.lock import Archived, Lock, Pinned, Unpacked, held, write_whole
 from eval.data.paths import safe_path
-from eval.data.pictures import FILE_BYTES, in_threads, quiet
+from eval.data.pictures import in_threads, quiet
 from eval.data.verify import SHOWN, verify
 from eval.errors import DataError
+from eval.picture import FILE_BYTES
 from eval.tree import files_below, is_file
 
 ARCHIVES = "archives"  # folder below the data root

@@ -6,8 +6,9 @@ from pathlib import Path
 from PIL import Image
 
 from eval.data.files import read_bytes
-from eval.data.pictures import FILE_BYTES, FORMATS, PIXELS, quiet
+from eval.data.pictures import quiet
 from eval.errors import DataError
+from eval.picture import FILE_BYTES, FORMATS, NO_MEMORY, size_fault
 
 
 def picture_size(picture: Path | bytes, where: str = "") -> tuple[int, int]:
@@ -23,11 +24,11 @@ def picture_size(picture: Path | bytes, where: str = "") -> tuple[int, int]:
         with quiet(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
     except MemoryError:
-        raise
+        raise DataError(f"{where}: {NO_MEMORY}") from None
     except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
         raise DataError(
             f"{where}: a picture expected, {content[:8]!r}... found ({type(error).__name__})"
         ) from error
-    if not 0 < width * height <= PIXELS:
-        raise DataError(f"{where}: 1 to {PIXELS:,} pixels expected, {width} x {height} found")
+    if fault := size_fault(width, height):
+        raise DataError(f"{where}: {fault}")
     return width, height

@@ -16,7 +16,7 @@ from eval.engine.plan import Picture
 from eval.engine.usage import Usage
 from eval.errors import DataError
 from eval.runtime import QwenVL
-from eval.runtime.image import load_image, preprocess
+from eval.runtime.image import load_pixels
 
 KEPT = 64  # images whose features stay in memory
 
@@ -90,7 +90,7 @@ class Pictures:
         known = self.store.read(picture.key) if self.store else None
         if known is not None:
             return known.to(self.device), True
-        pixels = preprocess(load_image(picture.file), self.visual.image_size)
+        pixels = load_pixels(picture.file, self.visual.image_size)
         return pixels.pin_memory() if self.device.type == "cuda" else pixels, False
 
     def _encode(self, pixels: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,11 +17,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from eval.errors import DataError
+from eval.picture import FILE_BYTES, FORMATS, NO_MEMORY, size_fault
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-FILE_BYTES = 1 << 30
 PREPROCESSING = 1  # to be raised when other pixels come out of the same file
-PIXELS = 178_956_970  # where Pillow too calls a file a decompression bomb
+IN_MEMORY = "an image given in memory"
 # CLIP's mean and deviation of red, green and blue in [0, 1], (3, 1, 1)
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32).reshape(3, 1, 1)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32).reshape(3, 1, 1)
@@ -33,14 +32,25 @@ def load_image(source: str | Path | Image.Image) -> Image.Image:
     source  a file, or an image opened elsewhere, which is left as it is
 
     As in the original the EXIF orientation is not applied, alpha is dropped without blending, and
-    of an animation the first frame counts. Raises DataError, naming the file.
+    of an animation the first frame counts. Raises DataError, naming the file, also where there is
+    not enough memory.
     """
     if isinstance(source, Image.Image):
-        with _reading("an image given in memory"):
+        with _reading(IN_MEMORY):
             return _to_rgb(source)
     path = _check_file(source)
     with _reading(str(path)), path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
         return _to_rgb(image)
+
+
+def load_pixels(source: str | Path | Image.Image, image_size: int) -> Tensor:
+    """The image as the vision tower takes it, (3, S, S): `preprocess` of `load_image`.
+
+    Raises DataError as `load_image` does.
+    """
+    image = load_image(source)
+    with _reading(IN_MEMORY if isinstance(source, Image.Image) else str(source)):
+        return preprocess(image, image_size)
 
 
 def image_digest(path: str | Path) -> str | None:
@@ -92,9 +102,8 @@ def _check_file(source: str | Path) -> Path:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    width, height = image.size
-    if not 0 < width * height <= PIXELS:
-        raise ValueError(f"{width} x {height} is not 1 to {PIXELS:,} pixels")
+    if fault := size_fault(*image.size):
+        raise ValueError(fault)
     return image.convert("RGB")
 
 
@@ -105,7 +114,7 @@ def _reading(name: str) -> Iterator[None]:
         with _quiet:
             yield
     except MemoryError:
-        raise
+        raise DataError(f"{name}: {NO_MEMORY}. Make it smaller") from None
     except UnidentifiedImageError:
         raise DataError(
             f"{name}: an image ({', '.join(FORMATS)}) expected, none of these found. Fetch the "

@@ -14,7 +14,7 @@ from eval.runtime import chat
 from eval.runtime.checkpoint import Checkpoint, find_checkpoint, load_weights, place
 from eval.runtime.config import QwenVLConfig
 from eval.runtime.generation import Losses, Sampling, choice_losses, continue_rows
-from eval.runtime.image import load_image, preprocess
+from eval.runtime.image import load_pixels
 from eval.runtime.model import QwenVLForCausalLM
 from eval.runtime.recognise import VOCABULARY
 from eval.runtime.tokenizer import Tokenizer
@@ -110,7 +110,7 @@ class QwenVL:
         parts = []
         for begin in range(0, len(pictures), IMAGES_AT_ONCE):
             chunk = pictures[begin : begin + IMAGES_AT_ONCE]
-            pixels = torch.stack([preprocess(load_image(i), visual.image_size) for i in chunk])
+            pixels = torch.stack([load_pixels(image, visual.image_size) for image in chunk])
             parts.append(visual(pixels.to(visual.conv1.weight.device)))
         if not parts:
             return torch.empty(0, 256, self.model.config.hidden_size, device=self.device)
