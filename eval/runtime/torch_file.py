@@ -23,7 +23,6 @@ from eval.runtime import recognise
 
 MAX_PICKLE_BYTES = 4_000_000
 MAX_INSTRUCTIONS = 500_000  # of a pickle: 25 for each parameter
-MAX_NESTING = 20  # of tuples
 DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -33,7 +32,7 @@ DTYPES = {
 GLOBALS = re.compile(  # what the pickle of a state dict of plain tensors names
     r"collections OrderedDict"
     r"|torch\._utils _rebuild_(tensor_v2|parameter)"
-    r"|torch (\w+Storage|Size|float64|float32|float16|bfloat16)"
+    r"|torch (\w+Storage|float64|float32|float16|bfloat16)"
     r"|torch\.storage (UntypedStorage|TypedStorage)"
 )
 LEGACY_PICKLES = 5  # that begin a file of torch before 1.6: number, protocol, system, tensors, keys
@@ -111,39 +110,43 @@ def _check_zip(path: Path, file: IO[bytes]) -> None:
 def _check_pickles(path: Path, content: bytes, count: int) -> None:
     """Raise CheckpointError for pickles that name more than plain tensors need.
 
-    Raises ValueError or IndexError for damaged ones, and for tuples in tuples without end: hashing
-    one as a key would overflow the stack of the interpreter.
+    Raises ValueError or LookupError for damaged ones, and for tuples as keys: to hash nested ones
+    may overflow the interpreter's stack, or never end.
     """
     stream = BytesIO(content)
     for _ in range(count):
-        stack: list[int] = []  # how deeply tuples nest in each value
+        stack: list[str] = []  # what each value is: a tuple, (), OrderedDict, or anything else
         marks: list[int] = []
-        memo: dict[int, int] = {}
+        memo: dict[int, str] = {}
         for number, (opcode, argument, _place) in enumerate(pickletools.genops(stream)):
             if number > MAX_INSTRUCTIONS:
                 raise ValueError(f"its pickle has more than {MAX_INSTRUCTIONS:,} instructions")
-            if opcode.name == "GLOBAL" and not GLOBALS.fullmatch(str(argument)):
+            name, before = opcode.name, opcode.stack_before
+            if name == "GLOBAL" and not GLOBALS.fullmatch(str(argument)):
                 raise CheckpointError(
                     f"{path}: holds more than plain tensors: "
                     f"{str(argument).replace(' ', '.')!r:.100}. No code of a checkpoint is run, "
                     "and weights are dense tensors of floats"
                 )
-            if opcode.name == "MARK":
+            if name == "MARK":
                 marks.append(len(stack))
-            elif opcode.name.endswith("PUT"):
+                continue
+            if name.endswith("PUT"):
                 memo[int(argument or 0)] = stack[-1]
-            elif opcode.name.endswith("GET"):
-                stack.append(memo[int(argument or 0)])
-            else:
-                before = opcode.stack_before
-                taken = len(before)
-                if pickletools.markobject in before:
-                    taken = len(stack) - marks.pop() + before.index(pickletools.markobject)
-                depth = max(stack[len(stack) - taken :], default=0) + ("TUPLE" in opcode.name)
-                if depth > MAX_NESTING:
-                    raise ValueError("its pickle nests tuples without end")
-                del stack[len(stack) - taken :]
-                stack += [depth] * len(opcode.stack_after)
+                continue
+            begin = len(stack) - len(before)
+            if pickletools.markobject in before:
+                begin = marks.pop() - before.index(pickletools.markobject)
+            taken = stack[begin:]
+            keys = taken[1::2] if name.startswith("SETITEM") else []
+            if "tuple" in keys or (name == "REDUCE" and taken == ["OrderedDict", "tuple"]):
+                raise ValueError("its pickle has tuples as keys")
+            made = "tuple" if name.startswith("TUPLE") else "anything"
+            if name == "GLOBAL" and argument == "collections OrderedDict":
+                made = "OrderedDict"
+            if name.endswith("GET"):
+                made = memo[int(argument or 0)]
+            stack[begin:] = [made] * len(opcode.stack_after)
 
 
 def damaged(path: Path, error: Exception) -> str:
