@@ -110,7 +110,8 @@ class Record:
 
     def record(self, name: str) -> "Record":
         """An object."""
-        return Record(self._value(name), f"{name} in {self.where}")
+        shown = name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
+        return Record(self._value(name), f"{shown} in {self.where}")
 
     def records(self, name: str) -> Iterator["Record"]:
         """The objects of a list, in order."""
