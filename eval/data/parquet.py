@@ -62,7 +62,7 @@ def _rows(root: Path, source: Source, columns: Sequence[str]) -> Iterator[dict[s
 
 
 def _rows_of_part(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of one file. What is held at a time is bounded, whatever the file says of its sizes."""
+    """Rows of one file, a few at a time."""
     from pyarrow.parquet import ParquetFile
 
     with open_file(path, DataError, MAX_FILE_BYTES) as file:
