@@ -5,7 +5,8 @@
 #                                               its key is $OPENAI_API_KEY, its server $OPENAI_BASE_URL
 #   make card CONFIG=configs/qwen-vl.toml DATA=...   what is missing of a row of the card
 #   make demo GPUS=2, make eval-gqa GPUS=8 ...   with so many GPUs, or processes without one
-#   make regression BASE=run CANDIDATE=run [MARGIN=0.5]   did a checkpoint get worse? for a CI
+#   make regression BASE=run CANDIDATE=run [MARGIN=0.5 INCONCLUSIVE=skip]   did a checkpoint get
+#                                               worse? for a CI
 #   make report RUNS="run ..."                  the card's tables with these runs
 #   make leaderboard [RUNS="results"] [OUT=leaderboard]   a site of runs; open its index.html
 #   make plots RUNS="run [run]" [OUT=plots] [FORMAT=pdf]   pictures for papers and pull requests
@@ -51,6 +52,7 @@ regression: $(VENV)/installed
 	@test -n "$(BASE)" || { echo "make $@: BASE=folder of a run is missing" >&2; exit 2; }
 	@test -n "$(CANDIDATE)" || { echo "make $@: CANDIDATE=folder of a run is missing" >&2; exit 2; }
 	$(BIN)/qwen-vl-eval compare "$(BASE)" "$(CANDIDATE)" --gate $(if $(MARGIN),--margin $(MARGIN)) \
+	  $(if $(INCONCLUSIVE),--inconclusive $(INCONCLUSIVE)) \
 	  $(if $(MARKDOWN),--markdown "$(MARKDOWN)") $(if $(JUNIT),--junit "$(JUNIT)") $(if $(JSON),--json "$(JSON)")
 
 report: $(VENV)/installed

@@ -179,7 +179,7 @@ TASKS = (
         ),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=30, min_new_tokens=8),
-        metrics={"cider": Corpus(stripped_cider, why_zero)},
+        metrics={"cider": Corpus(stripped_cider, why_zero, mean=True)},
         chat=CHAT,
         expect=Expect(images=1000, answers=5000, each=five_captions),
         steps=(

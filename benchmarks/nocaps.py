@@ -163,7 +163,7 @@ TASKS = tuple(
         layouts=layouts(split),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=30, min_new_tokens=8),
-        metrics={"cider": Corpus(stripped_cider, why_zero)},
+        metrics={"cider": Corpus(stripped_cider, why_zero, mean=True)},
         chat=CHAT,
         expect=Expect(
             images=size,

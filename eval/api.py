@@ -279,17 +279,31 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """A metric whose value for one sample depends on all of them, such as CIDEr.
+    """A metric whose value for one sample depends on all of them, such as CIDEr or F1.
 
     function  (predictions, references) -> one value per sample
     caveat    (references, values) -> why the values do not depend on the predictions, or ""
+    mean      whether the score is a mean of values that belong to single samples, as CIDEr's is. F1
+              is not: its function repeats the score for each sample. Without such values there is
+              no interval, and two runs cannot be compared
     """
 
     function: Callable[[Sequence[str], Sequence[Any]], list[float]]
     caveat: Callable[[Sequence[Any], Sequence[float]], str] | None = None
+    mean: bool = False
 
 
 Metric = Callable[[str, Any], float] | Corpus
+
+
+def is_mean(metric: Metric) -> bool:
+    """Whether the score is a mean of values that belong to single samples."""
+    return metric.mean if isinstance(metric, Corpus) else True
+
+
+def value_range(metric: Metric) -> tuple[float, float]:
+    """Lowest and highest value of a metric."""
+    return (0.0, 10.0) if isinstance(metric, Corpus) else (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

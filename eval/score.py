@@ -7,12 +7,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from eval.api import Corpus, Generate, Nucleus, Prediction, Rank, Sample, Task
+from eval.api import (
+    Corpus,
+    Generate,
+    Metric,
+    Nucleus,
+    Prediction,
+    Rank,
+    Sample,
+    Task,
+    is_mean,
+    value_range,
+)
 from eval.asked import Asked, describe_task, read_samples
 from eval.data import read_predictions, sha256_file
 from eval.errors import DataError, PredictionError
 from eval.run import RunFolder
-from eval.stats import Tally
+from eval.stats import METHOD, Tally
 
 EXACT = "float32"  # the dtype in which the published choice of options is ours
 SHOWN = 3  # how many ids a message about many samples names
@@ -49,7 +60,7 @@ class Scores:
     """Values per sample, in dataset order, and what they come to.
 
     rows     {"id", "image", <metric>: value, ...}; values in [0, 1], CIDEr's in [0, 10]; the image
-             is the sample's first, or "" without one
+             is the sample's first, or "" without one. A metric that is not a mean has no values
     summary  what summary.json holds
     """
 
@@ -147,7 +158,8 @@ class Scoring:
             "faults": faults,
             "failed": self.failed,
             "metrics": self._means(self.all) or dict(server.get("metrics", {})),
-            "intervals": self._intervals(),
+            "metric_types": {name: metric_type(metric) for name, metric in task.metrics.items()},
+            **self._intervals(),
             "by": {
                 group: {
                     value: {"samples": part.samples, **self._means(part)}
@@ -160,8 +172,9 @@ class Scoring:
         if server and not self._means(self.all):
             summary["scored_by"] = server["server"]
             summary["by"] = server.get("by", summary["by"])
-            told = ("judge", "doubts", "intervals")
-            summary |= {name: server[name] for name in told if name in server}
+            about = ("metric_types", "intervals", "no_interval")
+            summary |= {name: server.get(name, {}) for name in about}
+            summary |= {name: server[name] for name in ("judge", "doubts") if name in server}
         if self.caveats:
             summary["caveats"] = self.caveats
         if self.as_published:
@@ -268,6 +281,7 @@ class Scoring:
             yield from rows
             return
         found = {name: self._corpus(name, range(len(rows)), name) for name in self.corpus}
+        means = [name for name, metric in self.task.metrics.items() if is_mean(metric)]
         for name, each in found.items():
             self.all.totals[name] = plain_sum(each)
             tally = self.tallies[name] = Tally()
@@ -281,7 +295,7 @@ class Scoring:
         for number, row in enumerate(rows):
             values = row | {name: found[name][number] for name in self.corpus}
             kept = {"id": row["id"], "image": row["image"]}
-            yield kept | {name: values[name] for name in self.task.metrics}
+            yield kept | {name: values[name] for name in means}  # others have none of a sample
 
     def _corpus(self, name: str, numbers: Sequence[int], of: str) -> list[float]:
         """Values of some of the samples; `of` says in a caveat which."""
@@ -294,17 +308,20 @@ class Scoring:
         return values
 
     def _intervals(self) -> dict[str, dict[str, Any]]:
-        """Where each metric's mean may lie, by what method; none of a single image."""
-        found = {
-            name: tally.bootstrap() if name in self.corpus else tally.interval()
-            for name, tally in self.tallies.items()
-            if not self.unknown
-        }
-        return {
-            name: {"low": each.low, "high": each.high, "method": each.method}
-            for name, each in found.items()
-            if each.low is not None
-        }
+        """The interval of each score that was computed here, or why it has none."""
+        intervals: dict[str, Any] = {}
+        reasons: dict[str, str] = {}
+        for name in self._means(self.all):
+            metric = self.task.metrics[name]
+            if not is_mean(metric):
+                reasons[name] = f"{name} is not a mean of per-sample values: no interval"
+                continue
+            found = self.tallies[name].interval(*value_range(metric))
+            if found.low is None:
+                reasons[name] = found.reason
+            else:
+                intervals[name] = {"low": found.low, "high": found.high, "method": METHOD}
+        return {"intervals": intervals, "no_interval": reasons}
 
     def _means(self, part: "Part") -> dict[str, float]:
         totals = part.totals
@@ -330,6 +347,11 @@ class Part:
                 self.totals[name] = self.totals.get(name, 0.0) + value
         if number is not None:
             self.numbers.append(number)
+
+
+def metric_type(metric: Metric) -> dict[str, Any]:
+    """What a summary says of a metric, for programs that do not load the task."""
+    return {"range": list(value_range(metric)), "mean": is_mean(metric)}
 
 
 def plain_sum(values: Iterable[float]) -> float:

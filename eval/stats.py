@@ -1,4 +1,4 @@
-"""Intervals and tests over values that belong together.
+"""Intervals and tests for means of values within a range, clustered by image.
 
 Questions about one image are not independent, so what counts is images.
 Values come one at a time; what is kept of them is a sum for each image.
@@ -8,21 +8,19 @@ import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 CONFIDENCE = 0.95
-DRAWS = 2000  # of a bootstrap
-BLOCK = 4_000_000  # numbers of it that are held at a time
-T, WILSON, BOOTSTRAP = "t over images", "Wilson", "bootstrap over images"  # how an interval is made
+FEWEST = 5  # images below which there is no interval; results/bench/coverage.md says why
+METHOD = "score interval over images"
+LARGEST_T = 1e6  # a larger quantile leaves nothing of the range out
+SLACK = 1e-9  # beyond a range: rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and where it may lie.
+    """A mean and its confidence interval.
 
-    low, high  None where there are too few clusters to tell
-    values     how many; clusters: of how many images
-    method     how it was made
+    low, high  None where there is no interval; `reason` then says why
+    values     number of values; clusters: number of images they belong to
     """
 
     mean: float
@@ -30,55 +28,114 @@ class Interval:
     high: float | None
     values: int
     clusters: int
-    method: str = T
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """A mean difference and its standard error, cluster-robust.
+class Estimate:
+    """A mean of values within a range, and how uncertain it is.
 
-    No p-value is below that of so many clusters all of one sign: where they agree by chance the
-    error is next to nothing, and Student's t would be certain of two pictures.
+    low, high   the range of the values
+    error       standard error of the mean, by the jackknife over images; None for one image
+    effective   number of images of equal size that would be as informative (Kish); there is one
+                degree of freedom less
+    difference  whether the values are differences, so that the middle of the range is no change
 
-    error  None where there are too few clusters to tell
+    The calculation uses the mean's position in its range, u from -1 to 1. If the true position were
+    v, the standard error of u would be sqrt((1 - v^2) / size), where `size` is the effective sample
+    size. The interval holds every v that is less than a quantile of Student's t such errors away
+    from u. As the error vanishes at both ends of the range, the interval never reaches beyond them.
+
+    Sources  Wilson 1927; Newcombe 1998 for the continuity correction; Korn and Graubard 1998 for
+             clusters: the effective sample size and Student's t; Kish 1965
     """
 
     mean: float
     error: float | None
     values: int
     clusters: int
+    effective: float
+    low: float = 0.0
+    high: float = 1.0
+    difference: bool = False
 
     @property
-    def degrees(self) -> int:
-        """Of freedom."""
-        return self.clusters - 1
+    def degrees(self) -> float:
+        """Degrees of freedom."""
+        return self.effective - 1
+
+    @property
+    def dispersion(self) -> float:
+        """Variance of the images' means as a share of the largest that their mean allows.
+
+        A few images may agree by chance and would then seem to leave no doubt. So one more image is
+        assumed, half of it at each end of the range. For a mean it is pooled with the others. Most
+        differences are 0, in the middle of a wide range, where one such image outweighs the
+        variance of a thousand others; there it only sets the minimum.
+        """
+        u = self._position
+        images, assumed = self.effective * (1 - u * u), 1 + u * u
+        if self.error is None or not images:
+            return 1.0
+        observed = (self.error / self._half * self.effective) ** 2 / images
+        weight = assumed / (images + assumed)  # of the assumed image, whose dispersion is 1
+        return max(observed, weight) if self.difference else observed + weight * (1 - observed)
+
+    @property
+    def size(self) -> float:
+        """Effective sample size: the number of independent values, each at an end of the range,
+        whose mean would be as uncertain.
+        """
+        return self.effective / self.dispersion
 
     @property
     def least_p(self) -> float:
-        """How likely so many clusters have one sign, were either as likely: the sign test's."""
-        return 0.5**self.clusters
+        """The lowest p-value that so many images can give: all values at one end of the range."""
+        alike = Estimate(1.0, 0.0, self.values, self.clusters, self.effective, -1.0, 1.0)
+        return alike.p_above(0.0)
 
-    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-        """Where the difference may lie, both ends."""
-        if self.error is None:
-            return None
-        reach = t_quantile((1 + confidence) / 2, self.degrees) * self.error
-        return self.mean - reach, self.mean + reach
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+        """The confidence interval of the mean; none of fewer than FEWEST images."""
+        if self.clusters < FEWEST:
+            reason = f"too few images for an interval ({self.clusters:,})"
+            return Interval(self.mean, None, None, self.values, self.clusters, reason)
+        quantile = t_quantile((1 + confidence) / 2, self.degrees)
+        below, above = score_interval(self._position, self.size, quantile)
+        middle = (self.low + self.high) / 2
+        low = max(min(middle + self._half * below, self.mean), self.low)  # against rounding
+        high = min(max(middle + self._half * above, self.mean), self.high)
+        return Interval(self.mean, low, high, self.values, self.clusters)
 
     def p_above(self, bound: float) -> float:
-        """How likely so high a mean would be, were the true difference at `bound` or below."""
-        return self._p(self.mean - bound)
+        """Probability of so high a mean or a higher one if the true mean is at most `bound`."""
+        return self._p(bound, 1)
 
     def p_below(self, bound: float) -> float:
-        """How likely so low a mean would be, were the true difference at `bound` or above."""
-        return self._p(bound - self.mean)
+        """Probability of so low a mean or a lower one if the true mean is at least `bound`."""
+        return self._p(bound, -1)
 
-    def _p(self, reach: float) -> float:
-        if self.error is None:
+    def _p(self, bound: float, side: int) -> float:
+        """Never below the p-value of the sign test for so many images."""
+        if self.error is None or not self.degrees:
             return 1.0
-        if self.error == 0.0:
-            return self.least_p if reach > 0 else 1.0
-        return max(t_above(reach / self.error, self.degrees), self.least_p)
+        v = self._place(bound)
+        distance = side * (self._position - v) - 1 / self.size
+        if abs(v) >= 1:  # the true mean cannot be beyond the range's ends
+            return 0.5**self.clusters if distance > 0 else 1.0
+        error = math.sqrt((1 - v * v) / self.size)
+        return max(t_above(distance / error, self.degrees), 0.5**self.clusters)
+
+    @property
+    def _position(self) -> float:
+        return min(max(self._place(self.mean), -1.0), 1.0)  # against rounding
+
+    def _place(self, value: float) -> float:
+        """Where in the range, whose ends are -1 and 1."""
+        return (value - (self.low + self.high) / 2) / self._half
+
+    @property
+    def _half(self) -> float:
+        return (self.high - self.low) / 2
 
 
 class Tally:
@@ -86,7 +143,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.clusters: dict[Hashable, list[float]] = {}  # -> how many, their sum
-        self.binary = True  # every value is 0 or 1
+        self.least = math.inf
+        self.most = -math.inf
 
     def add(self, value: float, cluster: Hashable) -> None:
         """Count a value. Clusters may differ in size."""
@@ -96,8 +154,8 @@ class Tally:
         else:
             found[0] += 1
             found[1] += value
-        if value not in (0.0, 1.0):
-            self.binary = False
+        self.least = min(self.least, value)
+        self.most = max(self.most, value)
 
     @classmethod
     def of(cls, values: Sequence[float], clusters: Sequence[Hashable]) -> "Tally":
@@ -107,89 +165,73 @@ class Tally:
             tally.add(value, cluster)
         return tally
 
-    def difference(self) -> Difference:
-        """The mean, which may be one of differences, and its cluster-robust standard error.
+    @property
+    def values(self) -> int:
+        """How many there are."""
+        return int(sum(n for n, _ in self.clusters.values()))
 
-        The variance of the mean is G / (G - 1) * sum over clusters of (sum of their deviations)^2,
-        over the squared number of values. Raises ValueError where there are no values.
-
-        Source  Liang and Zeger 1986, for a mean; the small-sample factor is the usual one
-        """
+    @property
+    def mean(self) -> float:
+        """Their mean. Raises ValueError where there are no values."""
         if not self.clusters:
             raise ValueError("at least one value expected")
-        count = int(sum(n for n, _ in self.clusters.values()))
-        mean = math.fsum(total for _, total in self.clusters.values()) / count
-        groups = len(self.clusters)
-        if groups < 2:
-            return Difference(mean, None, count, groups)
-        squares = math.fsum((total - n * mean) ** 2 for n, total in self.clusters.values())
-        return Difference(mean, math.sqrt(groups / (groups - 1) * squares) / count, count, groups)
+        return math.fsum(total for _, total in self.clusters.values()) / self.values
 
-    def interval(self, confidence: float = CONFIDENCE) -> Interval:
-        """Where the mean may lie: Student's t, clusters - 1 degrees; or Wilson's for proportions.
+    def within(self, low: float, high: float) -> bool:
+        """Whether every value lies in this range."""
+        return low - SLACK <= self.least and self.most <= high + SLACK
 
-        Wilson's is taken where no two values share a cluster, and where all values are equal, of
-        which Student's t would make an interval without width: then each cluster counts once.
-        Raises ValueError where there are no values.
+    def interval(self, low: float = 0.0, high: float = 1.0) -> Interval:
+        """The confidence interval of a mean of values between `low` and `high`.
+
+        There is none where a value lies outside: then this is not the range of the metric. Raises
+        ValueError where there are no values.
         """
-        found = self.difference()
-        count, groups = found.values, found.clusters
-        if self.binary and (count == groups or found.mean in (0.0, 1.0)):
-            low, high = wilson(found.mean * groups, groups, confidence)
-            return Interval(found.mean, low, high, count, groups, WILSON)
-        low_end, high_end = found.interval(confidence) or (None, None)
-        return Interval(found.mean, low_end, high_end, count, groups)
+        mean = self.mean
+        if self.within(low, high):
+            return self.estimate(low, high).interval()
+        reason = f"values outside {low:g} to {high:g}: no interval"
+        return Interval(mean, None, None, self.values, len(self.clusters), reason)
 
-    def bootstrap(self, seed: int = 0, confidence: float = CONFIDENCE) -> Interval:
-        """Where the mean may lie, by drawing clusters again and again: percentiles.
+    def estimate(
+        self, low: float = 0.0, high: float = 1.0, *, difference: bool = False
+    ) -> Estimate:
+        """The mean of values between `low` and `high`, and its error.
 
-        For corpus metrics, whose values are skewed. Equal values and seed give equal intervals.
+        With N values, n of them in an image where they add up to s, and mean m, the jackknife's
+        variance of m is (G - 1) / G times the sum over the G images of ((s - n m) / (N - n))^2.
+
+        Raises ValueError where there are no values or one lies outside the range.
         """
-        found = self.difference()
-        groups = found.clusters
-        if groups < 2:
-            return Interval(found.mean, None, None, found.values, groups, BOOTSTRAP)
-        told = np.array(list(self.clusters.values()))  # (G, 2)
-        told = told[np.lexsort((told[:, 0], told[:, 1]))]  # whatever order they came in
-        draws = np.random.Generator(np.random.PCG64(seed))
-        means: list[float] = []
-        while len(means) < DRAWS:
-            rows = min(DRAWS - len(means), max(BLOCK // groups, 1))
-            weights = draws.multinomial(groups, np.full(groups, 1 / groups), size=rows)
-            counts, sums = (weights @ told).T
-            means += (sums / counts).tolist()
-        tail = (1 - confidence) / 2
-        low, high = np.quantile(np.array(means), [tail, 1 - tail]).tolist()
-        return Interval(found.mean, low, high, found.values, groups, BOOTSTRAP)
+        parts, groups = self.clusters.values(), len(self.clusters)
+        mean, count = self.mean, self.values
+        if not self.within(low, high):
+            raise ValueError(f"values outside {low:g} to {high:g}")
+        effective = count**2 / math.fsum(n * n for n, _ in parts)
+        error = None
+        if groups > 1:
+            squares = math.fsum(((total - n * mean) / (count - n)) ** 2 for n, total in parts)
+            error = math.sqrt((groups - 1) / groups * squares)
+        return Estimate(mean, error, count, groups, effective, low, high, difference)
 
 
-def clustered_mean(
-    values: Sequence[float], clusters: Sequence[Hashable], confidence: float = CONFIDENCE
-) -> Interval:
-    """The mean of values and its cluster-robust interval: Student's t, clusters - 1 degrees.
+def score_interval(position: float, size: float, quantile: float) -> tuple[float, float]:
+    """Both ends of Wilson's score interval with continuity correction, from -1 to 1.
 
-    clusters  of each value, such as its image
-
-    Raises ValueError where there are no values.
+    position  of the mean in its range, from -1 to 1
+    size      effective sample size
+    quantile  of the distribution of the standardised mean: Student's t or the normal one
     """
-    found = Tally.of(values, clusters).difference()
-    low, high = found.interval(confidence) or (None, None)
-    return Interval(found.mean, low, high, found.values, found.clusters)
+    if not quantile < LARGEST_T:
+        return -1.0, 1.0
+    squared = quantile * quantile
 
+    def end(u: float, side: int) -> float:
+        reach = quantile * math.sqrt(squared + size * (1 - u * u))
+        return (size * u + side * reach) / (size + squared)
 
-def wilson(hits: float, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Where a proportion may lie; never beyond 0 and 1, and never without width.
-
-    Source  Wilson 1927, without a continuity correction
-    """
-    from scipy.special import ndtri
-
-    z = float(ndtri((1 + confidence) / 2))
-    share, squared = hits / count, z * z / count
-    middle = (share + squared / 2) / (1 + squared)
-    reach = z / (1 + squared) * math.sqrt(share * (1 - share) / count + squared / count / 4)
-    low = 0.0 if hits == 0 else max(middle - reach, 0.0)
-    return low, 1.0 if hits == count else min(middle + reach, 1.0)
+    step = 1 / size
+    return end(max(position - step, -1.0), -1), end(min(position + step, 1.0), 1)
 
 
 def holm(probabilities: Iterable[float]) -> list[float]:

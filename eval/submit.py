@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from eval.api import Corpus, Task
+from eval.api import Task, value_range
 from eval.asked import read_samples
 from eval.data import sha256_file
 from eval.errors import DataError, PredictionError, UsageError
@@ -87,10 +87,10 @@ def percentage(text: str, task: Task) -> float:
     return figure
 
 
-def _first_metric(task: Task) -> tuple[str, int]:
+def _first_metric(task: Task) -> tuple[str, float]:
     """Name of the metric that tables show, and its largest value."""
     name, metric = next(iter(task.metrics.items()))
-    return name, 10 if isinstance(metric, Corpus) else 1
+    return name, value_range(metric)[1]
 
 
 def record(
@@ -114,11 +114,11 @@ def record(
     folder.check_asked(task.name)
     folder.answers(task.name)  # refuses a run that is not finished
     for name, value in metrics.items():
-        most = 10 if isinstance(task.metrics[name], Corpus) else 1
+        _, most = value_range(task.metrics[name])
         if not 0 <= value <= most:
             raise UsageError(
-                f"{task.name} {name}: a figure from 0 to {most * 100} expected, as tables show it, "
-                f"{value * 100:g} given"
+                f"{task.name} {name}: a figure from 0 to {most * 100:g} expected, as tables show "
+                f"it, {value * 100:g} given"
             )
     if day:
         try:

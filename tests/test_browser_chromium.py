@@ -99,7 +99,7 @@ def made(tmp_path_factory):
         "ranked_val",
         decode=Rank,
     )
-    cider = {"cider": Corpus(lambda texts, r: [0.5 * n for n in range(len(texts))])}
+    cider = {"cider": Corpus(lambda texts, r: [0.5 * n for n in range(len(texts))], mean=True)}
     captions = make_task(
         [Sample(str(n), {"image": "a.png"}, ["a cat"]) for n in range(4)],
         "captions_val",

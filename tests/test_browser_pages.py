@@ -397,7 +397,9 @@ def test_ranked_options_few_shot_and_corpus_metrics_are_told(tmp_path):
     data = make_data(tmp_path / "data")
     sample = Sample("0", {"image": "a.png", "question": "Which?"}, "B", options=(" A", " B"))
     ranked = make_task([sample], decode=Rank)
-    cider = make_task([question(0)], "caps_val", metrics={"cider": Corpus(lambda t, r: [3.5])})
+    cider = make_task(
+        [question(0)], "caps_val", metrics={"cider": Corpus(lambda t, r: [3.5], mean=True)}
+    )
     answer = Prediction("0", "B", losses=(2.5, 1.25))
     run = make_run(tmp_path / "run", data, [(ranked, [answer]), (cider, ["cat"])])
     run.manifest["tasks"]["caps_val"] |= {"few_shot": 4, "seed": 0, "leaking": True}
@@ -409,6 +411,15 @@ def test_ranked_options_few_shot_and_corpus_metrics_are_told(tmp_path):
     assert (False, True) == (first["graded"], second["graded"])
     assert ["published, 4-shot"] == second["asked"]
     assert [[3.5]] == read(tmp_path / "out/data/caps_val/index.js")[1]["values"]
+
+
+def test_a_metric_that_is_not_a_mean_has_no_values_to_show(tmp_path):
+    """Its function repeats the score for each sample, which says nothing of the sample."""
+    data = make_data(tmp_path / "data")
+    task = make_task([question(0)], metrics={"f1": Corpus(lambda texts, references: [0.75])})
+    run = make_run(tmp_path / "run", data, [(task, ["cat"])])
+    build_browser([run], [task], data, tmp_path / "out")
+    assert [[None]] == read(tmp_path / "out/data/shapes_val/index.js")[1]["values"]
 
 
 def test_values_that_a_judge_gave_are_shown(tmp_path):

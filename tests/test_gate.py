@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -12,114 +11,34 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from gated import (
+    CARD,
+    DECODE,
+    ENTRY,
+    MAIN,
+    by_task,
+    compare,
+    draw,
+    gate,
+    lowered,
+    make_run,
+    rows_of,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from small import answer_all, command, make_data
+from small import answer_all, make_data
 
-from eval.api import Generate, Prediction, Sample, Task
+from eval.api import Corpus, Prediction
 from eval.asked import Asked, describe_task
 from eval.registry import find_tasks
-from eval.report import compare_runs, load_card, load_run
+from eval.report import compare_runs, load_run
 from eval.run import RunFolder
-from eval.score import Scoring, score_run
-from eval.writing import write_rows
+from eval.score import score_run
 
 BENCH = Path(__file__).parent / "bench" / "gate_power.py"
-CARD = load_card()
-MAIN = {name: c.metric for table in CARD.tables for c in table.columns for name in c.tasks}
 HOSTILE = "<script>|**x**|\n\x1b[2J[red]`@you` $x$ \\| [a](http://b.c) www.d.e \u202eevil\u2069"
-DECODE = {"greedy": True, "max_new_tokens": 10, "min_new_tokens": 1}
-ENTRY = {
-    "prompt": "<img>{image}</img>{question} Answer:",
-    "protocol": "published",
-    "decode": DECODE,
-    "size": 5046,
-    "limit": None,
-    "layout": "official",
-    "sources": {"okvqa/questions.json": "1" * 64, "okvqa/annotations.json": "2" * 64},
-}
-CODES = {"pass": 0, "regressed": 10, "inconclusive": 11, "invalid": 12}
 unhurried = settings(deadline=None, max_examples=15)
-
-
-def rows_of(values, questions=2):
-    """(sample id, image, value): so many questions on an image."""
-    return [(str(n), f"img/{n // questions}.jpg", value) for n, value in enumerate(values)]
-
-
-def lowered(rows, count):
-    """The same with the first so many values that are not 0 made 0."""
-    found = []
-    for sample, image, value in rows:
-        found.append((sample, image, 0.0 if value and count else value))
-        count -= bool(value and count)
-    return found
-
-
-def make_run(folder, tasks, *, entries=None, hidden=(), failed=(), server=None, name=None):
-    """A run folder as a run and its scoring leave it behind.
-
-    tasks    name -> (sample id, image, value); entries: of its manifest, where they are not ENTRY
-    hidden   tasks whose samples have no reference; failed: ids of samples without an answer
-    server   task -> what a server or judge gave
-    """
-    told = {task: ENTRY | (entries or {}).get(task, {}) for task in tasks}
-    model = {"checkpoint": "a", "digest": "0" * 64, "chat_format": "raw"}
-    run = RunFolder.start(folder, {"name": name or folder.name, "model": model, "tasks": told})
-    for task, rows in tasks.items():
-        samples = [
-            Sample(sample, {"image": image} if image else {}, None if task in hidden else "?")
-            for sample, image, _ in rows
-        ]
-        answers = [
-            Prediction(sample, "", error="out of memory")
-            if sample in failed
-            else Prediction(sample, repr(value))
-            for sample, _, value in rows
-        ]
-        metrics = {MAIN.get(task, "vqa_accuracy"): lambda text, _: float(text)}
-        scored = Task(task, len(rows), (), "", Generate(10), metrics)
-        scoring = Scoring(scored, {"eval": "0"}, told[task])
-        scoring.server = (server or {}).get(task, {})
-        (folder / task).mkdir()
-        write_rows(
-            folder / task / "predictions.jsonl",
-            (
-                {"id": a.id, "text": a.text, **({"error": a.error} if a.error else {})}
-                for a in answers
-            ),
-        )
-        run.write_scores(task, scoring.rows(samples, answers), scoring.summary)
-    return folder
-
-
-def compare(base, candidate, *more):
-    """The command; whatever the folders hold, no exception comes out of it."""
-    done = command("compare", base, candidate, *more)
-    assert "internal error" not in done.stderr
-    assert "Traceback" not in done.stderr
-    assert all(char.isprintable() or char == "\n" for char in done.stdout)
-    return done
-
-
-def gate(base, candidate, *more):
-    """The command as a CI runs it: its exit code, its text, and its JSON."""
-    file = base.parent / "gate.json"
-    done = compare(base, candidate, "--gate", "--json", file, *more)
-    assert file.is_file(), done.stderr
-    told = json.loads(file.read_bytes())
-    assert CODES[told["verdict"]] == told["exit_code"] == done.returncode
-    return told, done.stdout
-
-
-def by_task(told):
-    return {each["task"]: each for each in told["benchmarks"]}
-
-
-def draw(count, seed=0, share=0.6):
-    drawn = random.Random(seed)
-    return [float(drawn.random() < share) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -166,9 +85,9 @@ def test_a_copy_of_a_run_passes(base, tmp_path):
     for margin in ("0", "0.5", "100"):
         told, _ = gate(base, tmp_path / "copy", "--margin", margin)
         assert ("pass", []) == (told["verdict"], told["flips"])
-        assert (0.0, 0.0, 0.0) == tuple(
-            told["benchmarks"][0][n] for n in ("difference", "low", "high")
-        )
+        (found,) = told["benchmarks"]
+        assert 0.0 == found["difference"] == found["low"] + found["high"]
+        assert 0.1 < found["high"] < 0.3  # points: of 1,000 images hardly 2 could have changed
     single = {"okvqa_val": rows_of([0.25])}
     told, _ = gate(make_run(tmp_path / "a", single), make_run(tmp_path / "b", single))
     assert "pass" == told["verdict"]
@@ -199,7 +118,7 @@ def test_a_clear_drop_is_told_with_its_figures(base, tmp_path):
     assert "okvqa_val: 100 samples worse, 20 better; the worst: 2, 3, " in text
 
 
-def test_what_so_many_samples_could_have_shown_is_said(tmp_path):
+def test_the_smallest_detectable_drop_is_named(tmp_path):
     """20 questions of 20 images, two of which fell and one rose."""
     before = [1.0] * 10 + [0.0] * 10
     after = [0.0] * 2 + before[2:19] + [1.0]
@@ -210,10 +129,13 @@ def test_what_so_many_samples_could_have_shown_is_said(tmp_path):
     told, text = gate(*runs)
     (found,) = told["benchmarks"]
     assert "inconclusive" == told["verdict"]
-    # differences -5 +- sqrt(20/19 * (2 * 95^2 + 105^2 + 17 * 5^2)) / 20; t(19): 1.7291 and 1.3277
-    error = (20 / 19 * (2 * 95**2 + 105**2 + 17 * 5**2)) ** 0.5 / 20
-    assert pytest.approx((1.729133 + 1.327728) * error, rel=1e-5) == found["smallest"]
-    assert f"okvqa_val: inconclusive: a drop of {found['smallest']:.2f} would have been" in text
+    # differences -5 +- 100 sqrt((2 * .95^2 + 1.05^2 + 17 * .05^2) / 20 / 19) are as uncertain as
+    # those of `size` coins; t(19): 1.7291 and 1.3277
+    size = (1 - 0.05**2) / ((2 * 0.95**2 + 1.05**2 + 17 * 0.05**2) / 20 / 19)
+    expected = 100 * ((1.729133 + 1.327728) / size**0.5 + 1 / size)
+    assert pytest.approx(expected, rel=1e-5) == found["smallest"]
+    shown = f"okvqa_val: inconclusive: smallest detectable drop: {found['smallest']:.2f} points"
+    assert shown in text
 
 
 @pytest.mark.parametrize("images", [1, 2, 4])
@@ -463,7 +385,7 @@ def test_the_same_folder_twice_is_a_slip(base, tmp_path):
     (tmp_path / "link").symlink_to(base)
     for again in (base, base / ".." / base.name, tmp_path / "link"):
         done = compare(base, again, "--gate")
-        assert (2, True) == (done.returncode, "another run than the base expected" in done.stderr)
+        assert (2, True) == (done.returncode, "are the same run" in done.stderr)
 
 
 @pytest.mark.parametrize("margin", ["-1", "nan", "inf", "x"])
@@ -627,7 +549,7 @@ def test_junit_has_a_case_for_each_benchmark_and_counts_them(tmp_path):
     told, _ = gate(*runs, "--junit", tmp_path / "gate.xml")
     assert "invalid" == told["verdict"]
     suite = ElementTree.parse(tmp_path / "gate.xml").getroot()
-    cases = {case.get("name"): [child.tag for child in case] for case in suite}
+    cases = {case.get("name"): [c.tag for c in case] for case in suite.iter("testcase")}
     assert {
         "vizwiz_val": ["error"],
         "okvqa_val": ["failure"],
@@ -637,7 +559,7 @@ def test_junit_has_a_case_for_each_benchmark_and_counts_them(tmp_path):
     } == cases
     counts = {"tests": "5", "failures": "2", "errors": "2", "skipped": "1"}
     assert counts == {name: suite.get(name) for name in counts}
-    for case, message in ((c, c[0].get("message")) for c in suite):
+    for case, message in ((c, c[0].get("message")) for c in suite.iter("testcase")):
         assert message.startswith(by_task(told)[case.get("name")]["verdict"])
 
 
@@ -645,8 +567,10 @@ def test_figures_are_whole_at_the_width_of_a_log(tmp_path):
     """A CI's log has 80 columns: a verdict or a figure that is cut off is none."""
     names = ["chartqa_test_augmented", "grit_refexp_ablation", "touchstone_en", "l" * 80]
     rows = {name: rows_of([7.0 if "touch" in name else 1.0] * 400, 1) for name in names}
-    base = make_run(tmp_path / "a", rows)
-    told, text = gate(base, make_run(tmp_path / "b", {n: lowered(r, 3) for n, r in rows.items()}))
+    metrics = {"touchstone_en": Corpus(lambda texts, _: [float(text) for text in texts], mean=True)}
+    base = make_run(tmp_path / "a", rows, metrics=metrics)
+    lower = {name: lowered(each, 3) for name, each in rows.items()}
+    told, text = gate(base, make_run(tmp_path / "b", lower, metrics=metrics))
     lines = text.splitlines()[: 3 + sum(len(name) // 22 for name in names)]
     assert all(len(line) <= 80 for line in lines)
     for each in told["benchmarks"]:
@@ -752,7 +676,7 @@ def test_a_hostile_folder_stays_a_name(base, tmp_path):
     told, text = gate(base, folder, "--markdown", tmp_path / "c.md")
     assert "line 4" in told["benchmarks"][0]["reason"]
     assert "line 4" in text
-    assert 2 == sum(tag == "tr" for tag, _ in Page((tmp_path / "c.md").read_text("utf-8")).tags)
+    assert 5 == sum(tag == "tr" for tag, _ in Page((tmp_path / "c.md").read_text("utf-8")).tags)
 
 
 def test_a_task_with_a_hostile_name_is_refused(base, tmp_path):
@@ -903,9 +827,10 @@ def test_the_other_way_round_is_the_opposite(tmp_path_factory, values):
 
 
 @unhurried
-@given(VALUES, st.sampled_from([0.25, 1.0, 4.0]))
+@given(VALUES, st.sampled_from([0.125, 0.5]))
 def test_figures_of_both_runs_shifted_alike_change_nothing(tmp_path_factory, values, shift):
     """What counts is the difference."""
+    values = [(a / 2, b / 2, image) for a, b, image in values]
     one = compared(tmp_path_factory.mktemp("p"), values)
     other = compared(tmp_path_factory.mktemp("p"), values, shift=shift)
     assert figures(one) == figures(other)

@@ -1,4 +1,4 @@
-"""Intervals, from values to a verdict beside the card: Wilson, bootstrap, Holm, summaries."""
+"""Intervals, from the values of samples to a verdict beside the card."""
 
 import json
 import math
@@ -18,218 +18,14 @@ from eval.report import build_tables, load_card, load_run
 from eval.report.figures import RunFigures, TaskFigures
 from eval.run import RunFolder
 from eval.score import Scoring
-from eval.stats import (
-    BOOTSTRAP,
-    WILSON,
-    Difference,
-    T,
-    Tally,
-    clustered_mean,
-    holm,
-    t_above,
-    t_quantile,
-    wilson,
-)
+from eval.stats import METHOD, Tally, holm, t_above, t_quantile
 
 CARD = load_card()
 COLUMNS = {task: c for table in CARD.tables for c in table.columns for task in c.tasks}
 unhurried = settings(deadline=None)
-SCORES = st.integers(0, 40).map(lambda quarters: quarters / 4)
-PAIRS = st.lists(st.tuples(SCORES, st.integers(0, 9)), min_size=1, max_size=40)
 
 
-# Wilson
-
-
-@pytest.mark.parametrize(
-    ("hits", "count", "low", "high"),
-    [
-        # Newcombe 1998, Statistics in Medicine 17, table I, method 3: score without correction
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0000, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson_has_the_published_values(hits, count, low, high):
-    assert pytest.approx((low, high), abs=5e-5) == wilson(hits, count)
-
-
-@unhurried
-@given(st.integers(1, 5000), st.integers(0, 5000), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
-def test_wilson_is_scipy_s(count, hits, confidence):
-    hits = min(hits, count)
-    expected = reference.binomtest(hits, count).proportion_ci(confidence, method="wilson")
-    assert pytest.approx((expected.low, expected.high), abs=1e-9) == wilson(hits, count, confidence)
-
-
-@unhurried
-@given(st.integers(1, 400), st.integers(0, 400))
-def test_wilson_keeps_within_0_and_1_and_is_never_without_width(count, hits):
-    """It holds the share, is mirrored, and is narrower by less confidence or more samples."""
-    hits = min(hits, count)
-    low, high = wilson(hits, count)
-    assert 0 <= low <= hits / count <= high <= 1
-    assert low < high
-    assert pytest.approx((1 - high, 1 - low), abs=1e-12) == wilson(count - hits, count)
-    inner, outer = wilson(hits, count, 0.8), wilson(2 * hits, 2 * count)
-    assert low <= inner[0] <= inner[1] <= high
-    assert outer[1] - outer[0] < high - low
-
-
-@unhurried
-@given(st.lists(st.booleans(), min_size=2, max_size=60))
-def test_right_and_wrong_of_an_image_each_are_wilson_s(hits):
-    """One question an image: a proportion."""
-    found = Tally.of([float(hit) for hit in hits], range(len(hits))).interval()
-    assert (WILSON, wilson(sum(hits), len(hits))) == (found.method, (found.low, found.high))
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_all_right_or_all_wrong_still_has_an_interval(value):
-    """Of three images, whatever the number of questions: Student's t would have no width."""
-    found = Tally.of([value] * 12, [n % 3 for n in range(12)]).interval()
-    assert (WILSON, wilson(3 * value, 3)) == (found.method, (found.low, found.high))
-    assert found.high - found.low > 0.5
-
-
-@pytest.mark.parametrize(
-    ("values", "clusters"),
-    [([0.0, 1.0, 1.0, 0.0], "aabb"), ([0.0, 0.3, 1.0], "abc"), ([0.5, 0.5], "ab")],
-    ids=["images shared", "graded", "graded, all alike"],
-)
-def test_all_else_is_student_s_t_over_images(values, clusters):
-    found = Tally.of(values, clusters).interval()
-    expected = clustered_mean(values, clusters)
-    assert (T, expected.low, expected.high) == (found.method, found.low, found.high)
-
-
-def test_no_image_but_one_tells_no_interval():
-    """Of right and wrong Wilson tells something, of anything else nothing can be told."""
-    assert Tally.of([0.25, 0.5], "aa").interval().low is None
-    assert Tally.of([0.0, 1.0], "aa").interval().low is None
-    assert Tally.of([0.25, 0.5], "aa").bootstrap().low is None
-    with pytest.raises(ValueError, match="at least one value expected"):
-        Tally().interval()
-    with pytest.raises(ValueError, match="at least one value expected"):
-        Tally().bootstrap()
-
-
-@unhurried
-@given(PAIRS, st.randoms(use_true_random=False))
-def test_an_interval_holds_its_mean_and_order_changes_nothing(pairs, random):
-    """By any of the methods, to the last bit."""
-    tally = Tally.of(*zip(*pairs, strict=True))
-    shuffled = Tally.of(*zip(*random.sample(pairs, len(pairs)), strict=True))
-    assert tally.interval() == shuffled.interval()
-    found = tally.interval()
-    assert pytest.approx(math.fsum(v for v, _ in pairs) / len(pairs)) == found.mean
-    if found.low is not None:
-        assert found.low - 1e-12 <= found.mean <= found.high + 1e-12
-
-
-# Bootstrap
-
-
-@settings(deadline=None, max_examples=15)
-@given(PAIRS, st.randoms(use_true_random=False))
-def test_a_bootstrap_is_the_same_each_time_and_in_any_order(pairs, random):
-    """Two runs with the same values have the same interval, to the last bit."""
-    one = Tally.of(*zip(*pairs, strict=True)).bootstrap()
-    again = Tally.of(*zip(*random.sample(pairs, len(pairs)), strict=True)).bootstrap()
-    renamed = Tally.of([v for v, _ in pairs], [f"{-image}.jpg" for _, image in pairs]).bootstrap()
-    assert one == again == renamed
-    assert BOOTSTRAP == one.method
-    if one.low is not None:
-        values = [value for value, _ in pairs]
-        assert min(values) <= one.low <= one.high <= max(values)
-
-
-def test_another_seed_draws_other_images():
-    values = np.random.default_rng(1).exponential(size=200).tolist()
-    tally = Tally.of(values, range(200))
-    assert tally.bootstrap(seed=0) == tally.bootstrap(seed=0)
-    assert tally.bootstrap(seed=0) != tally.bootstrap(seed=1)
-
-
-@pytest.mark.parametrize("questions", [1, 4])
-def test_a_bootstrap_of_symmetric_values_is_near_student_s_t(questions):
-    """Both are of images: what is drawn are whole ones."""
-    random = np.random.default_rng(2)
-    images = np.repeat(random.normal(size=500), questions)
-    values = (3 + images + random.normal(0, 0.2, len(images))).tolist()
-    names = np.repeat(np.arange(500), questions).tolist()
-    drawn, expected = Tally.of(values, names).bootstrap(), clustered_mean(values, names)
-    width = expected.high - expected.low
-    assert expected.mean == drawn.mean
-    assert pytest.approx(expected.low, abs=0.06 * width) == drawn.low
-    assert pytest.approx(expected.high, abs=0.06 * width) == drawn.high
-    alone = Tally.of(values, range(len(values))).bootstrap()
-    if questions > 1:
-        assert drawn.high - drawn.low > 1.6 * (alone.high - alone.low)
-
-
-def test_a_bootstrap_of_skewed_values_leans_as_they_do():
-    """CIDEr has many low values and few high ones: the upper end is farther off."""
-    values = (np.random.default_rng(3).pareto(2.5, size=60) / 4).tolist()
-    found = Tally.of(values, range(60)).bootstrap()
-    assert found.high - found.mean > 1.1 * (found.mean - found.low)
-
-
-@pytest.mark.parametrize("drawn", ["normal", "exponential"])
-def test_bootstrap_intervals_cover_what_they_promise(drawn):
-    """About 95%, of skewed values a little less; 120 times 60 images."""
-    random = np.random.default_rng(20231107)
-    values = getattr(random, drawn)(size=(120, 60))
-    truth = 1.0 if drawn == "exponential" else 0.0
-    intervals = [Tally.of(each, range(60)).bootstrap() for each in values.tolist()]
-    assert 0.87 < np.mean([each.low <= truth <= each.high for each in intervals]) < 1
-
-
-# Differences and Holm
-
-
-@unhurried
-@given(
-    st.floats(-5, 5), st.floats(0.01, 5), st.integers(30, 5000), st.sampled_from([0.0, -0.5, 1.0])
-)
-def test_p_values_are_student_s(mean, error, clusters, bound):
-    """Of clusters - 1 degrees; both sides together are certain."""
-    found = Difference(mean, error, 3 * clusters, clusters)
-    above = reference.t.sf((mean - bound) / error, clusters - 1)
-    below = reference.t.cdf((mean - bound) / error, clusters - 1)
-    assert pytest.approx(max(above, 0.5**clusters), rel=1e-7, abs=1e-15) == found.p_above(bound)
-    assert pytest.approx(max(below, 0.5**clusters), rel=1e-7, abs=1e-15) == found.p_below(bound)
-    low, high = found.interval(0.9)
-    expected = reference.t.interval(0.9, clusters - 1, mean, error)
-    assert pytest.approx(expected, rel=1e-7, abs=1e-9) == (low, high)
-    margin = 1e-6 * error
-    assert (found.p_above(low - margin) < 0.05, found.p_above(low + margin) < 0.05) == (True, False)
-
-
-@pytest.mark.parametrize("clusters", [2, 3, 4, 5, 40])
-@pytest.mark.parametrize("error", [0.0, 1e-15])
-def test_images_that_all_fell_alike_are_as_sure_as_the_sign_test(clusters, error):
-    """Student's t has no doubt of two images that fell alike; coins do so a quarter of the time."""
-    found = Difference(-1.0, error, clusters, clusters)
-    assert 0.5**clusters == found.p_below(0.0) == replace(found, mean=1.0).p_above(0.0)
-    assert found.p_above(0.0) == pytest.approx(1.0)
-
-
-def test_one_image_tells_nothing():
-    found = Difference(-1.0, None, 9, 1)
-    assert (None, 1.0, 1.0) == (found.interval(), found.p_below(0.0), found.p_above(0.0))
-
-
-@unhurried
-@given(PAIRS, st.sampled_from([-0.5, 0.0, 2.0]))
-def test_p_values_change_sides_with_the_sign(pairs, bound):
-    """Worse by so much one way round is better by so much the other."""
-    values, clusters = zip(*pairs, strict=True)
-    one = Tally.of(values, clusters).difference()
-    other = Tally.of([-value for value in values], clusters).difference()
-    assert one.p_above(bound) == other.p_below(-bound)
-    assert one.p_below(bound) == other.p_above(-bound)
+# Holm
 
 
 @pytest.mark.parametrize(
@@ -285,21 +81,11 @@ def test_memory_grows_with_images_alone():
             tally.add(number % 7 / 7, names[number % 50])
         after, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        return after - before, tally.difference().values
+        return after - before, tally.values
 
     few, many = held(100), held(20_000)
     assert (100, 20_000) == (few[1], many[1])
     assert many[0] < few[0] + 5_000
-
-
-def test_a_bootstrap_of_many_images_is_drawn_in_blocks():
-    """2,000 draws of 447,793 images are not held at a time."""
-    tally = Tally.of((np.arange(9_000) % 11 / 10).tolist(), range(9_000))
-    tracemalloc.start()
-    tally.bootstrap()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 90 * 2**20  # all at once: 137 MiB, and as much again
 
 
 # Summaries
@@ -330,49 +116,57 @@ GRADED = [n % 4 / 3 for n in range(30)]
 
 
 @pytest.mark.parametrize(
-    ("values", "images", "method"),
+    ("values", "images"),
     [
-        (BINARY, [f"{n}.jpg" for n in range(30)], WILSON),
-        (BINARY, [f"{n // 2}.jpg" for n in range(30)], T),
-        (GRADED, [f"{n}.jpg" for n in range(30)], T),
-        (GRADED, [""] * 30, T),
-        ([1.0] * 30, [f"{n // 3}.jpg" for n in range(30)], WILSON),
+        (BINARY, [f"{n}.jpg" for n in range(30)]),
+        (BINARY, [f"{n // 2}.jpg" for n in range(30)]),
+        (GRADED, [f"{n}.jpg" for n in range(30)]),
+        (GRADED, [""] * 30),
+        ([1.0] * 30, [f"{n // 3}.jpg" for n in range(30)]),
     ],
     ids=["binary", "binary, images shared", "graded", "without images", "all right"],
 )
-def test_a_summary_tells_where_its_figure_may_lie(values, images, method):
-    """By image, and a sample without one by itself; the figure lies between."""
+def test_a_summary_has_the_interval_of_each_score(values, images):
+    """By image, and a sample without one by itself; the summary names the method and the range."""
     summary, rows = scored({"accuracy": number, "other": lambda text, _: 1.0}, values, images)
     expected = Tally.of(values, [image or str(n) for n, image in enumerate(images)]).interval()
     found = summary["intervals"]["accuracy"]
-    assert {"low": expected.low, "high": expected.high, "method": method} == found
-    assert found["low"] <= summary["metrics"]["accuracy"] <= found["high"]
+    assert {"low": expected.low, "high": expected.high, "method": METHOD} == found
+    assert 0 <= found["low"] <= summary["metrics"]["accuracy"] <= found["high"] <= 1
     assert summary["intervals"].keys() == summary["metrics"].keys()
+    kind = {"range": [0.0, 1.0], "mean": True}
+    assert ({}, {"accuracy": kind, "other": kind}) == (
+        summary["no_interval"],
+        summary["metric_types"],
+    )
     assert images == [row["image"] for row in rows]
 
 
-def test_a_corpus_metric_s_interval_is_drawn():
-    """CIDEr's values are skewed; the other metrics of the task keep theirs."""
+def values_of(texts, references):
+    return [float(text) for text in texts]
 
-    def corpus(texts, references):
-        return [float(text) for text in texts]
 
+def test_a_corpus_metric_that_is_a_mean_has_an_interval_in_its_range():
+    """CIDEr's values go up to 10; the task's other metric has no values above 1."""
     values = [0.1 * (n % 10) ** 2 for n in range(40)]
     images = [f"{n}.jpg" for n in range(40)]
-    summary, _ = scored({"cider": Corpus(corpus), "length": number}, values, images)
-    drawn, whole = Tally.of(values, images).bootstrap(), Tally.of(values, images).interval()
-    assert {"low": drawn.low, "high": drawn.high, "method": BOOTSTRAP} == summary["intervals"][
-        "cider"
-    ]
-    assert {"low": whole.low, "high": whole.high, "method": T} == summary["intervals"]["length"]
+    metrics = {"cider": Corpus(values_of, mean=True), "length": number}
+    summary, _ = scored(metrics, values, images)
+    expected = Tally.of(values, images).interval(0.0, 10.0)
+    told = {"low": expected.low, "high": expected.high, "method": METHOD}
+    assert {"cider": told} == summary["intervals"]
+    assert {"length": "values outside 0 to 1: no interval"} == summary["no_interval"]
+    assert [0.0, 10.0] == summary["metric_types"]["cider"]["range"]
 
 
 @pytest.mark.parametrize("corpus", [False, True])
-def test_of_a_single_image_there_is_no_interval(corpus):
-    """Nothing is known of how images differ; a figure there is all the same."""
-    metric = Corpus(lambda texts, _: [float(text) for text in texts]) if corpus else number
-    summary, _ = scored({"m": metric}, [0.25, 0.75], ["a.jpg", "a.jpg"])
+@pytest.mark.parametrize("images", [1, 4])
+def test_a_score_of_too_few_images_has_no_interval(corpus, images):
+    """The summary says why, and counts the images."""
+    metric = Corpus(values_of, mean=True) if corpus else number
+    summary, _ = scored({"m": metric}, [0.25, 0.75] * 6, [f"{n % images}.jpg" for n in range(12)])
     assert ({}, {"m": 0.5}) == (summary["intervals"], summary["metrics"])
+    assert {"m": f"too few images for an interval ({images})"} == summary["no_interval"]
 
 
 def test_samples_without_an_answer_are_in_no_interval():
@@ -567,6 +361,61 @@ def test_an_interval_that_is_not_around_its_figure_is_refused(run, intervals, sa
     """It would make a verdict beside the card; the file and the key are said."""
     file = run / "okvqa_val" / "summary.json"
     summary = json.loads(file.read_bytes()) | {"intervals": intervals}
+    file.write_text(json.dumps(summary), "utf-8")
+    with pytest.raises(RunError) as error:
+        load_run(run)
+    assert str(file) in str(error.value)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("end", [{"high": 1.015}, {"low": -0.015}, {"high": 2e6}])
+def test_an_interval_that_leaves_the_range_is_refused(run, end):
+    """No method of ours makes one: the file is damaged."""
+    file = run / "okvqa_val" / "summary.json"
+    summary = json.loads(file.read_bytes())
+    summary["intervals"]["vqa_accuracy"] |= end
+    file.write_text(json.dumps(summary), "utf-8")
+    with pytest.raises(RunError, match=r"vqa_accuracy.* outside the metric's range, 0 to 1"):
+        load_run(run)
+
+
+def test_an_earlier_version_s_interval_beyond_the_range_is_not_shown(run):
+    """It was made by Student's t; what to do stands beside the score. Others are shown."""
+    file = run / "okvqa_val" / "summary.json"
+    summary = json.loads(file.read_bytes())
+    del summary["metric_types"], summary["no_interval"]
+    file.write_text(json.dumps(summary), "utf-8")
+    assert load_run(run).tasks["okvqa_val"].intervals.keys() == {"vqa_accuracy"}
+    summary["intervals"]["vqa_accuracy"]["high"] = 1.015
+    file.write_text(json.dumps(summary), "utf-8")
+    found = load_run(run).tasks["okvqa_val"]
+    assert {} == found.intervals
+    (compared,) = (
+        column
+        for table in build_tables([load_run(run)], CARD)
+        for each in table.compared
+        for column in each.columns
+        if column.figure != "-"
+    )
+    assert "-" == compared.interval
+    assert "beyond 0 to 1, is left out; score the run again" in compared.remark
+
+
+@pytest.mark.parametrize(
+    ("types", "said"),
+    [
+        ({"vqa_accuracy": {"range": [1, 0], "mean": True}}, "its lowest and its highest value"),
+        ({"vqa_accuracy": {"range": [0], "mean": True}}, "its lowest and its highest value"),
+        ({"vqa_accuracy": {"range": [0, 1e308], "mean": True}}, "its lowest and its highest value"),
+        ({"vqa_accuracy": {"range": [0, 1], "mean": 1}}, "true or false"),
+        ({"vqa_accuracy": {"range": [0, 1]}}, "'mean'"),
+        ([], "metric -> its type"),
+    ],
+)
+def test_a_damaged_type_of_a_metric_is_refused(run, types, said):
+    """It decides what may be compared."""
+    file = run / "okvqa_val" / "summary.json"
+    summary = json.loads(file.read_bytes()) | {"metric_types": types}
     file.write_text(json.dumps(summary), "utf-8")
     with pytest.raises(RunError) as error:
         load_run(run)

@@ -185,7 +185,8 @@ def test_reports_need_no_torch():
 def test_an_interval_has_bearable_ends(tmp_path):
     """Ends whose squares are no number would stop every table."""
     for end in (1e308, -1e308, 2e6):
-        low, high = min(end, 0.0), max(end, 0.0)
-        folder = write(tmp_path / str(end), intervals={"vqa_accuracy": {"low": low, "high": high}})
-        with pytest.raises(RunError, match=r"ends within 1e\+06 expected"):
+        ends = {"vqa_accuracy": {"low": min(end, 0.0), "high": max(end, 1.0)}}
+        types = {"vqa_accuracy": {"range": [0.0, 1.0], "mean": True}}
+        folder = write(tmp_path / str(end), intervals=ends, metric_types=types)
+        with pytest.raises(RunError, match=r"outside the metric's range, 0 to 1"):
             load_run(folder)

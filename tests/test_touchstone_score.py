@@ -13,7 +13,7 @@ from small import command
 from eval.registry import find_tasks
 from eval.report import load_run
 from eval.score import score_run
-from eval.stats import clustered_mean
+from eval.stats import Tally
 from touchstone.anchors import ANCHORS, drift
 from touchstone.answers import take_in
 from touchstone.judge import Judge, Reply
@@ -95,8 +95,8 @@ def test_intervals_are_of_all_rounds_by_picture(found):
         assert (None, 0) == (told["interval"], told["images"])
         return
     names = [one.image or one.id for one, _ in scored]
-    expected = clustered_mean([each.assessed for _, each in scored], names)
-    assert expected.clusters == told["images"]
+    expected = Tally.of([each.assessed for _, each in scored], names).interval(1.0, 10.0)
+    assert (expected.clusters, expected.reason) == (told["images"], told["no_interval"])
     assert told["interval"] == (None if expected.low is None else [expected.low, expected.high])
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eval.stats import T
+from eval.stats import METHOD
 from touchstone.anchors import drift
 from touchstone.entries import JudgedLine
 from touchstone.judge import scale_fault
@@ -72,9 +72,12 @@ def result(
         "anchors": anchored and {k: v for k, v in anchored.items() if k != "recorded_on"},
     }
     name = f"{', '.join(about['reported']) or judge.model} at {judge.host}"
-    if ends := about["interval"]:
-        interval = {"low": ends[0], "high": ends[1], "method": T}
-        told["intervals"] = {METRIC: interval} if told["metrics"] else {}
+    if told["metrics"]:
+        told["metric_types"] = {METRIC: {"range": [WORST, BEST], "mean": True}}
+        if ends := about["interval"]:
+            told["intervals"] = {METRIC: {"low": ends[0], "high": ends[1], "method": METHOD}}
+        elif reason := about["no_interval"]:
+            told["no_interval"] = {METRIC: reason}
     return rows, {**told, "server": name, "judge": about, "doubts": doubts}
 
 

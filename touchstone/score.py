@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from eval.stats import Interval, clustered_mean
+from eval.stats import Interval, Tally
 
 WORST, BEST = 1.0, 10.0  # scores that the judge may give
 LARGEST = 1e100  # beyond it sums of squares overflow, and a score is taken for infinite
@@ -84,8 +84,9 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
     metrics  the published mean, from 1 to 10; none where a judge's scores make it no such number
     samples  each dialogue's mean over its rounds with scores
     by       the same by category and by task
-    judge    intervals of all of these, clustered by image; bounds, if each round that failed had
-             been the worst and the best; how the rounds agree; dialogues won against the reference
+    judge    intervals of all of these, clustered by image, or why there is none; bounds, if each
+             round that failed had been the worst and the best; how the rounds agree; dialogues won
+             against the reference
     faults   what keeps the figure from being whole
     """
     means, _ = published(judged)
@@ -140,11 +141,16 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
             "judgements": len(scored),
             "failed": failed,
             "interval": _ends(interval),
+            "no_interval": interval.reason if interval else "",
             "images": interval.clusters if interval else 0,
             "bounds": _bounds(scored, failed) if whole else None,
             "reference": means.reference / 100 if _is_number(means.reference) else None,
             "intervals": {
                 group: {value: _ends(found) for value, found in values.items()}
+                for group, values in parts.items()
+            },
+            "no_intervals": {
+                group: {value: found.reason for value, found in values.items() if found.reason}
                 for group, values in parts.items()
             },
             "rounds": _agreement(judged),
@@ -158,7 +164,8 @@ def _interval(judged: Sequence[Judged]) -> Interval | None:
     values = [(each.assessed, one.image or one.id) for one in judged for each in one.scored]
     if not values or not all(_is_number(value) for value, _ in values):
         return None
-    return clustered_mean([value for value, _ in values], [image for _, image in values])
+    tally = Tally.of([value for value, _ in values], [image for _, image in values])
+    return tally.interval(WORST, BEST)
 
 
 def _ends(interval: Interval | None) -> list[float] | None:

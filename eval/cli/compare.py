@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +15,18 @@ from eval.errors import UsageError
 from eval.writing import PRETTY, write_file
 
 
+class Inconclusive(StrEnum):
+    """How an inconclusive gate ends."""
+
+    ERROR = report.ERROR
+    FAIL = report.FAIL
+    SKIP = report.SKIP
+
+
 def compare_command(
-    base: Annotated[Path, typer.Argument(metavar="BASE", help="Folder of the run to be kept up.")],
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="Folder of the baseline run.")],
     candidate: Annotated[
-        Path, typer.Argument(metavar="CANDIDATE", help="Folder of the run to be let through.")
+        Path, typer.Argument(metavar="CANDIDATE", help="Folder of the candidate run.")
     ],
     margin: Annotated[
         float, typer.Option(min=0, help="Points of a table that a benchmark may lose.")
@@ -29,6 +38,13 @@ def compare_command(
             help="End with 0 for pass, 10 for regressed, 11 for inconclusive, 12 for invalid.",
         ),
     ] = False,
+    inconclusive: Annotated[
+        Inconclusive,
+        typer.Option(
+            help="How an inconclusive benchmark counts, in the gate's exit code and in JUnit XML: "
+            "error (11), fail (10, a failure) or skip (0, a skipped test)."
+        ),
+    ] = Inconclusive.ERROR,
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it for a pull request's comment.")
     ] = None,
@@ -43,9 +59,13 @@ def compare_command(
     if not math.isfinite(margin):
         raise UsageError(f"--margin: a number of points expected, {margin} found")
     if base.resolve() == candidate.resolve():
-        raise UsageError(f"{candidate}: another run than the base expected")
+        raise UsageError(f"{candidate}: BASE and CANDIDATE are the same run")
     found = report.compare_runs(
-        report.load_run(base), report.load_run(candidate), report.load_card(), margin
+        report.load_run(base),
+        report.load_run(candidate),
+        report.load_card(),
+        margin,
+        inconclusive.value,
     )
     report.render_comparison(found, out)
     forms: dict[Path | None, Callable[[], bytes]] = {

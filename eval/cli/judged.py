@@ -28,11 +28,13 @@ def print_figures(
     mean = summary["metrics"].get(metric)
     if mean is None and told["as_published"]:  # beyond what the card's tables hold
         mean = told["published"]
-    table.add_row("all", f"{summary['samples']:,}", _x100(mean), _span(told["interval"]))
+    span = _span(told["interval"], told["no_interval"])
+    table.add_row("all", f"{summary['samples']:,}", _x100(mean), span)
     for group in ("category", "task_name"):
         table.add_row()
         for value, part in summary["by"].get(group, {}).items():
-            span = _span(told["intervals"][group].get(value))
+            reason = told["no_intervals"][group].get(value, "")
+            span = _span(told["intervals"][group].get(value), reason)
             label = escape(value.strip() or "(none)")
             table.add_row(label, f"{part['samples']:,}", _x100(part[metric]), span)
     out.print(table)
@@ -107,5 +109,5 @@ def _x100(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _span(ends: Sequence[float] | None) -> str:
-    return "-" if ends is None else f"{_x100(ends[0])} to {_x100(ends[1])}"
+def _span(ends: Sequence[float] | None, reason: str) -> str:
+    return reason or "-" if ends is None else f"{_x100(ends[0])} to {_x100(ends[1])}"

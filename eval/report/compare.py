@@ -105,7 +105,7 @@ def compare(run: RunFigures, column: Column, row: CardRow) -> Comparison:
         figure = f"{sum(values) / len(values) * column.scale:.{column.decimals}f}"
         ends = _ends(tasks, column.metric, column.scale)
         doubts = _doubts(tasks)
-        remarks = _worth(tasks, doubts)
+        remarks = _worth(tasks, doubts) + _no_interval(tasks, column.metric)
         if number(card) is None:
             remarks.append("the card has no figure")
     return _comparison(
@@ -130,7 +130,7 @@ def beside_nothing(task: TaskFigures, column: Column | None) -> Comparison:
             reason = f"the card has no {task.few_shot}-shot row here"
         else:
             reason = f"part of {column.label}"
-        remarks = [reason, *_worth([task], doubts)]
+        remarks = [reason, *_worth([task], doubts), *_no_interval([task], metric)]
     else:
         doubts, remarks = ["no figure"], [_unscored(task, column)]
     return _comparison(label, figure, MISSING, [task], doubts, remarks, ends, DECIMALS, False)
@@ -138,9 +138,13 @@ def beside_nothing(task: TaskFigures, column: Column | None) -> Comparison:
 
 def clean(text: str) -> str:
     """One line that can be printed: what is not printable is replaced, what is long cut off."""
-    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    line = line.strip() or "(no name)"
+    line = printable(text).strip() or "(no name)"
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+def printable(text: str) -> str:
+    """The text with a replacement character for each that cannot be printed, line feeds too."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def number(text: str) -> Decimal | None:
@@ -203,7 +207,10 @@ def _is_partial(task: TaskFigures) -> bool:
 
 
 def _ends(tasks: Sequence[TaskFigures], metric: str, scale: int) -> tuple[float, float] | None:
-    """The interval of the tasks' plain mean: their errors are independent, so squares add up."""
+    """The interval of the tasks' plain mean: their errors are independent, so squares add up.
+
+    The root of a sum of squares is at most the sum, so the ends stay in the metric's range.
+    """
     if not all(metric in task.intervals for task in tasks):
         return None
     mean = sum(task.metrics[metric] for task in tasks) / len(tasks)
@@ -213,6 +220,12 @@ def _ends(tasks: Sequence[TaskFigures], metric: str, scale: int) -> tuple[float,
     )
     below, above = (reach / len(tasks) for reach in reaches)
     return scale * (mean - below), scale * (mean + above)
+
+
+def _no_interval(tasks: Sequence[TaskFigures], metric: str) -> list[str]:
+    """Why a figure has no interval, where a summary says so."""
+    reasons = (task.no_interval.get(metric, "") for task in tasks)
+    return [printable(reason) for reason in dict.fromkeys(reasons) if reason]
 
 
 def _unscored(task: TaskFigures, column: Column | None) -> str:

@@ -12,9 +12,20 @@ import orjson
 from eval.errors import RunError
 from eval.run import MANIFEST, SUMMARY
 
-FARTHEST = 1e6  # from 0 that an interval may reach
+FARTHEST = 1e6  # from 0 that a metric's range may reach
 SLACK = 1e-9  # sums in another order
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")  # of a task, a metric, a protocol
+
+
+@dataclass(frozen=True, slots=True)
+class MetricType:
+    """What a summary says of a metric: its range, and whether the score is a mean of per-sample
+    values.
+    """
+
+    low: float
+    high: float
+    mean: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,9 @@ class TaskFigures:
     doubts        why those are not what the card has
     as_published  processes and batch size, where the published procedure was reproduced
     by            group -> value -> {"samples": count, metric: mean over them}
-    intervals     metric -> where its mean may lie, 95%: both ends
+    intervals     metric -> both ends of its 95% interval
+    no_interval   metric -> why it has none, where that is known
+    metric_types  of the metrics, by name; empty in the summary of an earlier version
     """
 
     task: str
@@ -54,6 +67,8 @@ class TaskFigures:
     as_published: tuple[int, int] | None = None
     by: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    no_interval: Mapping[str, str] = field(default_factory=dict)
+    metric_types: Mapping[str, MetricType] = field(default_factory=dict)
 
     @property
     def asked(self) -> str:
@@ -125,6 +140,8 @@ def _figures(file: Path) -> TaskFigures:
             f"{len(faults)} faults, {str(complete).lower()} found"
         )
     metrics = _metrics(file, _field(file, fields, "metrics", _is_mapping, "name -> figure"))
+    types = _metric_types(file, fields)
+    intervals, no_interval = _intervals(file, fields, metrics, types)
     return TaskFigures(
         task,
         size,
@@ -144,7 +161,9 @@ def _figures(file: Path) -> TaskFigures:
         doubts=tuple(_field(file, fields, "doubts", _is_texts, "a list of texts", default=())),
         as_published=_as_published(file, fields),
         by=_breakdowns(file, fields, samples),
-        intervals=_intervals(file, fields, metrics),
+        intervals=intervals,
+        no_interval=no_interval,
+        metric_types=types,
     )
 
 
@@ -156,29 +175,64 @@ def _metrics(file: Path, metrics: dict[str, Any]) -> dict[str, float]:
     return metrics
 
 
+def _metric_types(file: Path, fields: Mapping[str, Any]) -> dict[str, MetricType]:
+    told = _field(file, fields, "metric_types", _is_mapping, "metric -> its type", default={})
+    found = {}
+    for name in told:
+        each = _field(file, told, name, _is_mapping, "'range' and 'mean'")
+        low, high = _field(file, each, "range", _is_range, "its lowest and its highest value")
+        mean = _field(file, each, "mean", _is_bool, "true or false")
+        found[name] = MetricType(low, high, mean)
+    return found
+
+
+def assumed_type(value: float) -> MetricType:
+    """Of a metric in the summary of an earlier version: CIDEr's values alone exceeded 1."""
+    return MetricType(0.0, 1.0 if value <= 1 else 10.0)
+
+
 def _intervals(
-    file: Path, fields: Mapping[str, Any], metrics: Mapping[str, float]
-) -> dict[str, tuple[float, float]]:
-    """Both ends of each metric's interval; its figure lies between them."""
+    file: Path,
+    fields: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    types: Mapping[str, MetricType],
+) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
+    """Both ends of each metric's interval, between which its figure lies, and why others have none.
+
+    An earlier version's interval that leaves the metric's range is not shown.
+    """
     told: dict[str, Any] = _field(
         file, fields, "intervals", _is_mapping, "metric -> interval", default={}
     )
+    reasons: dict[str, Any] = _field(
+        file, fields, "no_interval", _is_mapping, "metric -> reason", default={}
+    )
+    missing: dict[str, str] = {
+        name: _field(file, reasons, name, _is_text, "a reason") for name in reasons
+    }
     found = {}
     for name in told:
         ends = _field(file, told, name, _is_mapping, "'low' and 'high'")
         low, high = (_field(file, ends, end, is_number, "a number") for end in ("low", "high"))
-        if max(abs(low), abs(high)) > FARTHEST:
-            raise RunError(
-                f"{file}: 'intervals': {name!r:.80}: ends within {FARTHEST:g} expected, {low:g} to "
-                f"{high:g} found"
-            )
         if name not in metrics or not low - SLACK <= metrics[name] <= high + SLACK:
             raise RunError(
                 f"{file}: 'intervals': {name!r:.80}: {low:g} to {high:g} found, and its figure is "
                 f"not between: {metrics.get(name)!r:.80}"
             )
-        found[name] = low, high
-    return found
+        kind = types.get(name) or assumed_type(metrics[name])
+        if kind.low - SLACK <= low and high <= kind.high + SLACK:
+            found[name] = low, high
+        elif name in types:
+            raise RunError(
+                f"{file}: 'intervals': {name!r:.80}: {low:g} to {high:g} lies outside the metric's "
+                f"range, {kind.low:g} to {kind.high:g}"
+            )
+        else:
+            missing[name] = (
+                f"the interval of an earlier version, beyond {kind.low:g} to {kind.high:g}, is "
+                "left out; score the run again: qwen-vl-eval score"
+            )
+    return found, missing
 
 
 def _faults(file: Path, fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -266,6 +320,13 @@ def _is_bool(value: Any) -> bool:
 
 def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
+
+
+def _is_range(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 2 or not all(map(is_number, value)):
+        return False
+    low, high = map(float, value)
+    return -FARTHEST <= low < high <= FARTHEST
 
 
 def _is_count(value: Any) -> bool:

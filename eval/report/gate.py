@@ -1,15 +1,16 @@
 """Did a checkpoint get worse? Two runs, paired by sample, clustered by image.
 
-Of each benchmark both runs answered, the mean difference of its main metric decides:
+For each benchmark that both runs answered, the mean difference of its main metric decides:
 
     pass          shown to be no more than the margin below
     regressed     shown to be below at all, and not to be within the margin
-    inconclusive  neither: so many samples cannot tell
+    inconclusive  neither: there are too few samples to tell
 
-What is shown holds at a level of 5%. Regressions are looked for in every benchmark at once, so
-their p-values are Holm's; the whole passes only where each benchmark does, which needs no
-correction. Runs that were not asked the same, or lack answers, are invalid, and named. What only a
-server scores has no values to pair, and is left out.
+"Shown" means at a level of 5%; two runs whose values are all equal pass without it. Regressions
+are looked for in every benchmark at once, so their p-values are Holm's; the whole passes only where
+each benchmark does, which needs no correction. Runs that were not asked the same, or lack answers,
+are invalid, and named. What only a server scores has no values to pair, and is left out. A metric
+that is not a mean of per-sample values has none either: it cannot be compared, and is invalid.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +20,17 @@ from typing import Any
 
 from eval.errors import RunError
 from eval.report.card import Card, Column
-from eval.report.compare import SCALE, clean
-from eval.report.figures import RunFigures, is_number
+from eval.report.compare import SCALE, clean, printable
+from eval.report.figures import MetricType, RunFigures, assumed_type, is_number
 from eval.run import SCORES, SUMMARY, RunFolder
-from eval.stats import Difference, Tally, holm, t_quantile
+from eval.stats import SLACK, Estimate, Tally, holm, t_quantile
 
 PASS, REGRESSED, INCONCLUSIVE, INVALID = "pass", "regressed", "inconclusive", "invalid"
 LEFT_OUT = "left out"
 EXIT_CODES = {PASS: 0, REGRESSED: 10, INCONCLUSIVE: 11, INVALID: 12}
+ERROR, FAIL, SKIP = "error", "fail", "skip"
+INCONCLUSIVE_CODES = {ERROR: 11, FAIL: 10, SKIP: 0}  # as a user wants an inconclusive gate to end
+OF_CORPUS = "bootstrap over images"  # an earlier version's method, for a Corpus alone
 LEVEL = 0.05  # of what is called shown
 POWER = 0.9  # with which the smallest drop would have been shown
 MARGIN = 0.5  # points of a table
@@ -59,7 +63,7 @@ class Flip:
 class Benchmark:
     """A task in both runs. All figures are points of a table, such as 58.6.
 
-    difference  candidate less base; low, high: its 95% interval
+    difference  candidate less base; low, high: its 95% interval; no_interval: why it has none
     p_worse     that so low a difference, or lower, comes about by chance: Holm's
     p_within    that so high a one comes about though the drop is the margin or more
     smallest    drop that would have been shown in nine of ten such comparisons
@@ -76,6 +80,7 @@ class Benchmark:
     difference: float | None = None
     low: float | None = None
     high: float | None = None
+    no_interval: str = ""
     p_worse: float | None = None
     p_within: float | None = None
     smallest: float | None = None
@@ -86,23 +91,43 @@ class Benchmark:
 
 
 @dataclass(frozen=True, slots=True)
+class RunId:
+    """What identifies a run. Texts are printable; "" is unknown.
+
+    folder      as an absolute path
+    weights     sha256 of the checkpoint
+    generation  of the back end's code; engine: which of its engines
+    """
+
+    name: str
+    folder: str
+    weights: str
+    engine: str
+    generation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Two runs, the worst benchmark first.
 
-    faults  what makes the whole comparison invalid
+    faults        what makes the whole comparison invalid
+    inconclusive  how an inconclusive benchmark counts: ERROR, FAIL or SKIP
     """
 
-    base: str
-    candidate: str
+    base: RunId
+    candidate: RunId
     margin: float
     verdict: str
     benchmarks: tuple[Benchmark, ...]
     flips: tuple[Flip, ...]
     faults: tuple[str, ...] = ()
+    inconclusive: str = ERROR
 
     @property
     def exit_code(self) -> int:
-        """Of a gate."""
+        """The gate's."""
+        if self.verdict == INCONCLUSIVE:
+            return INCONCLUSIVE_CODES[self.inconclusive]
         return EXIT_CODES[self.verdict]
 
 
@@ -111,21 +136,23 @@ def compare_runs(
     candidate: RunFigures,
     card: Card,
     margin: float = MARGIN,
+    inconclusive: str = ERROR,
 ) -> Comparison:
     """Compare a candidate with a base, sample by sample.
 
-    margin  points of a table that a benchmark may lose
+    margin        points of a table that a benchmark may lose
+    inconclusive  how an inconclusive benchmark counts: ERROR, FAIL or SKIP
 
     Raises RunError for a folder that is no whole run.
     """
     columns = {name: c for table in card.tables for c in table.columns for name in c.tasks}
     folders = (RunFolder.open(base.folder), RunFolder.open(candidate.folder))
     names = list(dict.fromkeys([*base.tasks, *candidate.tasks]))
-    measured: list[tuple[Benchmark, Difference]] = []
+    measured: list[tuple[Benchmark, Estimate]] = []
     invalid: list[Benchmark] = []
     flips: dict[str, list[Flip]] = {}
     for name in names:
-        metric = _metric(base, candidate, name)
+        metric = _metric(base, candidate, name, columns.get(name))
         try:
             if server := _server(name, base, candidate, folders):
                 why = f"scored by {server}, which tells no value of a sample"
@@ -133,12 +160,14 @@ def compare_runs(
                 continue
             if reason := _differing(name, base, candidate, folders):
                 raise RunError(reason)
-            found, tally, flips[name] = _paired(name, base, candidate, folders, columns.get(name))
+            runs, column = (base, candidate), columns.get(name)
+            kind = _type(name, metric, runs, folders, column)
+            scale = column.scale if column else SCALE
+            found, estimate, flips[name] = _paired(name, metric, kind, scale, runs, folders)
         except RunError as error:
-            why = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(error))
-            invalid.append(Benchmark(name, metric, INVALID, why))
+            invalid.append(Benchmark(name, metric, INVALID, printable(str(error))))
             continue
-        measured.append((found, tally.difference()))
+        measured.append((found, estimate))
     judged = _judge(measured, margin)
     order = sorted([*invalid, *judged], key=_badness)
     verdicts = {each.verdict for each in order} - {LEFT_OUT}
@@ -147,11 +176,25 @@ def compare_runs(
     verdict = next(v for v in (INVALID, REGRESSED, INCONCLUSIVE, PASS) if v in verdicts)
     listed = tuple(flip for each in order for flip in flips.get(each.task, ()))
     return Comparison(
-        clean(base.name), clean(candidate.name), margin, verdict, tuple(order), listed, faults
+        _identify(base, folders[0]),
+        _identify(candidate, folders[1]),
+        margin,
+        verdict,
+        tuple(order),
+        listed,
+        faults,
+        inconclusive,
     )
 
 
-def _judge(measured: Sequence[tuple[Benchmark, Difference]], margin: float) -> Iterator[Benchmark]:
+def _identify(run: RunFigures, folder: RunFolder) -> RunId:
+    model = folder.manifest["model"]
+    told = (model.get(key) for key in ("digest", "engine", "generation"))
+    known = ("" if each is None else printable(str(each)) for each in told)
+    return RunId(clean(run.name), printable(str(run.folder.resolve())), *known)
+
+
+def _judge(measured: Sequence[tuple[Benchmark, Estimate]], margin: float) -> Iterator[Benchmark]:
     """Each benchmark with its verdict; differences are in points."""
     adjusted = holm(difference.p_below(0.0) for _, difference in measured)
     for (benchmark, difference), p_worse in zip(measured, adjusted, strict=True):
@@ -163,13 +206,14 @@ def _judge(measured: Sequence[tuple[Benchmark, Difference]], margin: float) -> I
             verdict = REGRESSED
         else:
             verdict = INCONCLUSIVE
-        low, high = difference.interval() or (None, None)
+        interval = difference.interval()
         yield replace(
             benchmark,
             verdict=verdict,
             difference=difference.mean,
-            low=low,
-            high=high,
+            low=interval.low,
+            high=interval.high,
+            no_interval=interval.reason,
             p_worse=p_worse,
             p_within=p_within,
             smallest=_smallest(difference, len(measured)),
@@ -178,16 +222,17 @@ def _judge(measured: Sequence[tuple[Benchmark, Difference]], margin: float) -> I
         )
 
 
-def _smallest(difference: Difference, tests: int) -> float | None:
+def _smallest(difference: Estimate, tests: int) -> float | None:
     """The drop that so many samples show nine times of ten, were it looked for in so many tests.
 
     None where so few images show none, however large.
     """
-    if difference.error is None or tests * difference.least_p >= LEVEL:
+    if tests * difference.least_p >= LEVEL:
         return None
-    degrees = difference.degrees
+    degrees, size = difference.degrees, difference.size
     reach = t_quantile(1 - LEVEL / tests, degrees) + t_quantile(POWER, degrees)
-    return reach * difference.error
+    drop = difference.high * (reach / size**0.5 + 1 / size)
+    return drop if drop < difference.high else None
 
 
 def _badness(benchmark: Benchmark) -> tuple[int, float, str]:
@@ -197,7 +242,10 @@ def _badness(benchmark: Benchmark) -> tuple[int, float, str]:
     return 1, benchmark.difference, benchmark.task
 
 
-def _metric(base: RunFigures, candidate: RunFigures, name: str) -> str:
+def _metric(base: RunFigures, candidate: RunFigures, name: str, column: Column | None) -> str:
+    """The metric that is compared: the card's, or the task's main one."""
+    if column:
+        return column.metric
     for run in (base, candidate):
         if name in run.tasks and run.tasks[name].metrics:
             return next(iter(run.tasks[name].metrics))
@@ -271,16 +319,45 @@ def _server(
     return clean(servers or "its server")
 
 
-def _paired(
+def _type(
     name: str,
-    base: RunFigures,
-    candidate: RunFigures,
+    metric: str,
+    runs: tuple[RunFigures, RunFigures],
     folders: tuple[RunFolder, RunFolder],
     column: Column | None,
-) -> tuple[Benchmark, Tally, list[Flip]]:
+) -> MetricType:
+    """The type of a task's metric. Raises RunError where its scores cannot be compared.
+
+    Summaries of an earlier version do not tell it; there the card's metrics are known to be means.
+    """
+    found: list[MetricType] = []
+    for run, folder in zip(runs, folders, strict=True):
+        task = run.tasks[name]
+        if metric in task.metric_types:
+            found.append(task.metric_types[metric])
+        elif column:
+            found.append(MetricType(0.0, column.maximum))
+        elif folder.summary(name).get("intervals", {}).get(metric, {}).get("method") == OF_CORPUS:
+            raise RunError(
+                f"{clean(run.name)} does not say whether {metric} is a mean of per-sample values. "
+                "Score it again: qwen-vl-eval score"
+            )
+        else:
+            found.append(assumed_type(task.metrics.get(metric, 0.0)))
+    if not all(kind.mean for kind in found):
+        raise RunError(f"{metric} is not a mean of per-sample values: it cannot be compared")
+    return MetricType(min(kind.low for kind in found), max(kind.high for kind in found))
+
+
+def _paired(
+    name: str,
+    metric: str,
+    kind: MetricType,
+    scale: int,
+    runs: tuple[RunFigures, RunFigures],
+    folders: tuple[RunFolder, RunFolder],
+) -> tuple[Benchmark, Estimate, list[Flip]]:
     """Values of both runs side by side, in points; raises RunError where they do not pair up."""
-    metric = column.metric if column else _metric(base, candidate, name)
-    scale = column.scale if column else SCALE
     tally = Tally()
     flips: list[Flip] = []
     totals = [0.0, 0.0]
@@ -289,7 +366,7 @@ def _paired(
         first, second = rows
         if first is None or second is None:
             raise RunError(f"other samples: one run has {count:,}, and the other has more")
-        for run, row in zip((base, candidate), rows, strict=True):
+        for run, row in zip(runs, rows, strict=True):
             if not all(isinstance(row.get(key), str) for key in ("id", "image")):
                 raise RunError(
                     f"{clean(run.name)}, sample {count + 1:,} of {SCORES}: the texts 'id' and "
@@ -302,6 +379,11 @@ def _paired(
                     f"{clean(run.name)}: sample {row['id']!r:.80}: {metric}: a number expected, "
                     f"{row[metric]!r:.80} found"
                 )
+            if not kind.low - SLACK <= row[metric] <= kind.high + SLACK:
+                raise RunError(
+                    f"{clean(run.name)}: sample {row['id']!r:.80}: {metric} is {row[metric]:g}, "
+                    f"outside its range of {kind.low:g} to {kind.high:g}"
+                )
         if first["id"] != second["id"]:
             raise RunError(f"other samples: {first['id']!r:.80} and {second['id']!r:.80}")
         count += 1
@@ -310,7 +392,7 @@ def _paired(
         totals = [totals[0] + values[0], totals[1] + values[1]]
         if values[0] != values[1]:
             flips.append(Flip(name, first["id"], first["image"], *values))
-    for run in (base, candidate):
+    for run in runs:
         if count != (samples := run.tasks[name].samples):
             raise RunError(
                 f"{clean(run.name)}: {samples:,} samples in {SUMMARY}, {count:,} in {SCORES}"
@@ -326,4 +408,5 @@ def _paired(
         worse=sum(flip.candidate < flip.base for flip in flips),
     )
     flips.sort(key=lambda flip: flip.candidate - flip.base)
-    return found, tally, flips
+    span = scale * (kind.high - kind.low)
+    return found, tally.estimate(-span, span, difference=True), flips

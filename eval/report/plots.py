@@ -260,9 +260,8 @@ def flip_data(base: RunFigures, candidate: RunFigures, card: Card) -> Flips:
     found = compare_runs(base, candidate, card)
     measured = [each for each in found.benchmarks if each.difference is not None]
     flipped = tuple(Flipped(e.task, e.samples, e.better, e.worse) for e in measured)
-    return Flips(
-        found.base, found.candidate, flipped, left_out=len(found.benchmarks) - len(measured)
-    )
+    left_out = len(found.benchmarks) - len(measured)
+    return Flips(found.base.name, found.candidate.name, flipped, left_out)
 
 
 def draw_radar(radar: Radar, form: str) -> bytes:

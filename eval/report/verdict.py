@@ -9,16 +9,20 @@ from xml.etree import ElementTree
 from rich.console import Console
 from rich.text import Text
 
-from eval.report.compare import clean
+from eval.report.compare import clean, printable
 from eval.report.gate import (
+    ERROR,
+    FAIL,
     INCONCLUSIVE,
     INVALID,
     LEFT_OUT,
     PASS,
     REGRESSED,
+    SKIP,
     Benchmark,
     Comparison,
     Flip,
+    RunId,
 )
 from eval.report.grid import Field, Grid, GridColumn, Section, draw
 from eval.report.markdown import escape
@@ -28,10 +32,14 @@ NONE = "-"
 STYLES = {PASS: "green", REGRESSED: "bold red", INCONCLUSIVE: "yellow", INVALID: "bold red"}
 NARROW = ("Benchmark", "Verdict", "Base", "Now", "Change", "95% interval", "Samples")
 HEADER = ("Benchmark", "Base", "Candidate", "Difference", "95% interval", "Samples", "Images")
+JUNIT = {REGRESSED: "failure", INVALID: "error", LEFT_OUT: "skipped"}  # elements of a test case
+JUNIT_INCONCLUSIVE = {ERROR: "error", FAIL: "failure", SKIP: "skipped"}
+WEIGHTS_SHOWN = 12  # digits of a digest, where a person reads it
+UNKNOWN = "unknown"
 SAID = {
     PASS: "no benchmark is more than {margin} points below the base",
     REGRESSED: "at least one benchmark is below the base, and not within {margin} points",
-    INCONCLUSIVE: "so many samples cannot tell whether the candidate is within {margin} points",
+    INCONCLUSIVE: "too few samples to tell whether the candidate is within {margin} points",
     INVALID: "the runs cannot be compared",
 }
 
@@ -53,6 +61,9 @@ def render_comparison(found: Comparison, console: Console) -> None:
             told.setdefault(said, []).append(each.task)
     for said, tasks in told.items():
         _print(console, Text(f"{', '.join(tasks)}: {said}", style="dim"))
+    for role, run in _runs(found):
+        weights = run.weights[:WEIGHTS_SHOWN] or UNKNOWN
+        _print(console, Text(f"{role}: {run.folder}, weights {weights}", style="dim"))
     _print(console, Text(headline(found), style=STYLES[found.verdict]))
     for task, flips in _by_task(found.flips):
         if worst := [clean(flip.sample) for flip in flips[:FLIPS_SHOWN] if _worse(flip)]:
@@ -81,16 +92,19 @@ def _print(console: Console, line: Text) -> None:
 def comparison_markdown(found: Comparison) -> str:
     """For a comment on a pull request."""
     lines = [
-        f"### {escape(found.candidate)} beside {escape(found.base)}: **{found.verdict}**",
+        f"### {escape(found.candidate.name)} beside {escape(found.base.name)}: **{found.verdict}**",
         "",
         escape(headline(found)),
+        "",
+        "| Run | Name | Folder | Weights (sha256) |",
+        "| :--- | :--- | :--- | :--- |",
+        *(_row(role, run.name, run.folder, run.weights or UNKNOWN) for role, run in _runs(found)),
         "",
         f"| {' | '.join((*HEADER, 'Verdict'))} |",
         f"| :--- | {' | '.join(['---:'] * (len(HEADER) - 1))} | :--- |",
     ]
     for each in found.benchmarks:
-        told = [*map(escape, cells(each)), escape(verdict_of(each))]
-        lines.append(f"| {' | '.join(told)} |")
+        lines.append(_row(*cells(each), verdict_of(each)))
     for task, flips in _by_task(found.flips):
         lines += ["", f"<details><summary>{escape(task)}: {_counts(flips)}</summary>", ""]
         for flip in flips[:FLIPS_SHOWN]:
@@ -103,25 +117,35 @@ def comparison_markdown(found: Comparison) -> str:
 
 
 def comparison_junit(found: Comparison) -> bytes:
-    """JUnit XML: a case a benchmark; regressed is a failure, inconclusive and invalid an error."""
-    errors = sum(each.verdict in (INVALID, INCONCLUSIVE) for each in found.benchmarks)
+    """JUnit XML: a case for each benchmark; properties that identify both runs.
+
+    Regressed is a failure, invalid an error, left out is skipped; an inconclusive benchmark is what
+    the comparison counts it as, an error, a failure or skipped.
+    """
+    kinds = JUNIT | {INCONCLUSIVE: JUNIT_INCONCLUSIVE[found.inconclusive]}
+    results = [kinds.get(each.verdict) for each in found.benchmarks]
+    results += ["error"] if found.faults else []
     suite = ElementTree.Element(
         "testsuite",
-        name=f"{found.candidate} beside {found.base}",
-        tests=str(len(found.benchmarks) + bool(found.faults)),
-        failures=str(sum(each.verdict == REGRESSED for each in found.benchmarks)),
-        errors=str(errors + bool(found.faults)),
-        skipped=str(sum(each.verdict == LEFT_OUT for each in found.benchmarks)),
+        name=f"{found.candidate.name} beside {found.base.name}",
+        tests=str(len(results)),
+        failures=str(results.count("failure")),
+        errors=str(results.count("error")),
+        skipped=str(results.count("skipped")),
     )
-    kinds = {REGRESSED: "failure", INVALID: "error", INCONCLUSIVE: "error", LEFT_OUT: "skipped"}
-    for each in found.benchmarks:
+    properties = ElementTree.SubElement(suite, "properties")
+    for role, run in _runs(found):
+        for name, value in asdict(run).items():
+            ElementTree.SubElement(properties, "property", name=f"{role}.{name}", value=value)
+    for each, kind in zip(found.benchmarks, results, strict=False):
         case = ElementTree.SubElement(suite, "testcase", classname="qwen-vl-eval", name=each.task)
-        if each.verdict in kinds:
-            told = f"{verdict_of(each)}: {', '.join(cells(each)[1:])}"
-            ElementTree.SubElement(case, kinds[each.verdict], message=_xml(told), type=each.verdict)
+        if kind:
+            told = printable(f"{verdict_of(each)}: {', '.join(cells(each)[1:])}")
+            ElementTree.SubElement(case, kind, message=told, type=each.verdict)
     if found.faults:
         case = ElementTree.SubElement(suite, "testcase", classname="qwen-vl-eval", name="runs")
-        ElementTree.SubElement(case, "error", message=_xml("; ".join(found.faults)), type=INVALID)
+        told = printable("; ".join(found.faults))
+        ElementTree.SubElement(case, "error", message=told, type=INVALID)
     ElementTree.indent(suite)
     content: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
     return content + b"\n"
@@ -129,7 +153,17 @@ def comparison_junit(found: Comparison) -> bytes:
 
 def comparison_json(found: Comparison) -> dict[str, Any]:
     """All of it, for programs."""
-    return {**asdict(found), "exit_code": found.exit_code}
+    names = {role: run.name for role, run in _runs(found)}
+    runs = {role: asdict(run) for role, run in _runs(found)}
+    return {**asdict(found), **names, "runs": runs, "exit_code": found.exit_code}
+
+
+def _row(*texts: str) -> str:
+    return f"| {' | '.join(map(escape, texts))} |"
+
+
+def _runs(found: Comparison) -> tuple[tuple[str, RunId], ...]:
+    return ("base", found.base), ("candidate", found.candidate)
 
 
 def cells(each: Benchmark) -> list[str]:
@@ -150,13 +184,12 @@ def cells(each: Benchmark) -> list[str]:
 
 def verdict_of(each: Benchmark) -> str:
     """A benchmark's verdict, and what there is to say of it."""
-    if each.reason:
-        return f"{each.verdict}: {each.reason}"
+    said = each.reason or each.no_interval
     if each.verdict == INCONCLUSIVE:
+        said = f"smallest detectable drop: {each.smallest or 0:.2f} points"
         if each.smallest is None:
-            return f"{each.verdict}: {each.images:,} images are too few to show any drop"
-        return f"{each.verdict}: a drop of {each.smallest:.2f} would have been shown"
-    return each.verdict
+            said = f"{each.images:,} images are too few to show any drop"
+    return f"{each.verdict}: {said}" if said else each.verdict
 
 
 def _by_task(flips: Sequence[Flip]) -> Iterable[tuple[str, list[Flip]]]:
@@ -171,8 +204,3 @@ def _counts(flips: Sequence[Flip]) -> str:
 
 def _worse(flip: Flip) -> bool:
     return flip.candidate < flip.base
-
-
-def _xml(text: str) -> str:
-    """Without what XML cannot hold."""
-    return "".join(c if c.isprintable() else " " for c in text)

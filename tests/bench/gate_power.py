@@ -3,8 +3,8 @@
     python tests/bench/gate_power.py [--quick]
 
 Two checkpoints are drawn again and again: which samples change their value, and in which direction.
-The per-image sums become the gate's own differences, and its own functions judge them: Holm,
-Student's t and the verdict are eval.report.gate's and eval.stats'. Only mean and error are computed
+The per-image sums become the gate's own estimates, and its own functions judge them: Holm, the
+p-values and the verdict are eval.report.gate's and eval.stats'. Only mean and error are computed
 here for many images at a time, by Tally's formula, and compared with Tally's on every benchmark.
 
 Writes results/bench/gate.md. Exit status 1 where, beyond chance, more than 5% alarm, a drop of the
@@ -37,7 +37,7 @@ from eval.report.gate import (
     _judge,
     _smallest,
 )
-from eval.stats import Difference, Tally, t_quantile
+from eval.stats import Estimate, Tally, t_quantile
 
 PAGE = Path(__file__).resolve().parents[2] / "results" / "bench" / "gate.md"
 SEED = 20230824
@@ -67,12 +67,23 @@ class Size:
     def samples(self) -> int:
         return int(self.images.sum())
 
+    @property
+    def span(self) -> float:
+        """The largest difference, in points."""
+        return 1000.0 if self.corpus else 100.0
+
+    def estimate(self, mean: float, error: float) -> Estimate:
+        """As the gate has it."""
+        effective = self.samples**2 / float((self.images.astype(float) ** 2).sum())
+        ends = -self.span, self.span
+        return Estimate(mean, error, self.samples, len(self.images), effective, *ends, True)
+
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """A comparison of one benchmark, and how many of its samples rose and fell."""
 
-    difference: Difference
+    difference: Estimate
     better: int
     worse: int
 
@@ -140,22 +151,23 @@ def draw(
             values = 100 * signs * random.choice(size.steps, len(moved))
         sums = np.bincount(moved, values, groups)
         mean = float(sums.sum()) / count
-        squares = float(((sums - size.images * mean) ** 2).sum())
-        error = (groups / (groups - 1) * squares) ** 0.5 / count
+        squares = float((((sums - size.images * mean) / (count - size.images)) ** 2).sum())
+        error = ((groups - 1) / groups * squares) ** 0.5
         better = int((signs > 0).sum())
-        found.append(Drawn(Difference(mean, error, count, groups), better, len(moved) - better))
+        found.append(Drawn(size.estimate(mean, error), better, len(moved) - better))
     check(size, sums, found[-1].difference)
     return found
 
 
-def check(size: Size, sums: NDArray[np.float64], found: Difference) -> None:
+def check(size: Size, sums: NDArray[np.float64], found: Estimate) -> None:
     """What was computed for many images at a time is what Tally makes of the same sums."""
     tally = Tally()
     for image, (samples, total) in enumerate(zip(size.images.tolist(), sums.tolist(), strict=True)):
         tally.clusters[image] = [samples, total]
-    told = tally.difference()
+    told = tally.estimate(-size.span, size.span, difference=True)
     assert (told.values, told.clusters) == (found.values, found.clusters)
-    assert np.allclose((told.mean, told.error), (found.mean, found.error), rtol=1e-9, atol=1e-12)
+    pairs = ((told.mean, found.mean), (told.error, found.error), (told.effective, found.effective))
+    assert np.allclose(*zip(*pairs, strict=True), rtol=1e-9, atol=1e-12)
 
 
 def judged(drawn: Sequence[Drawn], margin: float = MARGIN) -> list[str]:
@@ -247,7 +259,7 @@ def simulate(repetitions: int) -> Simulated:
         for drop in (0.0, MARGIN, DROP)
     }
     together = {drop: list(zip(*found, strict=True)) for drop, found in drawn.items()}
-    nothing = [Drawn(Difference(0.0, 0.0, s.samples, len(s.images)), 0, 0) for s in suite]
+    nothing = [Drawn(s.estimate(0.0, 0.0), 0, 0) for s in suite]
     verdicts = {
         SAME: [whole(judged(nothing))],
         EQUAL: [whole(judged(each)) for each in together[0.0]],
