@@ -98,7 +98,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/installed: pyproject.toml constraints.txt eval/cli/start.py | $(VENV)/bin/python
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e .
 	touch $@
 

@@ -37,7 +37,7 @@ from eval.digests import Digests
 from eval.errors import RunError
 from eval.lock import Locked, locked
 from eval.prompt import IMAGE
-from eval.writing import PRETTY, write_file, write_rows, writing
+from eval.writing import PRETTY, remove_leftovers, write_file, write_rows, writing
 
 MANIFEST = "manifest.json"
 EXAMPLES = "examples.jsonl"
@@ -454,6 +454,7 @@ def held(path: Path) -> Iterator[int]:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         with locked(path / WORK / "lock") as lock:
+            remove_leftovers(path)
             yield lock
     except Locked as held_by:
         raise RunError(

@@ -385,10 +385,12 @@ def test_nothing_else_is_ever_removed(demo, tmp_path):
     out = tmp_path / "out"
     build_browser([demo.run], [demo.task], demo.data, out)
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"'thesis.txt' found, which is not of one"):
+    with pytest.raises(
+        UsageError, match=r"'thesis.txt' in it is not of an earlier one of 'browse'"
+    ):
         build_browser([demo.run], [demo.task], demo.data, out)
     assert "mine" == (out / "thesis.txt").read_text()
-    with pytest.raises(UsageError, match="a folder expected, a file found"):
+    with pytest.raises(UsageError, match="this is a file; give a folder"):
         build_browser([demo.run], [demo.task], demo.data, out / "thesis.txt")
 
 

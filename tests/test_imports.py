@@ -30,7 +30,15 @@ MAY_IMPORT = {  # room -> the rooms it may import from, beside itself, errors an
     "run": {"api", "asked", "data", "digests", "journal", "lock", "prompt", "writing"},
     "score": {"api", "asked", "data", "run", "metrics", "stats"},
     "submit": {"api", "asked", "data", "run", "writing"},
-    "report": {"api", "asked", "data", "metrics", "run", "stats"},  # samples and their boxes too
+    "report": {
+        "api",
+        "asked",
+        "data",
+        "metrics",
+        "run",
+        "stats",
+        "writing",
+    },  # and boxes of samples
     "demo": {"api", "data", "metrics", "runtime"},
     "benchmarks": {"api", "data", "metrics", "prompt", "tree"},
     "touchstone": {"api", "asked", "data", "lock", "metrics", "prompt", "run", "stats", "writing"},

@@ -269,6 +269,13 @@ def test_rank_of_torchrun():
     assert mine.prefix != its.prefix
 
 
+def test_one_process_in_each_pod():
+    """Kubeflow sets no local variables: each pod holds one process."""
+    told = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "m", "MASTER_PORT": "23456"}
+    rank = rank_of(told)
+    assert (1, 2, 0, 1) == (rank.number, rank.size, rank.local, rank.local_size)
+
+
 def test_rank_of_slurm():
     """The step's own counts; a port of the job's and the step's number, or MASTER_PORT."""
     rank = rank_of(SLURM_TELLS)
@@ -302,7 +309,11 @@ def test_first_host_of_a_compressed_list(nodes, expected):
         {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "16", "SLURM_PROCID": "0"},  # sbatch's own step
         {**SLURM_TELLS, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},  # srun --ntasks 1
         {**TORCHRUN_TELLS, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"},
+        {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "m", "MASTER_PORT": "23456"},  # Kubeflow
+        {"RANK": "nonsense", "WORLD_SIZE": "1"},
         {"RANK": "0"},
+        {"RANK": "0", "WORLD_SIZE": ""},
+        {"WORLD_SIZE": "2"},
     ],
 )
 def test_one_process_is_alone(environ):
@@ -313,10 +324,21 @@ def test_one_process_is_alone(environ):
 @pytest.mark.parametrize(
     ("environ", "named"),
     [
-        ({"RANK": "1", "WORLD_SIZE": "2"}, "LOCAL_RANK"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "MASTER_ADDR is missing"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "unset RANK WORLD_SIZE"),
+        ({**TORCHRUN_TELLS, "LOCAL_RANK": ""}, "LOCAL_RANK is missing"),
+        ({**TORCHRUN_TELLS, "LOCAL_WORLD_SIZE": ""}, "LOCAL_WORLD_SIZE is missing"),
+        ({**TORCHRUN_TELLS, "MASTER_PORT": "http"}, "'http'"),
+        ({**TORCHRUN_TELLS, "MASTER_PORT": "70000"}, "no port 70000"),
         ({**TORCHRUN_TELLS, "RANK": "one"}, "'one'"),
-        ({**TORCHRUN_TELLS, "RANK": "8"}, "names no rank"),
-        ({**SLURM_TELLS, "SLURM_STEP_NODELIST": ""}, "SLURM_STEP_NODELIST"),
+        ({**TORCHRUN_TELLS, "RANK": "8"}, "rank 8 of 8 does not exist"),
+        ({**SLURM_TELLS, "SLURM_STEP_NODELIST": ""}, "SLURM_STEP_NODELIST is missing"),
+        ({**SLURM_TELLS, "SLURM_NODEID": "7"}, "names no node 7"),
+        (
+            {**SLURM_TELLS, "SLURM_STEP_TASKS_PER_NODE": "1(x9999999999999)"},
+            "does not exist",
+        ),
+        ({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}, "unset SLURM_PROCID"),
     ],
 )
 def test_a_launcher_that_contradicts_itself(environ, named):

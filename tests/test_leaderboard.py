@@ -331,7 +331,7 @@ def test_only_an_earlier_site_is_replaced(tmp_path):
     with pytest.raises(UsageError, match=r"an earlier leaderboard expected, 'one|'two"):
         build_site([results], results, CARD)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="a folder expected, a file found"):
+    with pytest.raises(UsageError, match="this is a file; give a folder"):
         build_site([results], tmp_path / "file", CARD)
     assert before == files_of(site)
 

@@ -1,5 +1,7 @@
-"""For launchers that start modules: `torchrun --nproc-per-node 8 -m eval.cli run ...`."""
+"""For `python -m eval.cli`; launchers start the console script, which no file can hide."""
 
-from eval.cli import main
+from pathlib import Path
 
-main()
+from eval.cli.start import start
+
+start(Path(__file__).resolve().parents[2])

@@ -5,6 +5,7 @@ many workers, or whether a run was stopped and went on. In float32 no prediction
 precision sums round differently, some close choices flip, and how many is said.
 """
 
+import os
 import random
 import shlex
 import shutil
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -25,9 +27,11 @@ from eval.cli.console import err, out
 from eval.cli.evaluate import Place, obtain
 from eval.cli.team import Launch
 from eval.cli.worker import devices
-from eval.errors import RunError
+from eval.errors import RunError, UsageError
+from eval.launch import store
+from eval.reading import exists, is_folder
 from eval.run import RunFolder, Wanted
-from eval.writing import PRETTY, write_file
+from eval.writing import PRETTY, remove_leftovers, write_file
 
 CERTIFICATE = "certificate.json"
 EXACT = "float32"
@@ -83,7 +87,10 @@ def certify(config: Config, tasks: Sequence[Task], place: Place) -> bool:
     """Answer the questions in every way, print and write the certificate; whether it holds.
 
     place  its `out` gets a run for each way; one that is there goes on or is taken as it is
+
+    Raises UsageError where `out` holds anything else.
     """
+    _check_folder(place.out)
     truth, model = _answers(config, tasks, place, ALONE)
     table = Table(box=None, pad_edge=False)
     for name in ("what is changed", "answers", "differ", "share"):
@@ -137,6 +144,25 @@ def certify(config: Config, tasks: Sequence[Task], place: Place) -> bool:
     return holds
 
 
+def _check_folder(out: Path) -> None:
+    """Raise UsageError where the folder holds anything but an earlier certificate and its runs."""
+    if not exists(out):
+        return
+    if not is_folder(out):
+        raise UsageError(f"--out {out}: this is a file; give a folder")
+    remove_leftovers(out)
+    runs = {variant.name for variant in (ALONE, *VARIANTS)}
+    found = {entry.name: is_folder(entry) for entry in out.iterdir()}
+    ours = {name for name, folder in found.items() if folder and name in runs}
+    if ours and not found.get(CERTIFICATE, True):
+        ours.add(CERTIFICATE)
+    if foreign := sorted(found.keys() - ours):
+        raise UsageError(
+            f"--out {out}: {foreign[0]!r:.80} in it is not of an earlier certificate. Give an "
+            "empty or a new folder"
+        )
+
+
 def _told(prediction: Prediction) -> tuple[str, tuple[int, ...], bool]:
     return prediction.text, prediction.tokens, bool(prediction.error)
 
@@ -174,7 +200,7 @@ def _stopped(config: Config, tasks: Sequence[Task], place: Place, variant: Varia
 
 def _kill_in_the_middle(config: Config, tasks: Sequence[Task], place: Place) -> bool:
     """Start the run as a process and kill it when it has some of its answers; whether it had."""
-    command = [sys.executable, "-m", "eval.cli", "run", *(task.name for task in tasks)]
+    command = [sys.executable, "-P", "-m", "eval.cli", "run", *(task.name for task in tasks)]
     command += ["--model", config.model, "--data", str(place.data), "--out", str(place.out)]
     command += ["--dtype", config.dtype, "--protocol", config.protocol, "--device", place.device]
     command += ["--memory", "1KiB"]  # slow enough to be met in the middle
@@ -190,7 +216,11 @@ def _kill_in_the_middle(config: Config, tasks: Sequence[Task], place: Place) -> 
     command += ["--allow-partial"] if config.partial else []
     command += ["--greedy"] if config.greedy else []
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **store.ALONE},
     )
     assert process.stderr is not None  # as asked for
     try:

@@ -1,7 +1,6 @@
 """Configurations: a TOML file for each row of a table. They name, they hold no logic."""
 
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,7 +10,9 @@ from typing import Any
 from eval import registry
 from eval.api import PROTOCOLS, PUBLISHED
 from eval.errors import EvalError, UsageError
+from eval.reading import MAX_INTEGER, exists, is_folder, read_text, read_toml, shown_path
 
+TOML = ".toml"
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
@@ -59,15 +60,36 @@ EXPECTED: dict[
 }
 
 
+def find_config(path: Path, folder: str = "") -> Path:
+    """A configuration by its path, or by the name of one that comes with this package.
+
+    folder  of these, such as "judge"
+
+    Raises UsageError, naming those that there are, for what is neither.
+    """
+    shipped = _shipped() / folder
+    name = path.name.removesuffix(TOML)
+    there = exists(path) and not is_folder(path)
+    if there or len(path.parts) != 1 or path.name != name:
+        return path
+    file = shipped / f"{name}{TOML}"
+    if not file.is_file():
+        known = sorted(each.name.removesuffix(TOML) for each in shipped.glob(f"*{TOML}"))
+        raise UsageError(f"{shown_path(path)}: no such file{nearest(name, known)}")
+    return file
+
+
+def _shipped() -> Path:
+    """Where configurations lie: in an installed package, or beside it in a source folder."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
 def read_config(path: Path) -> Config:
     """Read and check a configuration. Raises UsageError, naming file, line and key."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text)
-    except OSError as error:
-        raise UsageError(f"{path}: a configuration expected, {error.strerror}") from None
-    except ValueError as error:  # TOML's errors say the line; so does a byte that is not UTF-8
-        raise UsageError(f"{path}: not TOML: {error}") from None
+    values = read_toml(path, UsageError)
+    text = read_text(path, UsageError)
     for fault, key, item in _faults(values):
         raise UsageError(f"{path}, line {_line(text, key, item)}: {fault}")
     for key in ("model", "tasks"):
@@ -85,17 +107,21 @@ def _faults(values: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         kind, what, allowed = EXPECTED[key]
         right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
         if not right:
-            yield f"key {key!r}: {what} expected, {value!r} found", key, ""
+            yield f"key {key!r}: {what} expected, {value!r:.80} found", key, ""
         elif allowed and value not in allowed:
-            yield f"key {key!r}: {what} expected, {value!r} found{nearest(value, allowed)}", key, ""
-        elif kind is int and value < (key == "batch_size"):
-            yield f"key {key!r}: {what} expected, {value!r} found", key, ""
+            yield (
+                f"key {key!r}: {what} expected, {value!r:.80} found{nearest(value, allowed)}",
+                key,
+                "",
+            )
+        elif kind is int and not (key == "batch_size") <= value <= MAX_INTEGER:
+            yield f"key {key!r}: {what} expected, {value!r:.80} found", key, ""
         elif key == "tasks":
             if not value:
                 yield f"key {key!r}: {what} expected, an empty one found", key, ""
             for name in value:
                 if not isinstance(name, str):
-                    yield f"key 'tasks': {what} expected, {name!r} found", key, str(name)
+                    yield f"key 'tasks': {what} expected, {name!r:.80} found", key, str(name)
                 try:
                     registry.find_tasks([name])
                 except EvalError as error:

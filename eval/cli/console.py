@@ -28,8 +28,17 @@ PLAIN_LINE_S = 10.0  # seconds between progress lines where the output is no ter
 WORKERS_SHOWN = 16
 Show = Callable[[Mapping[int, Report]], None]
 
-out = Console()
-err = Console(stderr=True)
+
+class Printer(Console):
+    """Leaves it to the process to end where nobody reads its output any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled: raise it again."""
+        raise
+
+
+out = Printer()
+err = Printer(stderr=True)
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from eval.api import Corpus, Nucleus, Task
 from eval.asked import Asked, check_data, describe_task
 from eval.cli.config import Config
 from eval.cli.console import err, print_summary, progress
+from eval.cli.options import check_model
 from eval.cli.team import Job, Launch, Team, gathered
 from eval.cli.worker import meeting
 from eval.errors import RunError, UsageError
@@ -119,6 +120,8 @@ def _answered(
     err.print(f"loading {escape(config.model)}", highlight=False)
     with gathered(job, place.launch, place.out, lock, meeting()) as team:
         folder = RunFolder.start(place.out, _manifest(config, place, team, entries))
+        if place.device == "auto" and "device" in (model := folder.manifest["model"]):
+            err.print(f"device: {escape(str(model['device']))}", highlight=False)
         if place.retry_failed:
             for task in tasks:
                 if folder.failed(task.name):
@@ -174,6 +177,8 @@ def _job(config: Config, place: Place) -> Job:
         **given,
         **place.engine,
     }
+    if config.model != DEMO:
+        check_model(config.model)
     checkpoint = str(bundled_checkpoint()) if config.model == DEMO else config.model
     return Job(name, checkpoint, arguments, in_turn=config.batch_size > 1)
 

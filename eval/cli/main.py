@@ -18,7 +18,7 @@ from eval.cli.browse import browse_command
 from eval.cli.card import FORMS, print_report, say_where
 from eval.cli.certify import certify
 from eval.cli.compare import compare_command
-from eval.cli.config import Config, read_config
+from eval.cli.config import Config, find_config, read_config
 from eval.cli.console import err, out, print_summary
 from eval.cli.evaluate import DEMO, Place, evaluate
 from eval.cli.judge import judge_command
@@ -35,6 +35,7 @@ from eval.cli.options import (
     Tasks,
     VerifyOption,
     WeightsOption,
+    check_values,
     engine_settings,
     folder_option,
     launch_options,
@@ -45,7 +46,7 @@ from eval.cli.process import run_process
 from eval.data import sha256_file
 from eval.errors import UsageError
 from eval.launch.coordinator import LEASE_S
-from eval.run import RunFolder
+from eval.run import RunFolder, held
 from eval.score import score_file, score_run
 from eval.writing import write_rows
 
@@ -172,11 +173,12 @@ def run(
     ] = False,
     as_published: AsPublishedOption = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file, as in configs/; options override it.")
+        Path | None,
+        typer.Option(help="TOML file, or the name of one of configs/; options override it."),
     ] = None,
 ) -> None:
     """Ask a checkpoint the questions of some tasks, score the answers, print the tables."""
-    base = read_config(config) if config else Config(model or "", tuple(tasks or ()))
+    base = read_config(find_config(config)) if config else Config(model or "", tuple(tasks or ()))
     if model:  # revision and weights of a configuration belong to its own model
         base = replace(base, revision=None, weights=None)
     given: dict[str, Any] = {
@@ -300,9 +302,10 @@ def score(
         return
     folder = RunFolder.open(run_folder)  # type: ignore[arg-type]  # checked above
     root = folder_option(data or Path(str(folder.manifest.get("data", ""))), "--data")
-    for chosen in registry.find_tasks(list(folder.tasks)):
-        how = parse_as_published(as_published)
-        print_summary(score_run(folder, chosen, root, as_published=how))
+    how = parse_as_published(as_published)
+    with held(folder.path):
+        for chosen in registry.find_tasks(list(folder.tasks)):
+            print_summary(score_run(folder, chosen, root, as_published=how))
 
 
 @app.command("submit")
@@ -378,7 +381,12 @@ def report_runs(
 
 @app.command("card")
 def run_card(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, as in configs/.")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG", help="TOML file, or the name of one of configs/, such as qwen-vl."
+        ),
+    ],
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the benchmarks' files; the demo draws its own."),
@@ -404,6 +412,7 @@ def run_card(
     ] = False,
 ) -> None:
     """Run what is still missing of a row of the card, and print the card's tables."""
+    config = find_config(config)
     settings = read_config(config)
     if model:  # revision and weights of a configuration belong to its own model
         settings = replace(settings, model=model, revision=None, weights=None)
@@ -440,4 +449,6 @@ def run_demo(
 
 def main() -> None:
     """Console script."""
-    run_process(lambda arguments: app(arguments, prog_name="qwen-vl-eval"))
+    command = typer.main.get_command(app)
+    check_values(command)
+    run_process(lambda arguments: command(arguments, prog_name="qwen-vl-eval"))

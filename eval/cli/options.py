@@ -1,6 +1,10 @@
 """Arguments that several commands take."""
 
+import errno
+import math
+import os
 import re
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +12,7 @@ import typer
 
 from eval.cli.team import Launch
 from eval.errors import UsageError
+from eval.reading import MAX_INTEGER, exists, is_folder, reason, shown_path
 from eval.score import AsPublished
 
 Tasks = Annotated[
@@ -46,6 +51,7 @@ GpusOption = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=1024,
         metavar="N",
         help="Use so many GPUs of this machine, a worker on each (a model that needs several gets "
         "them); without a GPU so many processes. Under torchrun or srun leave it out.",
@@ -83,6 +89,7 @@ WeightsOption = Annotated[
         help="File or index of the weights to read, where the checkpoint has several sets.",
     ),
 ]
+LONGEST_NAME = 255  # bytes, in every common file system
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -90,10 +97,13 @@ def engine_settings(memory: str | None, features: Path | None) -> dict[str, Any]
     """Settings of an engine, as far as they are given. Raises UsageError for no size."""
     settings: dict[str, Any] = {}
     if memory is not None:
-        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?", memory, re.IGNORECASE)
+        number = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
+        match = re.fullmatch(rf"{number}\s*([KMGT]?)(?:i?B)?", memory, re.IGNORECASE)
         size = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
-        if size < 1:
-            raise UsageError(f"--memory {memory!r}: a size expected, such as 8GiB or 512MiB")
+        if not 1 <= size <= MAX_INTEGER:
+            raise UsageError(
+                f"--memory {memory!r:.80}: give a size such as 8GiB or 512MiB, below 8,388,608 TiB"
+            )
         settings["memory"] = size
     if features is not None:
         settings["features"] = features
@@ -123,6 +133,63 @@ def parse_as_published(text: str | None) -> AsPublished | None:
 
 def folder_option(path: Path, option: str) -> Path:
     """The folder. Raises UsageError, naming the option, where there is none."""
-    if not path.is_dir():
-        raise UsageError(f"{option} {path}: no such folder")
+    if not is_folder(path):
+        what = "a file, not a folder" if exists(path) else "no such folder"
+        raise UsageError(f"{option} {shown_path(path)}: {what}")
     return path
+
+
+def check_values(command: Any) -> None:
+    """Have all commands check their values before they run: numbers and paths that nothing takes.
+
+    command  typer's, a group or one that runs
+    """
+    for each in getattr(command, "commands", {}).values():
+        check_values(each)
+    run, names = command.callback, {each.name: each for each in command.params}
+
+    @wraps(run)
+    def checked(**values: Any) -> Any:
+        for name, value in values.items():
+            parameter = names.get(name)
+            if parameter is not None:
+                argument = parameter.param_type_name == "argument"
+                _check(parameter.metavar or name if argument else parameter.opts[0], value)
+        return run(**values)
+
+    command.callback = checked
+
+
+def _check(name: str, value: Any) -> None:
+    """Raise UsageError, naming the option or argument, for a value that no command can take."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            _check(name, each)
+    elif isinstance(value, Path):
+        check_path(name, value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} {value}: give a finite number")
+    elif isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise UsageError(f"{name}: {len(str(abs(value)))} digits are more than a number may have")
+
+
+def check_path(name: str, path: Path, passed: tuple[int, ...] = (errno.ENOENT,)) -> None:
+    """Raise UsageError where a path cannot be looked up: too long, a loop of links, forbidden.
+
+    passed  of the system's refusals, those that do not matter here
+    """
+    try:
+        for part in path.parts:
+            if len(os.fsencode(part)) > LONGEST_NAME:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        path.stat()
+    except OSError as error:
+        if error.errno not in passed:
+            shown = shown_path(path)
+            raise UsageError(f"{name} {shown}: cannot be looked up: {reason(error)}") from None
+
+
+def check_model(model: str) -> None:
+    """Raise UsageError for a checkpoint's folder that cannot be looked up; a hub id passes."""
+    place = Path(os.path.expanduser(model))  # noqa: PTH111  # Path's raises without a home
+    check_path("--model", place, passed=(errno.ENOENT, errno.ENOTDIR))

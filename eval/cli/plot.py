@@ -8,14 +8,14 @@ import typer
 from eval import report
 from eval.cli.console import err, out
 from eval.errors import RunError
-from eval.report.plots import FORMATS, build_plots
+from eval.report.plots import FOLDER, FORMATS, build_plots
 from eval.writing import write_file
 
 
 def plot_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")],
     out_folder: Annotated[
-        Path, typer.Option("--out", help="Folder of the pictures, which are replaced.")
+        Path, typer.Option("--out", help="Folder of the pictures; earlier ones in it are replaced.")
     ] = Path("plots"),
     form: Annotated[str, typer.Option("--format", help="svg, png or pdf.")] = FORMATS[0],
     row: Annotated[
@@ -24,12 +24,13 @@ def plot_command(
     ] = None,
 ) -> None:
     """Draw runs beside the card: a radar of families, intervals, and of two runs the flips."""
+    place = FOLDER.check(out_folder)
     figures, card = [report.load_run(run) for run in runs], report.load_card()
     plots = build_plots(figures, card, row, form)
     try:
-        out_folder.mkdir(parents=True, exist_ok=True)
+        FOLDER.claim(place, [f"{name}.{form}" for name in plots.pictures])
     except OSError as error:
-        raise RunError(f"--out {out_folder}: cannot be made: {error.strerror}") from None
+        raise RunError(f"--out {out_folder}: cannot be written: {error.strerror}") from None
     for name, content in plots.pictures.items():
         file = out_folder / f"{name}.{form}"
         write_file(file, content)

@@ -24,7 +24,8 @@ from eval.launch.store import Rank, open_store
 from eval.launch.worker import Worker
 from eval.run import RunFolder
 
-COMMAND = (sys.executable, "-c", "from eval.cli.worker import main; main()")
+COMMAND = (sys.executable, "-P", "-c", "from eval.cli.worker import main; main()")
+CPU_PROCESSES = 8  # without a GPU, on any machine: the model is loaded by each
 FITS = 0.85  # of a GPU's memory that weights may take
 Show = Callable[[Mapping[int, Report]], None]
 
@@ -174,14 +175,14 @@ def _crew(
     settings = job.settings(run)
     log = run / ".work" / "worker-{}.log"
     if launch.launcher == "ray":
-        actors = Actors(worker_process.serve, launch.gpus, launch.address)
+        actors = Actors("eval.cli.worker", "serve", launch.gpus, launch.address)
         store, address = open_store(actors.host)
         actors.settings = {**settings, "store": address, "prefix": ""}
         return store, actors
     if meeting:
         rank, store = meeting
         others = range(1, rank.size)
-        told = {**settings, "store": rank.store, "prefix": rank.prefix}
+        told = {**settings, "store": rank.near, "prefix": rank.prefix}
         store.set(
             worker_process.SETTINGS, orjson.dumps({**told, "lease_s": launch.lease_s}).decode()
         )
@@ -198,16 +199,23 @@ def _places(job: Job, gpus: int) -> list[dict[str, str]]:
     device = str(job.arguments.get("device", "auto"))
     found = [] if device == "cpu" else worker_process.devices()
     cores = len(os.sched_getaffinity(0))
+    if device not in ("auto", "cuda", "cpu"):
+        raise UsageError(f"--device {device}: with --gpus it is auto, cuda or cpu")
+    lost = "" if device == "cpu" else _unseen(len(found))
     if device == "cuda" and not found:
-        raise UsageError("--device cuda: this machine has no GPU")
+        raise UsageError(f"--device cuda: this machine has no GPU{lost}")
     if not found:
-        err.print(f"no GPU: {gpus} processes share {cores} cores", highlight=False)
+        most = max(CPU_PROCESSES, 2 * cores)
+        if gpus > most:
+            raise UsageError(
+                f"--gpus {gpus}: no GPU is here, and at most {most} processes fit{lost}"
+            )
+        told = f"no GPU: {gpus} processes share {cores} cores{lost}"
+        err.print(told, highlight=False, soft_wrap=True)
         given = "OMP_NUM_THREADS" in os.environ
         return [{}] * gpus if given else shares(gpus, [], cores)
-    if device not in ("auto", "cuda"):
-        raise UsageError(f"--device {device}: with --gpus it is auto, cuda or cpu")
     if gpus > len(found):
-        raise UsageError(f"--gpus {gpus}: this machine has {len(found)}")
+        raise UsageError(f"--gpus {gpus}: this machine has {len(found)}{lost}")
     need = registry.footprint(
         registry.backend(job.backend),
         job.checkpoint,
@@ -216,6 +224,16 @@ def _places(job: Job, gpus: int) -> list[dict[str, str]]:
         weights=job.arguments.get("weights"),
     )
     return shares(replicas(gpus, need or 0, _gpu_bytes()), found[:gpus], cores)
+
+
+def _unseen(seen: int) -> str:
+    """GPUs that CUDA_VISIBLE_DEVICES names and torch does not see, as a part of a sentence."""
+    named = len(worker_process.named_devices())
+    if named <= seen:
+        return ""
+    gpus = "1 GPU" if named == 1 else f"{named} GPUs"
+    why = " (CPU build or driver)" if not seen else ""
+    return f"; CUDA_VISIBLE_DEVICES names {gpus}, torch sees {seen or 'none'}{why}"
 
 
 def replicas(gpus: int, need: int, each: int) -> int:

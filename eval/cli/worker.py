@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from eval import registry
 from eval.errors import EvalError
 from eval.launch.local import shares
 from eval.launch.queue import Queue, Store
-from eval.launch.store import Rank, join_store, rank_of
+from eval.launch.store import Rank, join_store
 from eval.launch.worker import Worker
 from eval.run import Journals
 
 ORPHANED = 5  # exit code of a worker whose coordinator has ended
-MEETING: list[tuple[Rank, Store]] = []  # where this process meets the others, once it does
+LAUNCHED: list[Rank] = []  # this process among those that a launcher has started for one command
+MEETING: list[tuple[Rank, Store]] = []  # where it meets the others, once it does
+PATIENCE_S = 10.0  # for rank 0 to answer before a rank says that it waits
 SETTINGS = "settings"  # key under which a rank finds what it is to do
 
 
@@ -62,7 +65,11 @@ def serve_rank(rank: Rank) -> int:
     os.environ.update(share)
     if threads := share.get("OMP_NUM_THREADS"):  # read when torch was imported, to count GPUs
         torch.set_num_threads(int(threads))
+    waits = threading.Timer(PATIENCE_S, _say_that_it_waits, (rank,))
+    waits.daemon = True
+    waits.start()
     store = rank.meet()
+    waits.cancel()
     try:
         while not store.check([SETTINGS]):
             time.sleep(0.2)
@@ -78,13 +85,24 @@ def serve_rank(rank: Rank) -> int:
     return 0
 
 
+def _say_that_it_waits(rank: Rank) -> None:
+    print(
+        f"rank {rank.number} of {rank.size} waits for rank 0 at {rank.store}, as the launcher's "
+        "variables have it",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 def meeting() -> tuple[Rank, Store] | None:
-    """This process as the first of many that a launcher has started, and where they meet."""
-    rank = rank_of(os.environ)
-    if rank is None:
+    """This process as the first of many that a launcher has started, and where they meet.
+
+    None where it is alone, or the command takes no part in a launch.
+    """
+    if not LAUNCHED:
         return None
     if not MEETING:
-        MEETING.append((rank, rank.meet()))
+        MEETING.append((LAUNCHED[0], LAUNCHED[0].meet()))
     return MEETING[0]
 
 
@@ -106,13 +124,17 @@ def dismiss(patience_s: float = 10.0) -> None:
 
 
 def devices() -> list[str]:
-    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is not None:
-        return [name for name in told.split(",") if name.strip()]
+    """GPUs that torch sees, as CUDA_VISIBLE_DEVICES names them: indices, or GPU- and MIG- names."""
     import torch
 
-    return [str(number) for number in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()
+    return (named_devices() or [str(number) for number in range(count)])[:count]
+
+
+def named_devices() -> list[str]:
+    """GPUs that CUDA_VISIBLE_DEVICES names; as CUDA has it, none from the first bad index on."""
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return list(takewhile(lambda name: name and not name.startswith("-"), names))
 
 
 def share_of(rank: Rank) -> dict[str, str]:

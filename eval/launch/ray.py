@@ -5,7 +5,9 @@ share the file system of the run, the data and the checkpoint.
 """
 
 import signal
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -15,7 +17,8 @@ from eval.errors import UsageError
 class Actors:
     """Workers that are actors.
 
-    target    what an actor runs, with its settings
+    module    of the function that an actor runs, with its settings
+    function  its name; imported by the actor, after the driver's working folder is off its path
     settings  of all workers; each is told its number beside
     size      how many; None for as many as the cluster has GPUs, or else cores
     address   of an existing cluster; None starts one on this machine
@@ -24,7 +27,8 @@ class Actors:
 
     def __init__(
         self,
-        target: Callable[[dict[str, Any]], None],
+        module: str,
+        function: str,
         size: int | None,
         address: str | None,
         gpus: int = 1,
@@ -33,9 +37,11 @@ class Actors:
         try:
             import ray
         except ImportError:
-            raise UsageError("--launcher ray: Ray is missing: pip install '.[ray]'") from None
+            raise UsageError(
+                "--launcher ray: Ray is missing: pip install 'qwen-vl-eval[ray]'"
+            ) from None
         self.ray: Any = ray  # its types say little
-        self.target = target
+        self.module, self.function = module, function
         self.settings: Mapping[str, Any] = {}
         try:
             self.ray.init(
@@ -95,15 +101,24 @@ class Actors:
         self.ray.shutdown()
 
     def _start(self) -> int:
-        target = self.target
+        module, function, added = self.module, self.function, _added_paths()
         number, self.next = self.next, self.next + 1
 
         class Actor:
             def serve(self, settings: dict[str, Any]) -> None:
-                target(settings)
+                import importlib
+                import sys
+
+                sys.path[:] = [path for path in sys.path if path not in added]
+                getattr(importlib.import_module(module), function)(settings)
 
         remote = self.ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0)(Actor)
         actor = remote.remote()
         result = actor.serve.remote({**self.settings, "number": number})
         self.actors[number] = (actor, result)
         return number
+
+
+def _added_paths() -> list[str]:
+    """What Ray puts on an actor's path beyond ours: a file there could hide one of our packages."""
+    return [path for path in (str(Path.cwd()), "") if path not in sys.path]

@@ -14,9 +14,29 @@ from eval.launch.queue import Store
 
 JOIN_S = 300.0  # for the server to be there
 PORT = 20_000  # under Slurm: this and the job's number modulo itself, unless MASTER_PORT says more
+MOST_PORTS = 1 << 16
+HERE = "127.0.0.1"
+TORCHRUN: tuple[str, ...] = (  # what torchrun and accelerate launch tell each process
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+SLURM: tuple[str, ...] = (  # what srun tells each process
+    "SLURM_PROCID",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_LOCALID",
+    "SLURM_NODEID",
+    "SLURM_JOB_ID",
+    "SLURM_STEP_NODELIST",
+    "SLURM_STEP_TASKS_PER_NODE",
+)
+ALONE = {"WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "1"}  # in the environment: no launch
 
 
-def open_store(host: str = "127.0.0.1") -> tuple[Store, str]:
+def open_store(host: str = HERE) -> tuple[Store, str]:
     """A server that listens on one address of this machine, and `host:port`."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch exports it
 
@@ -46,7 +66,7 @@ def join_store(address: str, *, prefix: str = "", serve: bool = False) -> Store:
     host, _, port = address.rpartition(":")
     try:
         store = TCPStore(
-            host,
+            HERE if serve else host,  # it listens everywhere; its own name may not resolve yet
             int(port),
             is_master=serve,
             wait_for_workers=False,
@@ -55,7 +75,10 @@ def join_store(address: str, *, prefix: str = "", serve: bool = False) -> Store:
         return PrefixStore(prefix, store) if prefix else store
     except (DistError, OSError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{host}:{port}: the first worker does not answer there: {reason}") from None
+        raise RunError(
+            f"{host}:{port}: rank 0 does not answer there: {reason}. Where no launcher has started "
+            f"this process: unset {TORCHRUN[0]} {TORCHRUN[1]} {SLURM[0]}"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +104,11 @@ class Rank:
         """Of all keys: a launcher's own server outlives its processes."""
         return f"qwen-vl-eval/{self.generation}"
 
+    @property
+    def near(self) -> str:
+        """The store's address for processes on the machine of number 0."""
+        return f"{HERE}:{self.store.rpartition(':')[2]}" if self.ours else self.store
+
     def meet(self) -> Store:
         """The store that all of them share. Raises RunError where it cannot be reached."""
         serve = self.ours and not self.number
@@ -88,50 +116,66 @@ class Rank:
 
 
 def rank_of(environ: Mapping[str, str]) -> Rank | None:
-    """What torchrun, accelerate launch or srun say of this process; None where it is alone.
+    """This process's rank, as torchrun, accelerate launch or srun tell it; None where it is alone.
 
-    Raises UsageError where they contradict themselves.
+    A world of one process is no launch, whatever else is set; nor is a batch script under Slurm. An
+    empty variable counts as unset. Raises UsageError, naming the variables to unset, where they
+    are incomplete or contradict themselves.
     """
+    told = {name: value.strip() for name, value in environ.items() if value.strip()}
+    if "RANK" in told and "WORLD_SIZE" in told:
+        make, names = _of_torchrun, TORCHRUN
+        alone = told["WORLD_SIZE"] == "1"
+    else:
+        make, names = _of_slurm, SLURM
+        alone = "SLURM_PROCID" not in told or told.get("SLURM_STEP_NUM_TASKS", "1") == "1"
+    if alone:
+        return None
     try:
-        if "RANK" in environ and "WORLD_SIZE" in environ:
-            rank = _of_torchrun(environ)
-        elif int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in environ:
-            rank = _of_slurm(environ)
-        else:
-            return None
-    except (KeyError, ValueError) as error:
-        raise UsageError(f"the launcher's environment is not complete: {error}") from None
-    if not 0 <= rank.number < rank.size or not 0 <= rank.local < rank.local_size:
-        raise UsageError(f"the launcher's environment names no rank: {rank}")
-    return rank if rank.size > 1 else None
+        rank = make(told)
+        if not 0 <= rank.number < rank.size or not 0 <= rank.local < rank.local_size:
+            raise ValueError(f"rank {rank.number} of {rank.size} does not exist")
+        if not 0 < int(rank.store.rpartition(":")[2]) < MOST_PORTS:
+            raise ValueError(f"there is no port {rank.store.rpartition(':')[2]}")
+    except (KeyError, ValueError, IndexError) as error:
+        what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+        given = " ".join(name for name in names if name in environ)
+        raise UsageError(
+            f"the environment says that a launcher has started this process, but {what:.200}. "
+            f"Start it with torchrun or srun, or alone after: unset {given}"
+        ) from None
+    return rank
 
 
-def _of_torchrun(environ: Mapping[str, str]) -> Rank:
+def _of_torchrun(told: Mapping[str, str]) -> Rank:
+    """One process a machine unless the launcher says more, as Kubeflow starts one in each pod."""
+    local, of = told.get("LOCAL_RANK", "0"), told.get("LOCAL_WORLD_SIZE", "1")
+    for name, one in (("LOCAL_RANK", of == "1"), ("LOCAL_WORLD_SIZE", local == "0")):
+        if name not in told and not one:
+            raise KeyError(name)
     return Rank(
-        int(environ["RANK"]),
-        int(environ["WORLD_SIZE"]),
-        int(environ["LOCAL_RANK"]),
-        int(environ["LOCAL_WORLD_SIZE"]),
-        f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}",
-        environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
-        int(environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
+        int(told["RANK"]),
+        int(told["WORLD_SIZE"]),
+        int(local),
+        int(of),
+        f"{told['MASTER_ADDR']}:{told['MASTER_PORT']}",
+        told.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        int(told.get("TORCHELASTIC_RESTART_COUNT", 0)),
     )
 
 
-def _of_slurm(environ: Mapping[str, str]) -> Rank:
-    size = int(environ["SLURM_STEP_NUM_TASKS"])
-    job = int(environ["SLURM_JOB_ID"]) + int(environ.get("SLURM_STEP_ID", 0))
-    host = environ.get("MASTER_ADDR") or first_host(environ["SLURM_STEP_NODELIST"])
+def _of_slurm(told: Mapping[str, str]) -> Rank:
+    size = int(told["SLURM_STEP_NUM_TASKS"])
+    job = int(told["SLURM_JOB_ID"]) + int(told.get("SLURM_STEP_ID", 0))
+    host = told.get("MASTER_ADDR") or first_host(told["SLURM_STEP_NODELIST"])
     return Rank(
-        int(environ["SLURM_PROCID"]),
+        int(told["SLURM_PROCID"]),
         size,
-        int(environ["SLURM_LOCALID"]),
-        _tasks_of(
-            environ.get("SLURM_STEP_TASKS_PER_NODE", str(size)), int(environ["SLURM_NODEID"])
-        ),
-        f"{host}:{environ.get('MASTER_PORT') or PORT + job % PORT}",
+        int(told["SLURM_LOCALID"]),
+        _tasks_of(told.get("SLURM_STEP_TASKS_PER_NODE", str(size)), int(told["SLURM_NODEID"])),
+        f"{host}:{told.get('MASTER_PORT') or PORT + job % PORT}",
         True,
-        int(environ.get("SLURM_RESTART_COUNT", 0)),
+        int(told.get("SLURM_RESTART_COUNT", 0)),
     )
 
 
@@ -145,9 +189,9 @@ def first_host(nodes: str) -> str:
 
 def _tasks_of(counts: str, node: int) -> int:
     """Tasks of a node, of Slurm's compressed list: `8(x2),4` is 8, 8, 4."""
-    told = [
-        int(match[1])
-        for match in re.finditer(r"(\d+)(?:\(x(\d+)\))?", counts)
-        for _ in range(int(match[2] or 1))
-    ]
-    return told[node]
+    before = 0
+    for match in re.finditer(r"(\d+)(?:\(x(\d+)\))?", counts):
+        before += int(match[2] or 1)
+        if 0 <= node < before:
+            return int(match[1])
+    raise ValueError(f"SLURM_STEP_TASKS_PER_NODE={counts!r} names no node {node}")

@@ -1,15 +1,19 @@
 """A folder of pages that is replaced as a whole, and never takes away what is not its own."""
 
 import contextlib
+import glob
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
 from eval.errors import UsageError
+from eval.reading import exists, is_folder, parse_json, read_bytes
+from eval.writing import PRETTY, is_alive, remove_leftovers
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +31,33 @@ class PagesFolder:
 
     def check(self, out: Path) -> Path:
         """The folder's resolved path. Raises UsageError where it holds anything else."""
-        place = out.resolve()
-        if not place.exists():
+        place = Path(os.path.realpath(out))
+        if not exists(place):
             return place
-        if not place.is_dir():
-            raise UsageError(f"--out {out}: a folder expected, a file found")
-        found = (file for file in place.rglob("*") if not file.is_dir())
+        if not is_folder(place):
+            raise UsageError(f"--out {out}: this is a file; give a folder")
+        if listed := self._listed(place):
+            remove_leftovers(place, re.compile("|".join(re.escape(Path(f).name) for f in listed)))
+        found = (file for file in place.rglob("*") if file.is_symlink() or not file.is_dir())
         there = {file.relative_to(place).as_posix() for file in found}
-        if foreign := sorted(there - self._listed(place)):
+        if foreign := sorted(there - listed):
             raise UsageError(
-                f"--out {out}: an empty folder or {self.what} expected, {foreign[0]!r:.80} found, "
-                "which is not of one. Choose another folder"
+                f"--out {out}: {foreign[0]!r:.80} in it is not of {self.what}. Give an empty or a "
+                "new folder"
             )
         return place
+
+    def claim(self, place: Path, names: Iterable[str]) -> None:
+        """Before files are added to those of earlier calls: list them as ours. Raises OSError."""
+        place.mkdir(parents=True, exist_ok=True)
+        earlier = {name for name in self._listed(place) if (place / name).is_file()}
+        (place / self.listing).write_bytes(self._listing({*earlier, *names} - {self.listing}))
 
     @contextlib.contextmanager
     def replacing(self, place: Path) -> Iterator[Path]:
         """A folder beside the place, which takes it when all is written. Raises OSError."""
         place.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(place)
         beside, earlier = (
             place.with_name(f".{place.name}.{os.getpid()}.{name}") for name in ("new", "old")
         )
@@ -52,12 +65,8 @@ class PagesFolder:
             beside.mkdir()
             yield beside
             found = (file for file in beside.rglob("*") if file.is_file())
-            files = sorted(file.relative_to(beside).as_posix() for file in found)
-            listing = orjson.dumps(
-                {"maker": self.maker, "files": files},
-                option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
-            )
-            (beside / self.listing).write_bytes(listing)
+            files = {file.relative_to(beside).as_posix() for file in found}
+            (beside / self.listing).write_bytes(self._listing(files))
             if place.exists():
                 place.rename(earlier)
             try:
@@ -70,13 +79,27 @@ class PagesFolder:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
+    def _listing(self, files: set[str]) -> bytes:
+        told = {"maker": self.maker, "files": sorted(files)}
+        return orjson.dumps(told, option=PRETTY)
+
     def _listed(self, place: Path) -> set[str]:
         """The files that an earlier call wrote there; none if it is none of ours."""
         try:
-            listing = orjson.loads((place / self.listing).read_bytes())
-        except (OSError, orjson.JSONDecodeError):
+            listing = parse_json(read_bytes(place / self.listing, UsageError), "", UsageError)
+        except UsageError:
             return set()
         if not isinstance(listing, dict) or listing.get("maker") != self.maker:
             return set()
         files = listing.get("files")
         return {self.listing, *map(str, files)} if isinstance(files, list) else set()
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Remove the folders that processes which are gone had made beside it."""
+    for folder in place.parent.glob(f".{glob.escape(place.name)}.*"):
+        match = re.fullmatch(
+            r"([0-9]{1,9})\.(new|old)", folder.name.removeprefix(f".{place.name}.")
+        )
+        if match and not folder.is_symlink() and not is_alive(int(match[1])):
+            shutil.rmtree(folder, ignore_errors=True)

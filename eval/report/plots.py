@@ -18,6 +18,7 @@ from eval.errors import RunError, UsageError
 from eval.report.card import BASE, CHAT, MISSING, Card
 from eval.report.compare import Comparison, clean, number
 from eval.report.figures import RunFigures
+from eval.report.folder import PagesFolder
 from eval.report.gate import compare_runs
 from eval.report.site.board import OWN, Row, build_board
 from eval.report.site.runs import Run
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RADAR, INTERVALS, FLIPS = "radar", "intervals", "flips"
+FOLDER = PagesFolder("qwen-vl-eval plot", "plots.json", "an earlier plot")
 FORMATS = ("svg", "png", "pdf")
 MOST = 12  # runs that a reader can tell apart
 LONGEST = 36  # characters of a name in a legend

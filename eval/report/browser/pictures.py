@@ -3,9 +3,13 @@
 import os
 import shutil
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 
 from PIL import Image
+
+from eval.errors import DataError
+from eval.reading import MAX_INTEGER, open_file
 
 UPRIGHT = 1
 ORIENTATION = 0x0112  # of EXIF: 1 to 8
@@ -15,8 +19,11 @@ HEAD = 64  # bytes of a JPEG, in which EXIF begins if it has any
 class Pictures:
     """Each picture once: looked for, looked at, and brought into a folder where that is wanted.
 
+    Only regular files are opened, and only those below the data root are copied: a link that leads
+    out of it could bring anything into a folder that is meant for others.
+
     into     folder of copies, or None
-    missing  is told the path of each that is not there
+    missing  is told the path of each that is not there, or may not be copied
     """
 
     def __init__(self, data: Path, into: Path | None, missing: Callable[[str], object]) -> None:
@@ -33,29 +40,36 @@ class Pictures:
         return self.seen[path]
 
     def _take(self, path: str) -> int:
-        source = (self.data / path).resolve()
+        source = Path(os.path.realpath(self.data / path))
         try:
-            turned = _orientation(source)
-        except OSError:
+            with open_file(source, DataError, MAX_INTEGER) as content:
+                turned = _orientation(content)
+            if self.into is not None:
+                _copy(source, Path(os.path.realpath(self.data)), self.into, path)
+        except DataError:
             self.missing(path)
             return UPRIGHT
-        if self.into is not None:
-            copy = self.into / path
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(source, copy)
-            except OSError:  # another disk, or one without links
-                shutil.copyfile(source, copy)
         return turned
 
 
-def _orientation(file: Path) -> int:
-    """Of a JPEG with EXIF; 1 for all else, and for what is no picture. OSError without a file."""
-    with file.open("rb") as content:
-        if b"Exif" not in content.read(HEAD):
-            return UPRIGHT
+def _copy(source: Path, root: Path, into: Path, path: str) -> None:
+    """Bring a picture below the root to the same path in a folder. Raises DataError for another."""
+    if not source.is_relative_to(root) or Path(path).is_absolute() or ".." in Path(path).parts:
+        raise DataError(f"{path}: not below {root}")
+    copy = into / path
+    copy.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with Image.open(file) as picture:
+        os.link(source, copy)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, copy)
+
+
+def _orientation(content: BufferedReader) -> int:
+    """Of a JPEG with EXIF; 1 for all else, and for what is no picture."""
+    if b"Exif" not in content.peek(HEAD)[:HEAD]:
+        return UPRIGHT
+    try:
+        with Image.open(content) as picture:
             told = picture.getexif().get(ORIENTATION, UPRIGHT)
     except (OSError, ValueError, SyntaxError):
         return UPRIGHT
