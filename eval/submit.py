@@ -59,7 +59,7 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
     _check(content, task)
     path = file or folder.submission_file(task.name, task.submission.file)
     suffix = Path(task.submission.file).suffix
-    if path.suffix != suffix:
+    if path.suffix != suffix and (path.is_file() or not path.exists()):  # a device takes anything
         raise UsageError(f"--file {path}: a name that ends in {suffix} expected")
     write_file(path, WRITTEN.get(suffix, orjson.dumps)(content))
     return path

@@ -17,9 +17,10 @@ from eval.asked import check_data
 from eval.cli.config import Config
 from eval.cli.console import err, out
 from eval.cli.evaluate import DEMO, Place, evaluate, wanted
-from eval.cli.options import folder_option
+from eval.cli.options import folder_option, new_folder
 from eval.cli.team import Launch
 from eval.errors import DataError, RunError, UsageError
+from eval.reading import reason
 from eval.run import RunFolder
 from eval.score import score_run
 from eval.writing import write_file
@@ -53,7 +54,7 @@ def run_card(
         raise UsageError("--data: missing; the folder of the benchmarks' files is needed")
     place = Place(
         folder_option(data, "--data"),
-        out_folder,
+        new_folder(out_folder),
         device=device,
         engine=engine or {},
         launch=launch or Launch(),
@@ -134,11 +135,14 @@ def draw_demo(data: Path) -> None:
     from eval.demo.data import write_demo_data
 
     err.print(f"demo data in {escape(str(data))}", highlight=False)
-    write_demo_data(data)
-    for one in registry.tasks().values():
-        for step in one.task.steps if not one.task.has_data(data) else ():
-            if isinstance(step, Build):
-                step.make(data)
+    try:
+        write_demo_data(data)
+        for one in registry.tasks().values():
+            for step in one.task.steps if not one.task.has_data(data) else ():
+                if isinstance(step, Build):
+                    step.make(data)
+    except OSError as error:
+        raise UsageError(f"--data {data}: cannot be written: {reason(error)}") from None
 
 
 def ask_demo_servers(tasks: Sequence[Task], place: Place) -> None:

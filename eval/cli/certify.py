@@ -25,6 +25,7 @@ from eval.api import Prediction, Task
 from eval.cli.config import Config
 from eval.cli.console import err, out
 from eval.cli.evaluate import Place, obtain
+from eval.cli.options import new_folder
 from eval.cli.team import Launch
 from eval.cli.worker import devices
 from eval.errors import RunError, UsageError
@@ -146,10 +147,8 @@ def certify(config: Config, tasks: Sequence[Task], place: Place) -> bool:
 
 def _check_folder(out: Path) -> None:
     """Raise UsageError where the folder holds anything but an earlier certificate and its runs."""
-    if not exists(out):
+    if not exists(new_folder(out)):
         return
-    if not is_folder(out):
-        raise UsageError(f"--out {out}: this is a file; give a folder")
     remove_leftovers(out)
     runs = {variant.name for variant in (ALONE, *VARIANTS)}
     found = {entry.name: is_folder(entry) for entry in out.iterdir()}

@@ -39,6 +39,7 @@ from eval.cli.options import (
     engine_settings,
     folder_option,
     launch_options,
+    new_folder,
     parse_as_published,
 )
 from eval.cli.plot import plot_command
@@ -202,7 +203,7 @@ def run(
         raise UsageError("--out: missing; give a new folder for the run")
     place = Place(
         folder_option(data, "--data"),
-        out_folder,
+        new_folder(out_folder),
         limit,
         device,
         backend,
@@ -338,7 +339,8 @@ def submit_task(
         return
     written = submit.submit(chosen, folder, root, file)
     assert chosen.submission is not None  # submit() refuses a task without
-    out.print(f"{written}  sha256 {sha256_file(written)}", highlight=False, soft_wrap=True)
+    if written.is_file():
+        out.print(f"{written}  sha256 {sha256_file(written)}", highlight=False, soft_wrap=True)
     err.print(f"for {escape(chosen.submission.server)}", highlight=False)
     if faults := folder.manifest["tasks"][chosen.name].get("faults"):
         print(

@@ -139,6 +139,13 @@ def folder_option(path: Path, option: str) -> Path:
     return path
 
 
+def new_folder(path: Path, option: str = "--out") -> Path:
+    """A folder that may be there or not. Raises UsageError, naming the option, for a file."""
+    if exists(path) and not is_folder(path):
+        raise UsageError(f"{option} {shown_path(path)}: this is a file; give a folder")
+    return path
+
+
 def check_values(command: Any) -> None:
     """Have all commands check their values before they run: numbers and paths that nothing takes.
 

@@ -8,7 +8,6 @@ everything obtained on disk; 141 nobody reads the output any more. `compare --ga
 """
 
 import contextlib
-import io
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from eval.cli.machine import open_streams, settle_home
 from eval.cli.worker import LAUNCHED, dismiss, serve_rank
 from eval.errors import EvalError, UsageError
 from eval.launch.store import rank_of
@@ -48,7 +48,8 @@ def run_process(command: Callable[[list[str]], object]) -> None:
     runs it and the others are its workers. Every other command ignores the launcher: each process
     does the whole of its work.
     """
-    _open_streams()
+    open_streams()
+    settle_home()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     if debug:
@@ -140,22 +141,6 @@ def _check_text(arguments: list[str]) -> None:
             raise UsageError(
                 f"argument {told!r:.300}: the locale has no such letters: export LC_ALL=C.UTF-8"
             ) from None
-
-
-def _open_streams() -> None:
-    """Standard streams that can take any text, also where they were closed or are not UTF-8."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:  # else the next file to be opened would be our standard output
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout, sys.stderr = (
-        stream or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # for good
-        for stream in (sys.stdout, sys.stderr)
-    )
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def _exit_code(end: SystemExit) -> int:
