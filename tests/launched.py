@@ -19,6 +19,7 @@ from small import make_data
 
 TASK = "okvqa_val"
 PYTHON = (sys.executable, "-m", "eval.cli")
+SCRIPT = Path(sys.executable).with_name("qwen-vl-eval")  # as a user starts it
 QUESTIONS = "okvqa/OpenEnded_mscoco_val2014_questions.json"
 PICTURE = "coco/val2014/COCO_val2014_{:012d}.jpg"
 RESULTS = ("predictions.jsonl", "scores.jsonl", "summary.json")
@@ -56,6 +57,14 @@ def make_groups(folder, groups, each, *, poison=()):
     return folder
 
 
+def shadowing(folder):
+    """A folder with a user's own eval.py and benchmarks/, as training code has them."""
+    (folder / "benchmarks").mkdir(parents=True)
+    (folder / "benchmarks" / "__init__.py").write_text("raise ImportError('a user's benchmarks')\n")
+    (folder / "eval.py").write_text("raise ImportError('a user's eval')\n")
+    return folder
+
+
 def asking(model, data, out, *more):
     """Arguments of a run of OK-VQA."""
     options = ("--model", model, "--data", data, "--out", out, "--allow-partial")
@@ -73,9 +82,10 @@ class Launched:
     site    put on PYTHONPATH
     more    environment
     limit   bytes that each file may have: a disk that is full, to those who write
+    folder  in which it starts
     """
 
-    def __init__(self, *command, site=None, more=None, limit=None):
+    def __init__(self, *command, site=None, more=None, limit=None, folder=None):
         self.mark = uuid.uuid4().hex
         environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHERS)}
         if site:
@@ -87,6 +97,7 @@ class Launched:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self.output,
+            cwd=folder,
             env={
                 **environment,
                 MARK: self.mark,

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from launched import (
     PYTHON,
+    SCRIPT,
     Launched,
     answers,
     asked_twice,
@@ -25,6 +26,7 @@ from launched import (
     offer_fragile,
     results,
     run,
+    shadowing,
     workers,
 )
 
@@ -33,7 +35,7 @@ from eval.launch.store import first_host, rank_of
 
 BIN = Path(sys.executable).parent
 TORCHRUN = (BIN / "torchrun", "--nproc-per-node", 2)
-OURS = ("-m", "eval.cli")
+OURS = ("-m", "eval.cli")  # accelerate starts modules
 ACCELERATE = (BIN / "accelerate", "launch", "--cpu", "--num_processes", 2)
 
 
@@ -57,8 +59,10 @@ def whole(tmp_path_factory, site, data):
     return results(out)
 
 
-def torchrun(*arguments, site, options=()):
-    return Launched(*TORCHRUN, *options, *OURS, *arguments, site=site)
+def torchrun(*arguments, site, options=(), folder=None):
+    return Launched(
+        *TORCHRUN, *options, "--no-python", SCRIPT, *arguments, site=site, folder=folder
+    )
 
 
 def rank(launched, number):
@@ -68,7 +72,7 @@ def rank(launched, number):
         for pid, line in launched.processes().items():
             with contextlib.suppress(OSError):
                 told = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-                if f"RANK={number}".encode() in told and "eval.cli run" in line:
+                if f"RANK={number}".encode() in told and "qwen-vl-eval run" in line:
                     return pid
         return None
 
@@ -76,9 +80,12 @@ def rank(launched, number):
 
 
 def test_ranks_of_torchrun_are_workers(site, data, tmp_path, whole):
-    """Each answers its part, none what the other has; and a finished run keeps nobody waiting."""
+    """Each answers its part, none what the other has; and a finished run keeps nobody waiting.
+
+    A user's eval.py in the folder in which they start is nothing to them.
+    """
     asked = asking_fragile("slow-social", data, tmp_path / "run")
-    with torchrun(*asked, site=site) as launched:
+    with torchrun(*asked, site=site, folder=shadowing(tmp_path / "here")) as launched:
         code, said = launched.ended()
         launched.left()
     assert code == 0, said

@@ -7,6 +7,7 @@ import sys
 import pytest
 from launched import (
     PYTHON,
+    SCRIPT,
     Launched,
     answers,
     asked_twice,
@@ -16,10 +17,11 @@ from launched import (
     offer_fragile,
     results,
     run,
+    shadowing,
     workers,
 )
 
-pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]'")
+pytest.importorskip("ray", reason="ray is not installed: pip install 'qwen-vl-eval[ray]'")
 
 TWO_ACTORS = ("--launcher", "ray", "--gpus", 2)
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -46,10 +48,13 @@ def whole(tmp_path_factory, site, data):
 
 
 def test_an_actor_that_is_killed_is_replaced(site, data, tmp_path, whole):
-    """The run goes on, says so, and ends in the bytes of one process; nothing is left of Ray."""
-    out = tmp_path / "run"
+    """The run goes on, says so, and ends in the bytes of one process; nothing is left of Ray.
+
+    Ray puts the driver's folder on the actors' path; a user's eval.py there is nothing to them.
+    """
+    out, here = tmp_path / "run", shadowing(tmp_path / "here")
     asked = asking_fragile("slow-social", data, out, *TWO_ACTORS)
-    with Launched(*PYTHON, *asked, site=site, more=QUIET) as launched:
+    with Launched(SCRIPT, *asked, site=site, more=QUIET, folder=here) as launched:
         launched.until_answered(out, 1, journals="1")
         number, process = launched.until_one_has_answered(out, 5)
         os.kill(process, signal.SIGKILL)

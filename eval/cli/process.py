@@ -101,7 +101,7 @@ def _told(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError):  # the machine's or the user's, wherever it was met
         if not _has_folder():
             return 2, "error: the working folder does not exist any more; change to another one"
-        where = f"{error.filename}: " if error.filename is not None else ""
+        where = f"{error.filename}: " if error.filename is not None else "this machine says: "
         return 2, f"error: {where}{reason(error)}; the same command with --debug shows where"
     return 1, (
         f"internal error: {type(error).__name__}: {error}\nThis is a defect of qwen-vl-eval; the "
