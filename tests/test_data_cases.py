@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -423,6 +424,19 @@ def test_what_is_no_file_is_named(tmp_path, demo, kind):
         file.symlink_to(file)
     done = command("score", "--task", "gqa_testdev", "--data", demo, "--predictions", file)
     assert (2, True) == (done.returncode, str(file)[:200] in done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("kind", ["below a file", "long", "pipe", "not writable"])
+def test_a_root_that_cannot_be_prepared_is_named(tmp_path, kind):
+    """Exit code 2 before anything is fetched; a pipe in place of the guard is not waited for."""
+    root, file = tmp_path / "root", write(tmp_path, "file", "")
+    if kind == "pipe":
+        root.mkdir()
+        os.mkfifo(root / ".qwen-vl-eval.prepare")
+    roots = {"below a file": file / "root", "long": tmp_path / ("x" * 300), "pipe": root}
+    root = roots.get(kind, Path("/proc/root-of-data"))
+    done = command("data", "prepare", "chartqa", "--data", root)
+    assert (2, True) == (done.returncode, f"error: {root}"[:200] in done.stderr), done.stderr
 
 
 @pytest.mark.parametrize(

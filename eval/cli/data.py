@@ -31,6 +31,7 @@ from eval.cli.options import folder_option
 from eval.data.prepare import Wanted, Watch, plan, prepare
 from eval.data.verify import Findings, pin_sources, verify
 from eval.errors import DataError, UsageError
+from eval.reading import exists, is_folder
 
 INCOMPLETE = 3  # exit code
 SMALL_GB = 0.1
@@ -107,8 +108,8 @@ def prepare_data(
 ) -> None:
     """Fetch what is missing of the tasks' data, and say what must be brought by hand."""
     chosen = registry.find_tasks(tasks)
-    if data.exists() and not data.is_dir():
-        raise UsageError(f"--data {data}: a folder expected, a file found")
+    if exists(data) and not is_folder(data):
+        raise UsageError(f"--data {data}: this is a file; give a folder")
     needed = plan(chosen, data, mirror=mirror, few_shot=few_shot)
     _print_plan(needed, data)
     if dry_run:

@@ -17,7 +17,7 @@ import orjson
 
 from eval.data.paths import safe_path
 from eval.errors import DataError
-from eval.reading import SHOWN, Schema
+from eval.reading import SHOWN, Schema, reason
 
 NAME = "qwen-vl-eval.lock.json"
 GUARD = ".qwen-vl-eval.pin"  # held while the lock file is changed; the file itself is replaced
@@ -152,7 +152,13 @@ class Lock:
             "mirrors": {into: asdict(mirror) for into, mirror in sorted(self.mirrors.items())},
         }
         content = orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        write_whole(self.root / NAME, content, durable=True)
+        try:
+            write_whole(self.root / NAME, content, durable=True)
+        except OSError as error:
+            raise DataError(
+                f"{self.root / NAME}: cannot be written: {reason(error)}; what was pinned before "
+                "is in it"
+            ) from None
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -178,8 +184,14 @@ def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None
     """Let one process at a time through; the lock ends with its process, however that ends.
 
     waiting  called once where another process has to be waited for
+
+    Raises DataError where the file cannot be made.
     """
-    with path.open("ab") as file:
+    try:  # O_NONBLOCK: a pipe in its place must not wait for a reader
+        guard = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {reason(error)}") from None
+    with os.fdopen(guard, "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -22,6 +22,7 @@ from eval.data.pictures import in_threads, quiet
 from eval.data.verify import SHOWN, verify
 from eval.errors import DataError
 from eval.picture import FILE_BYTES
+from eval.reading import reason
 from eval.tree import files_below, is_file
 
 ARCHIVES = "archives"  # folder below the data root
@@ -115,9 +116,13 @@ def prepare(
     """Take the steps that are still needed; a line for each that failed, none if none did.
 
     What a person must bring is no failure: `plan` names it. Another process that prepares the same
-    data root is waited for. Raises DataError where the lock file is malformed.
+    data root is waited for. Raises DataError where the lock file is malformed, and where the root
+    cannot be written.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{root}: cannot be made: {reason(error)}") from None
     failed: list[str] = []
 
     def waiting() -> None:
