@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from eval.api import (
     Corpus,
     Generate,
@@ -395,11 +397,16 @@ def signature(
 
 
 def _judged(judge: Mapping[str, Any] | None) -> dict[str, str]:
-    """Who judged, and the digest of what it was told to do."""
+    """Who judged, the digest of what it was told to do, its parameters, and what counted."""
     if judge is None:
         return {}
     reported = ",".join(judge["reported"]) or judge["model"]
-    return {"judge": reported.replace(" ", "_"), "prompt": judge["prompt"]["digest"][:12]}
+    told = {"judge": reported.replace(" ", "_"), "prompt": judge["prompt"]["digest"][:12]}
+    if parameters := judge.get("parameters"):
+        told["parameters"] = orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS).decode()
+    if judge.get("as_published"):
+        told["scale"] = "as_published"
+    return {name: value.replace(" ", "_") for name, value in told.items()}
 
 
 def score_run(

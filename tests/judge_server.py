@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from random import Random
 from socket import SHUT_RDWR
 
@@ -72,6 +73,18 @@ class Broken(Answer):
     """An answer that breaks off after `sent` bytes of its body, or before its first byte."""
 
     sent: int | None = None
+
+
+@dataclass(frozen=True)
+class Raw(Answer):
+    """Bytes in place of an HTTP answer, a piece at a time until nobody takes them any more.
+
+    endless  the last piece is sent again and again
+    """
+
+    pieces: tuple = ()
+    pause_s: float = 0.0
+    endless: bool = False
 
 
 @dataclass
@@ -242,6 +255,15 @@ class FaultyJudge(JudgeServer):
         return answer
 
     def send(self, wire, answer):
+        if isinstance(answer, Raw):
+            wire.close_connection = True
+            pieces = chain(answer.pieces, repeat(answer.pieces[-1]) if answer.endless else ())
+            with suppress(OSError):
+                for piece in pieces:
+                    wire.connection.sendall(piece)
+                    if self.closing.wait(answer.pause_s):
+                        break
+            return
         if not isinstance(answer, Broken):
             with suppress(OSError):  # who asked may be gone
                 super().send(wire, answer)
@@ -396,6 +418,19 @@ class FaultyJudge(JudgeServer):
             if answer.status == 200:
                 self.record.billed[digest] += 1
         return answer
+
+
+class Answering(FaultyJudge):
+    """A judge with one answer to everything; an exact one may be made of the request's number."""
+
+    def __init__(self, answer, **options):
+        self.answer = answer
+        super().__init__(**options)
+
+    def reply(self, request, headers):
+        said = super().reply(request, headers)
+        made = self.answer(said) if callable(self.answer) else self.answer
+        return said if made is None else made
 
 
 def chosen(which, number, request, draw):

@@ -327,7 +327,7 @@ def test_a_reader_says_which_form_it_expects(tmp_path, name, file, content, mess
 def test_cider_of_one_image_says_why_it_is_0(tmp_path, demo):
     """pycocoevalcap gives 0 too; people have searched for their mistake for years."""
     rows = {"image_id": 0, "caption": "a dog runs"}
-    images = [{"id": 0, "open_images_id": "0" * 16, "domain": "in-domain"}]
+    images = [{"id": 0, "open_images_id": "0" * 16}]
     captions = {"images": images, "annotations": [rows]}
     write(tmp_path, "nocaps/nocaps_val_4500_captions.json", captions)
     file = write(tmp_path, "p.json", [rows])
@@ -361,7 +361,7 @@ def test_why_cider_is_0_is_said_only_where_no_caption_could_help():
         (" 65.1 %", 0, "anls=0.651000"),
         ("0", 0, "anls=0.000000"),
         ("651", 2, "a figure from 0 to 100 expected"),
-        *((text, 2, "this is no figure") for text in ("nan", "inf", "-5", "65,1", "", "1e1", "٦٥")),
+        *((text, 2, "this is no figure") for text in ("nan", "inf", "-5", "65,1", "1e1", "٦٥")),
         ("9" * 5000, 2, "this is no figure"),
     ],
 )
@@ -436,7 +436,7 @@ def test_a_root_that_cannot_be_prepared_is_named(tmp_path, kind):
     roots = {"below a file": file / "root", "long": tmp_path / ("x" * 300), "pipe": root}
     root = roots.get(kind, Path("/proc/root-of-data"))
     done = command("data", "prepare", "chartqa", "--data", root)
-    assert (2, True) == (done.returncode, f"error: {root}"[:200] in done.stderr), done.stderr
+    assert (2, True) == (done.returncode, str(root)[:120] in done.stderr), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -311,9 +311,13 @@ def judged(name="gpt-4 at a", **more):
         (judged("gpt-4o at a"), "scored by gpt-4 at a and by gpt-4o at a"),
         (judged(prompt={"digest": "2"}), "other judge, by its prompt: digest"),
         (judged(parameters={"temperature": 1}), "other judge, by its parameters: temperature"),
+        (
+            judged(as_published=True),
+            "scores outside 1 to 10 count in only one of the runs (judge --as-published)",
+        ),
         ({}, "scored by gpt-4 at a and by no server or judge"),
     ],
-    ids=["the same", "model", "prompt", "parameters", "not judged"],
+    ids=["the same", "model", "prompt", "parameters", "scale", "not judged"],
 )
 def test_figures_of_two_judges_are_not_compared(tmp_path, judge, said):
     """A judge's values of samples do decide, if both runs had the same judge."""

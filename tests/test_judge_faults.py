@@ -8,7 +8,7 @@ from collections import Counter
 from email.utils import formatdate
 
 import pytest
-from judge_server import FaultyJudge
+from judge_server import Answering, FaultyJudge
 from judging import (
     KEY,
     MODEL,
@@ -56,18 +56,6 @@ def target(tmp_path):
 @pytest.fixture
 def run(tmp_path):
     return tmp_path / "answers.judged"
-
-
-class Answering(FaultyJudge):
-    """A judge with one answer to everything."""
-
-    def __init__(self, answer):
-        super().__init__()
-        self.answer = answer
-
-    def respond(self, *_):
-        self.record.paths[CHAT] += 1
-        return self.answer
 
 
 class Trickling(FaultyJudge):

@@ -1,5 +1,9 @@
 """What judging is given: a table, an address, a ledger, and how each can be wrong."""
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 from judge_server import FaultyJudge
 from judging import (
@@ -17,6 +21,7 @@ from judging import (
 from small import command
 
 from touchstone.ledger import Ledger
+from touchstone.prompt import OWN
 from touchstone.table import ANSWERS
 
 ONE = ("--concurrency", 1)
@@ -154,6 +159,87 @@ def test_a_ledger_that_another_process_holds(target):
         done = judge_few(target, server)
         assert (2, 0) == (done.returncode, len(server.requests))
     assert f"{beside(target)}: another process judges with this ledger (process " in done.stderr
+
+
+# Files that are none
+
+BIG = "9" * 400
+
+
+@pytest.mark.parametrize("option", ["--ledger", "--judge-prompt", "--config"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "too long", "no name", "forbidden"])
+def test_a_file_that_is_none(target, option, kind):
+    """A pipe is not waited for, nor a device read: a plain error, and nothing is asked."""
+    ending = {"--judge-prompt": ".json"}.get(option, "")
+    place = target.parent / f"odd{ending}"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    elif kind == "device":
+        place.symlink_to("/dev/zero")
+    elif kind == "too long":
+        place = target.parent / f"{'x' * 5000}{ending}"
+    elif kind == "no name":
+        place = Path("/") if not ending else Path(f"a/{ending}")
+    else:
+        place = target / f"below a file{ending}"
+    with FaultyJudge() as server:
+        done = judge_few(target, server, option, place)
+        assert (2, 0) == (done.returncode, len(server.requests)), done.stderr
+        if option == "--ledger" and kind in ("pipe", "folder", "device"):
+            again = judge_few(target, server, option, place, "--dry-run")
+            assert (2, ": a regular file" in again.stderr) == (again.returncode, True)
+    assert len(done.stderr) < 1500
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("model = 5", "key 'model': "),
+        ("model = ['x']", "key 'model': "),
+        (f"budget = {BIG}", "key 'budget': "),
+        ("price = [1e999, 1]", "key 'price.0': "),
+        ("price = [1e300, 1]", "a price lies between 0 and 1e+09"),
+        (f"[parameters]\nseed = {BIG}", "JSON cannot hold them"),
+        ("timeout_s = 1e9", "key 'timeout_s': "),
+        ("timeout_s = nan", "key 'timeout_s': "),
+        ("x = " + "[" * 50_000 + "]" * 50_000, "nested more than 50 levels deep"),
+        ("a." * 50_000 + "b = 1", "nested more than 50 levels deep"),
+        ("model = 'x'".encode("utf-16"), "this is UTF-16; save it as UTF-8"),
+        (b"model = '\xff'", "not UTF-8 at byte 9"),
+    ],
+    ids=range(12),
+)
+def test_a_configuration_of_odd_content(target, content, said):
+    """The file and the key are named."""
+    file = target.parent / "judge.toml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = judge_few(target, "http://127.0.0.1:9/v1", "--config", file)
+    assert (2, True) == (done.returncode, said in done.stderr), done.stderr
+    assert said.startswith("a price") or "JSON" in said or str(file) in done.stderr
+
+
+def test_a_byte_order_mark_is_skipped(target):
+    """Of a configuration, a prompt and a ledger."""
+    mark = b"\xef\xbb\xbf"
+    config, prompt = target.parent / "judge.toml", target.parent / "prompt.json"
+    config.write_bytes(mark + b"concurrency = 1\n")
+    texts = {"system": OWN.system, "template": OWN.template, "instruction": "Grade."}
+    prompt.write_bytes(mark + json.dumps(texts).encode())
+    more = ("--config", config, "--judge-prompt", prompt)
+    with FaultyJudge() as server:
+        assert judge_few(target, server, *more).returncode == 0
+        beside(target).write_bytes(mark + beside(target).read_bytes())
+        done = judge_few(target, server, *more)
+        assert (0, 6) == (done.returncode, len(server.requests)), done.stderr
+
+
+@pytest.mark.parametrize("price", ["1e400/1", "1e300/1e300", "nan/1", "1_0", "1/2/3", "-0.1/0"])
+def test_a_price_that_is_none(target, price):
+    """It is refused before it can make a cost that no ledger holds."""
+    done = judge_few(target, "http://127.0.0.1:9/v1", "--price", price)
+    assert (2, True) == (done.returncode, f"--price '{price}': write IN/OUT" in done.stderr)
 
 
 # Addresses

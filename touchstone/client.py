@@ -21,6 +21,9 @@ LARGEST_FILE = 1 << 28  # bytes of a batch's results
 TRANSFER_S = 1800.0  # for a file of a batch
 LONGEST_TEXT = 500  # characters of a server's message
 LONGEST_WAIT_S = 120.0  # that a server may ask for; for more we stop and say so
+TRIES = 9  # of a request that gets no answer, where that costs nothing
+FIRST_TRIES = 3  # before any answer of use has come: the address may be wrong
+ILL_TRIES = 5  # before any answer has come, of a server that has errors of its own
 SECRET = 8  # characters of a key that is one: not the 'none' of a server that wants none
 # Headers that the official client takes from the environment
 ENVIRONMENT = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS")
@@ -37,16 +40,21 @@ class Unanswered(Exception):
 
     wait_s  what the server asks to wait
     paid    whether it may have been billed: it was cut off, or came too late
-    busy    whether the server says so itself, and will answer later
+    tries   that it is worth before any answer has come
     """
 
     def __init__(
-        self, reason: str, *, wait_s: float | None = None, paid: bool = False, busy: bool = False
+        self,
+        reason: str,
+        *,
+        wait_s: float | None = None,
+        paid: bool = False,
+        tries: int = FIRST_TRIES,
     ) -> None:
         super().__init__(reason)
         self.wait_s = wait_s
         self.paid = paid
-        self.busy = busy
+        self.tries = tries
 
 
 class Unreachable(Unanswered):
@@ -87,24 +95,31 @@ class Client:
     def _api(self, most: int, seconds: float) -> "OpenAI":
         """The official client on a bounded wire."""
         import httpx2
-        from openai import Omit, OpenAI
+        from openai import OpenAI
 
         from touchstone.wire import Wire
 
-        headers: dict[str, Any] = {"Accept-Encoding": "identity"}
-        if self.judge.azure:
-            headers |= {"api-key": self.secret, "Authorization": Omit()}
+        def sign(request: httpx2.Request) -> None:
+            if self.judge.azure:
+                request.headers["api-key"] = self.secret
+                del request.headers["Authorization"]
+
         url, query = self.judge.place
-        wire = Wire(url, most, self.proxy)
+        http_client = httpx2.Client(
+            transport=Wire(url, most, self.proxy),
+            event_hooks={"request": [sign]},
+            follow_redirects=False,
+            trust_env=False,
+        )
         try:
             return OpenAI(
                 api_key=self.secret,
                 base_url=url,
                 default_query=query,
-                default_headers=headers,
+                default_headers={"Accept-Encoding": "identity"},
                 max_retries=0,
                 timeout=seconds,
-                http_client=httpx2.Client(transport=wire, follow_redirects=False, trust_env=False),
+                http_client=http_client,
             )
         except httpx2.InvalidURL as error:
             raise UsageError(f"the judge's address: {url!r:.200}: {error}") from None
@@ -215,7 +230,9 @@ class Client:
             wait_s = _wait(error.response.headers)
             if wait_s is not None and wait_s > LONGEST_WAIT_S:
                 return JudgeError(f"{where}. It asks to wait {wait_s:,.0f} s: try again then")
-            return Unanswered(f"HTTP {status}: {said}", wait_s=wait_s, busy=True)
+            ill = status >= 500 and wait_s is None  # it does not say that it will be well again
+            tries = ILL_TRIES if ill else TRIES
+            return Unanswered(f"HTTP {status}: {said}", wait_s=wait_s, tries=tries)
         return Refused(f"HTTP {status}: {said}")
 
     def _streams(self) -> Unfit:

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from eval.errors import JudgeError
-from touchstone.client import Client, Refused, Unanswered, Unfit
+from touchstone.client import TRIES, Client, Refused, Unanswered, Unfit
 from touchstone.judge import Judge, Reply, scale_fault, usable
 from touchstone.ledger import MOST_CALLS, Ask, Ledger
 from touchstone.prompt import JudgePrompt
@@ -23,9 +23,7 @@ from touchstone.table import Dialogue
 
 ROUNDS = (1, 2)  # the reference first, then the assessed answer
 CONCURRENCY = 48
-TRIES = 9  # of a request that gets no answer, where that costs nothing
 PAID_TRIES = MOST_CALLS  # of a request, where each may cost: replies, and those that were lost
-FIRST_TRIES = 3  # where no answer of any use has come yet: the address may be wrong
 PREFLIGHT = 3  # usable replies before requests go out together
 ALONE = 6  # requests that go out one at a time, at most
 UNUSABLE = 5  # replies without one among them that can be used: the judge does not fit
@@ -201,8 +199,12 @@ class Asking:
         return self.outcome
 
     def _alone(self, wanted: Sequence[Wanted]) -> None:
-        """Ask one at a time, each once, until a few replies can be used."""
-        waiting = deque(each for each in wanted if not self.ledger.settled(each.ask.key))
+        """Ask one at a time, each once, until a few replies can be used.
+
+        Those come first that have had the fewest replies: another try shows something new.
+        """
+        unsettled = [each for each in wanted if not self.ledger.settled(each.ask.key)]
+        waiting = deque(sorted(unsettled, key=lambda each: self.ledger.calls(each.ask.key)))
         enough = 1 if self.proven else PREFLIGHT
         while (
             waiting
@@ -343,8 +345,9 @@ class Asking:
 
         def stopping(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
-            unheard = not (self.outcome.replies or getattr(error, "busy", False))
-            tries = min(FIRST_TRIES, self.tries) if unheard else self.tries
+            tries = self.tries
+            if isinstance(error, Unanswered) and not self.outcome.replies:
+                tries = min(error.tries, tries)
             spent = self.paid_tries[ask.key] >= PAID_TRIES
             return self.stop.is_set() or spent or state.attempt_number >= tries
 

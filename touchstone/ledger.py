@@ -118,6 +118,8 @@ class Ledger:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = path.with_name(f".{path.name}.lock")
+            with contextlib.suppress(FileNotFoundError):
+                path.stat()  # says why, where it cannot be a file
         except (OSError, ValueError) as error:  # the latter: '/' is no name of a file
             raise JudgeError(f"{path!s:.200}: cannot be written: {reason(error)}") from None
         if exists(path):

@@ -122,7 +122,10 @@ def judge_command(
         int | None, typer.Option(min=1, max=1000, help="Requests at a time; 48.")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(min=0.1, metavar="SECONDS", help="For one reply; 60.")
+        float | None,
+        typer.Option(
+            min=0.1, max=86400, metavar="SECONDS", help="For a whole reply, from connecting; 60."
+        ),
     ] = None,
     ledger: Annotated[
         Path | None,

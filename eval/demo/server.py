@@ -12,6 +12,7 @@ from typing import Any
 from eval.demo.writer import TRUTH
 from eval.errors import DataError
 from eval.metrics import anls, cider, grit_summary, vqa_accuracy
+from eval.reading import parse_json, read_bytes
 
 Scores = dict[str, float]
 
@@ -24,19 +25,23 @@ def score_submission(data: Path, task: str, submission: Path) -> Scores:
     truth_file = data / TRUTH / f"{task}.json"
     if task not in SERVERS or not truth_file.is_file():
         raise DataError(f"{truth_file}: what was drawn for {task} expected, none found")
-    truth: dict[str, Any] = json.loads(truth_file.read_text(encoding="utf-8"))
+    truth: dict[str, Any] = _read_json(truth_file)
     score, key, text = SERVERS[task]
     if submission.suffix == ".zip":
         with zipfile.ZipFile(submission) as archive:
             member = next(name for name in archive.namelist() if name.endswith("/refexp.json"))
             rows = json.loads(archive.read(member))
     else:
-        rows = json.loads(submission.read_text(encoding="utf-8"))
+        rows = _read_json(submission)
     answers = {str(row[key]): row[text] if text else row for row in rows}
     missing = [sample_id for sample_id in truth if sample_id not in answers]
     if missing:
         raise DataError(f"{submission}: {len(missing)} answers are missing, {missing[0]} first")
     return score(answers, truth)
+
+
+def _read_json(file: Path) -> Any:
+    return parse_json(read_bytes(file, DataError), str(file), DataError)
 
 
 def _mean_of(name: str, metric: Callable[[str, Sequence[str]], float]) -> Callable[..., Scores]:

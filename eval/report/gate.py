@@ -289,6 +289,8 @@ def _judges(found: Sequence[Any]) -> str:
     for key in ("model", "prompt", "parameters"):
         if told[0].get(key) != told[1].get(key):
             return f"other judge, by its {key}: {_shown(told[0].get(key), told[1].get(key))}"
+    if bool(told[0].get("as_published")) != bool(told[1].get("as_published")):
+        return "scores outside 1 to 10 count in only one of the runs (judge --as-published)"
     return ""
 
 
