@@ -74,6 +74,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/bench_flips.py
 	$(BIN)/python tests/bench/bench_launch.py
 	$(BIN)/python tests/bench/bench_judge.py
+	$(BIN)/python tests/bench/coverage.py
 
 soak: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/soak.py

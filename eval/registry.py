@@ -299,7 +299,9 @@ def _is_source(source: Source) -> bool:
 
 
 def _is_metric(metric: Any) -> bool:
-    return callable(metric.function if isinstance(metric, Corpus) else metric)
+    if isinstance(metric, Corpus):
+        return callable(metric.function) and isinstance(metric.mean, bool)
+    return callable(metric)
 
 
 def _is_count(value: Any, low: int) -> bool:

@@ -398,7 +398,7 @@ def test_an_earlier_version_s_interval_beyond_the_range_is_not_shown(run):
         if column.figure != "-"
     )
     assert "-" == compared.interval
-    assert "beyond 0 to 1, is left out; score the run again" in compared.remark
+    assert "beyond 0 to 1, is left out. Make another: qwen-vl-eval score" in compared.remark
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,18 @@ def test_a_figure_that_is_not_comparable_does_not_rank(tmp_path):
     assert "Qwen-VL (4-shot)" not in {row.name for row in board_of(partial).rows}
 
 
+def test_a_figure_that_has_no_interval_for_a_reason_does_not_rank(tmp_path):
+    """It would rank as if certain; the reason stands beside it. A server's score has none."""
+    reason = {"vqa_accuracy": "too few images for an interval (4)"}
+    write_run(tmp_path / "few", {"okvqa_val": 0.6}, reach=0, no_interval=reason)
+    write_run(tmp_path / "server", {"okvqa_val": 0.6}, reach=0)
+    board = board_of(tmp_path / "few", tmp_path / "server")
+    (cell,) = (cell for cell in row_of(board, "few").cells.values() if cell.text == "60.0")
+    assert (cell.marked, cell.rank, cell.figure) == (False, None, None)
+    assert "too few images for an interval (4)" in cell.note
+    assert row_of(board, "server").ranks
+
+
 def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
     """Names are the runs' own, folders may be anything."""
     for folder in ("one", "two"):

@@ -262,6 +262,7 @@ def test_a_task_by_name_is_found_by_its_own_name_alone(offer):
         ("(task('x_y', metrics={'acc': 3}),)", "metrics: names in snake_case, and functions"),
         ("(task('x_y', metrics={'A c': print}),)", "metrics: names in snake_case"),
         ("(task('x_y', metrics={'a': Corpus(None)}),)", "metrics: names in snake_case"),
+        ("(task('x_y', metrics={'a': Corpus(len, mean=1)}),)", "metrics: names in snake_case"),
         ("(task('x_y', readable=1),)", "readable: a function or None expected, 1 found"),
         ("(Task('x_y'),)", "cannot be loaded: TypeError: .*missing"),
     ],

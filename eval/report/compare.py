@@ -6,7 +6,7 @@ All is text here, rounded and cleaned.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 from eval.api import PUBLISHED
@@ -53,6 +53,7 @@ class Comparison:
     comparable  whether the run measured what the card did
     remark      "complete", or why the figure is missing or not comparable
     signatures  of the summaries behind the figure
+    no_interval why the figure has no interval, where a summary says so; the remark says it too
     """
 
     column: str
@@ -67,6 +68,7 @@ class Comparison:
     comparable: bool
     remark: str
     signatures: tuple[str, ...]
+    no_interval: str = ""
 
     @property
     def missing(self) -> bool:
@@ -94,6 +96,7 @@ def compare(run: RunFigures, column: Column, row: CardRow) -> Comparison:
     unscored = [task for task in tasks if not task.metrics]
     card = row.cells[column.key].text
     figure, doubts = MISSING, ["no figure"]
+    reasons: list[str] = []
     ends: tuple[float, float] | None = None
     if lacking:
         scorer = f" ({_scorer(column)})" if column.scored_by else ""
@@ -105,12 +108,14 @@ def compare(run: RunFigures, column: Column, row: CardRow) -> Comparison:
         figure = f"{sum(values) / len(values) * column.scale:.{column.decimals}f}"
         ends = _ends(tasks, column.metric, column.scale)
         doubts = _doubts(tasks)
-        remarks = _worth(tasks, doubts) + _no_interval(tasks, column.metric)
+        reasons = _no_interval(tasks, column.metric)
+        remarks = _worth(tasks, doubts) + reasons
         if number(card) is None:
             remarks.append("the card has no figure")
-    return _comparison(
+    found = _comparison(
         column.label, figure, card, tasks, doubts, remarks, ends, column.decimals, bool(lacking)
     )
+    return replace(found, no_interval="; ".join(reasons))
 
 
 def beside_nothing(task: TaskFigures, column: Column | None) -> Comparison:

@@ -186,8 +186,10 @@ def _metric_types(file: Path, fields: Mapping[str, Any]) -> dict[str, MetricType
     return found
 
 
-def assumed_type(value: float) -> MetricType:
-    """Of a metric in the summary of an earlier version: CIDEr's values alone exceeded 1."""
+def assumed_type(value: float, *, judged: bool = False) -> MetricType:
+    """Of a metric in the summary of an earlier version, where CIDEr and judges alone exceeded 1."""
+    if judged:
+        return MetricType(1.0, 10.0)
     return MetricType(0.0, 1.0 if value <= 1 else 10.0)
 
 
@@ -219,7 +221,8 @@ def _intervals(
                 f"{file}: 'intervals': {name!r:.80}: {low:g} to {high:g} found, and its figure is "
                 f"not between: {metrics.get(name)!r:.80}"
             )
-        kind = types.get(name) or assumed_type(metrics[name])
+        judged = fields.get("judge") is not None
+        kind = types.get(name) or assumed_type(metrics[name], judged=judged)
         if kind.low - SLACK <= low and high <= kind.high + SLACK:
             found[name] = low, high
         elif name in types:
@@ -230,7 +233,7 @@ def _intervals(
         else:
             missing[name] = (
                 f"the interval of an earlier version, beyond {kind.low:g} to {kind.high:g}, is "
-                "left out; score the run again: qwen-vl-eval score"
+                f"left out. Make another: qwen-vl-eval {'judge' if judged else 'score'}"
             )
     return found, missing
 

@@ -241,7 +241,8 @@ def _cell(compared: Comparison) -> Cell:
     value = float(compared.figure)
     interval = "" if compared.interval == MISSING else compared.interval
     low, high = (float(end) for end in interval.split(" to ")) if interval else (value, value)
-    figure = Figure(value, min(low, value), max(high, value)) if compared.comparable else None
+    ranks = compared.comparable and not compared.no_interval  # else it would rank as if certain
+    figure = Figure(value, min(low, value), max(high, value)) if ranks else None
     return Cell(compared.figure, interval, compared.remark, not compared.comparable, figure)
 
 
