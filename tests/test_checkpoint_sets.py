@@ -74,6 +74,15 @@ def test_two_sets_are_refused_and_the_error_names_both(sharded, other, data, tmp
     assert not (tmp_path / "out" / "okvqa_val").exists()
 
 
+def test_certify_refuses_them_too(both, data, tmp_path):
+    """And takes the choice."""
+    arguments = ("certify", "okvqa", "--model", both, "--data", data, "--out", tmp_path / "out")
+    done = command(*arguments, "--device", "cpu")
+    assert (2, True) == (done.returncode, "2 sets of weights" in done.stderr), done.stderr
+    wrong = command(*arguments, "--device", "cpu", "--weights", "none.bin")
+    assert (2, True) == (wrong.returncode, "--weights none.bin" in wrong.stderr), wrong.stderr
+
+
 @pytest.mark.case("environment/06")
 def test_the_user_chooses_and_the_digest_covers_that_set(sharded, both, data, tmp_path):
     """Each choice loads its own files, which the manifest lists; a finished run needs no model."""
@@ -172,6 +181,10 @@ import sys
 from eval.errors import EvalError
 from eval.runtime.checkpoint import find_checkpoint
 for asked in sys.argv[1:]:
+    if asked == "down":
+        print(asked, flush=True)
+        input()
+        continue
     name, _, weights = asked.partition("@")
     try:
         found = find_checkpoint("owner/" + name, None, weights or None)
@@ -183,7 +196,8 @@ for asked in sys.argv[1:]:
 
 def test_a_hub_gives_one_set(both, sharded, other, tmp_path):
     """`.safetensors` before `.bin`, never two; what the user chooses comes instead. No weights are
-    fetched of what its small files show to be something else than a checkpoint."""
+    fetched of what its small files show to be something else than a checkpoint. What was fetched
+    is found when the hub is out of reach."""
     folders = {name: tmp_path / name for name in ("all", "two", "int4")}
     shutil.copytree(both, folders["all"])
     for name in ("two", "int4"):
@@ -195,16 +209,18 @@ def test_a_hub_gives_one_set(both, sharded, other, tmp_path):
     handler = type("Hub", (Hub,), {"folders": repositories, "asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        done = subprocess.run(
-            [sys.executable, "-c", FETCH, "all", f"all@{BIN}", "two", "int4"],
-            capture_output=True,
+        process = subprocess.Popen(
+            [sys.executable, "-c", FETCH, "all", f"all@{BIN}", "two", "int4", "down", "two"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
-            check=False,
             env=environment(server, tmp_path / "cache"),
         )
+        first, chosen, two, int4, _ = (process.stdout.readline() for _ in range(5))
         server.shutdown()
-    assert done.returncode == 0, done.stderr
-    first, chosen, two, int4 = done.stdout.splitlines()
+    again, _ = process.communicate("\n")  # out of the cache
+    assert (0, two) == (process.returncode, again)
     assert (SINGLE, False, False) == (first.split()[0], BIN in first.split(), "-of-" in first)
     assert BIN == chosen.split()[0]
     assert (INDEX, False, True) == (two.split()[0], BIN in two.split(), "-00002-of-" in two)

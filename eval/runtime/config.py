@@ -17,6 +17,8 @@ Size = Annotated[int, Field(ge=1, le=1_000_000)]
 Layers = Annotated[int, Field(ge=1, le=1000)]  # each costs time before anything is computed
 MAX_GRID = 128  # patches along a side of the picture: more would ask for all the memory
 
+TOGETHER = "Take config.json and the weights from one place"
+
 
 @dataclass(frozen=True, slots=True)
 class VisualFields:
@@ -181,11 +183,13 @@ def _check_against(path: Path, fields: Fields, parameters: Mapping[str, tuple[in
         count = len({match[1] for key in parameters if (match := re.match(pattern, key))})
         said = fields.num_hidden_layers if name == "num_hidden_layers" else fields.visual.layers
         if said != count:
-            raise CheckpointError(f"{path}: {name} is {said}, and the weights have {count} layers")
+            raise CheckpointError(
+                f"{path}: {name} is {said}, and the weights have {count} layers. {TOGETHER}"
+            )
     for key, axis, name, size in SIZES:
         shape = parameters.get(key)
         if shape and (axis >= len(shape) or shape[axis] != size(fields)):
             raise CheckpointError(
                 f"{path}: {name} asks for {size(fields)} in dimension {axis} of {key}, whose shape "
-                f"in the weights is {shape}"
+                f"in the weights is {shape}. {TOGETHER}"
             )

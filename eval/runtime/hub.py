@@ -6,6 +6,8 @@ from pathlib import Path
 from eval.errors import CheckpointError
 from eval.runtime import recognise, weights
 
+PATIENCE_S = 30.0
+
 
 def download(hub_id: str, revision: str | None, wanted: str | None) -> tuple[Path, str]:
     """The cached folder of a repository at a commit, and the set of weights in it.
@@ -27,11 +29,10 @@ def download(hub_id: str, revision: str | None, wanted: str | None) -> tuple[Pat
 
 def _fetch(hub_id: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except _failures() as error:
         lines = str(error).strip().splitlines()
         raise CheckpointError(
             f"{hub_id}: no folder of that name here, and the model hub could not provide it at "
@@ -43,9 +44,19 @@ def _fetch(hub_id: str, revision: str | None, patterns: list[str]) -> Path:
 def _listed(hub_id: str, folder: Path) -> frozenset[str]:
     """Names of a repository's files at a commit; without network, of those in the cache."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return frozenset(HfApi().list_repo_files(hub_id, revision=folder.name))
-    except (OSError, ValueError, HfHubHTTPError):
+        found = HfApi().model_info(hub_id, revision=folder.name, timeout=PATIENCE_S)
+        return frozenset(each.rfilename for each in found.siblings or ())
+    except _failures():
         return frozenset(os.listdir(folder))  # noqa: PTH208  # names alone
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a hub raises that is out of reach, refuses, or answers as none does."""
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # not declared as public
+        HfHubHTTPError,
+        HTTPError,
+    )
+
+    return OSError, ValueError, LookupError, TypeError, HfHubHTTPError, HTTPError
