@@ -154,7 +154,8 @@ def judge_command(
         bool, typer.Option(help="Judge what answers there are, and mark the figure.")
     ] = False,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file, as configs/judge/; options override it.")
+        Path | None,
+        typer.Option(help="TOML file, or the name of one of configs/judge/; options override it."),
     ] = None,
 ) -> None:
     """Have a judge score the answers to TouchStone, and print the card's tables."""

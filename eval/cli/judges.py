@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from eval.cli.config import find_config
 from eval.errors import UsageError
 from eval.reading import read_toml
 from touchstone.judge import MODEL, OPENAI, PARAMETERS, Judge, Price, with_parameters
@@ -74,7 +75,7 @@ def read_judge(
     parameters: Mapping[str, Any],
 ) -> tuple[Judge, JudgeConfig]:
     """Who judges: options first, then the configuration, then the environment."""
-    told = _read_config(config) if config else JudgeConfig()
+    told = _read_config(find_config(config, "judge")) if config else JudgeConfig()
     base = PARAMETERS if told.parameters is None else told.parameters
     found = Judge.priced(
         model or told.model or MODEL,
