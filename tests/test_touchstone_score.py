@@ -98,6 +98,11 @@ def test_intervals_are_of_all_rounds_by_picture(found):
     expected = Tally.of([each.assessed for _, each in scored], names).interval(1.0, 10.0)
     assert (expected.clusters, expected.reason) == (told["images"], told["no_interval"])
     assert told["interval"] == (None if expected.low is None else [expected.low, expected.high])
+    for group, values in told["intervals"].items():
+        for value, ends in values.items():
+            reason = told["no_intervals"][group].get(value, "")
+            assert (ends is None) == reason.startswith("too few images for an interval (")
+            assert ends is None or 1 <= ends[0] < ends[1] <= 10
 
 
 @unhurried
