@@ -201,7 +201,10 @@ class Schema(Generic[T]):
         if self.closed and (place := repeated_key(content)):
             raise wrong(f"{where}: {place}")
         try:
-            return self._adapter.validate_json(content)
+            value = self._adapter.validate_json(content)
+            if b"NaN" in content or b"Infinity" in content:
+                parse_json(content, where, wrong)  # pydantic takes them where any value may stand
+            return value
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(map(str, first["loc"]))

@@ -4,6 +4,7 @@ import os
 import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,15 @@ def test_a_line_of_another_type_is_an_error_that_names_the_field(content, messag
     """The error is the caller's, says where, and shows what was found."""
     with pytest.raises(RunError, match=message):
         LINE.parse(content, "f", RunError)
+
+
+def test_what_is_no_number_is_refused_where_any_value_may_stand():
+    """NaN and Infinity are not JSON, wherever they stand; the words within a text are."""
+    anything = Schema[dict[str, Any]](dict[str, Any])
+    for word in ("NaN", "Infinity", "-Infinity"):
+        with pytest.raises(RunError, match=r"f, character .*: not JSON"):
+            anything.parse(f'{{"a": {{"b": [{word}]}}}}'.encode(), "f", RunError)
+    assert anything.parse(b'{"a": "NaN"}', "f", RunError) == {"a": "NaN"}
 
 
 def test_only_regular_files_are_opened(tmp_path):
