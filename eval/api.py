@@ -485,11 +485,13 @@ class Backend(Protocol):
     (checkpoint: str, *, image_root: Path, device: str, dtype: str, batch_size: int) -> Backend.
     Its module may also have `identify(checkpoint: str, revision: str | None) -> str`, the `digest`
     that describe() tells: a run whose answers are all there then loads no model; `GENERATION`, a
-    number that describe() tells as `generation`, raised when the code answers otherwise; and
-    `footprint(checkpoint, revision, dtype) -> int`, bytes on a GPU. All three take a keyword
-    `weights` where --weights may choose among sets of weights in one folder. A back end may have an
-    attribute `usage`, as eval.engine.usage.Usage, of which a run prints the main numbers. It
-    should take requests when it has room for them: what it has taken no other worker can take.
+    number that describe() tells as `generation`, raised when the code answers otherwise;
+    `footprint(checkpoint, revision, dtype) -> int`, bytes on a GPU; and `device_kind(device: str)
+    -> str`, which of cpu and cuda the option --device comes to. `identify` and `footprint` take a
+    keyword `weights`, like the callable itself, where --weights may choose among sets of weights in
+    one folder. A back end may have an attribute `usage`, as eval.engine.usage.Usage, of which a run
+    prints the main numbers. It should take requests when it has room for them: what it has taken no
+    other worker can take.
     """
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Prediction]:

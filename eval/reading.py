@@ -14,7 +14,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from io import BufferedReader
 from pathlib import Path
@@ -33,9 +33,11 @@ MAX_BYTES = 64_000_000  # of a file that is parsed as a whole, such as a manifes
 PIECE_BYTES = 1 << 20  # read at once where a size is not known
 MAX_TOML_BYTES = 1_000_000
 MAX_TOML_NESTING = 50  # brackets open at once, dots in a line: tomllib recurses
+MAX_LINE_BYTES = 16_000_000  # of a file of lines, which may have any number of them
 MAX_INTEGER = (1 << 63) - 1
 BOM = b"\xef\xbb\xbf"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
+CHOICES = ("str", "int", "float", "constrained-int", "constrained-float")  # pydantic's names
 SHOWN = 80  # characters of a bad value that a message shows
 
 T = TypeVar("T")
@@ -94,6 +96,28 @@ def read_bytes(path: Path, wrong: Wrong, most: int = MAX_BYTES) -> bytes:
     if len(content) > most:
         raise wrong(f"{path}: more than the limit of {most:,} bytes")
     return content
+
+
+def read_lines(path: Path, wrong: Wrong) -> Iterator[bytes]:
+    """The lines of a file of any size, one at a time, each with its line feed.
+
+    Raises the caller's error as open_file does, and for a line that is absurdly long.
+    """
+    with open_file(path, wrong, MAX_INTEGER) as file:
+        number = 0
+        while True:
+            try:
+                line = file.readline(MAX_LINE_BYTES + 1)
+            except OSError as error:
+                raise wrong(f"{path}: cannot be read: {reason(error)}") from None
+            if not line:
+                return
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise wrong(
+                    f"{path}, line {number}: more than the limit of {MAX_LINE_BYTES:,} bytes"
+                )
+            yield line
 
 
 def read_text(path: Path, wrong: Wrong, most: int = MAX_BYTES) -> str:
@@ -206,9 +230,13 @@ class Schema(Generic[T]):
                 parse_json(content, where, wrong)  # pydantic takes them where any value may stand
             return value
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        message = first["msg"][:1].lower() + first["msg"][1:]
+            first, *others = error.errors(include_url=False, include_context=False)
+        keys, messages = first["loc"], [first["msg"]]
+        if keys and keys[-1] in CHOICES:  # of a value that may be one of several types
+            keys = keys[:-1]
+            messages += [each["msg"] for each in others if each["loc"][:-1] == keys]
+        field = ".".join(map(str, keys))
+        message = " or ".join(each[:1].lower() + each[1:] for each in dict.fromkeys(messages))
         if first["type"] == "json_invalid":
             raise wrong(f"{where}: {message}")
         found = "" if first["type"] == "missing" else f", {first['input']!r:.{SHOWN}} found"
@@ -233,6 +261,17 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
+
+
+def is_there(path: Path, wrong: Wrong) -> bool:
+    """Whether there is something. Unlike `exists`, it raises where that cannot be found out."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise wrong(f"{shown_path(path)}: cannot be read: {reason(error)}") from None
+    return True
 
 
 def reason(error: Exception) -> str:

@@ -185,6 +185,12 @@ def footprint(
     return told
 
 
+def device_kind(opener: Callable[..., Backend], device: str) -> str | None:
+    """What the option --device comes to here, cpu or cuda; None for a back end of no device."""
+    function = _beside(opener, "device_kind")
+    return function(device) if function else None
+
+
 def generation(opener: Callable[..., Backend]) -> int | None:
     """Version of the code behind a back end that decides what is answered, if it has one."""
     return getattr(importlib.import_module(opener.__module__), "GENERATION", None)

@@ -1,20 +1,8 @@
-"""A run is a folder. This module alone knows its file names.
+"""A run is a folder: what is asked, what was answered, and what came of it.
 
-    RUN/manifest.json               what was run: model, settings, versions, data and their digests
-    RUN/<task>/examples.jsonl       few-shot: the training samples before each question
-    RUN/<task>/journal-<n>.jsonl    worker n's answers, a line each, as they come
-    RUN/<task>/predictions.jsonl    all in dataset order; that it exists proves it complete
-    RUN/<task>/losses.jsonl         ranked options: each option's loss in float32, and as published
-    RUN/<task>/scores.jsonl         one line a sample: each metric's value
-    RUN/<task>/summary.json         the figures
-    RUN/<task>/submission/<file>    what the benchmark's server takes
-    RUN/<task>/server.json          the figures that it gave, or a judge
-    RUN/<task>/judgements.jsonl     what the judge said of each answer
-    RUN/.work/                      the lock, the plan of what is asked, workers' logs
-
-A journal grows by whole lines. They are merged by sample and by what was asked: its prompt,
-decoding and the bytes of its images; what was asked otherwise is asked again. Every other file is
-written beside its place and moved there.
+The files' names and types are in eval.run_files. A journal grows by whole lines. They are merged by
+sample and by what was asked: its prompt, decoding and the bytes of its images; what was asked
+otherwise is asked again. Every other file is written beside its place and moved there.
 """
 
 import contextlib
@@ -32,24 +20,36 @@ import orjson
 from eval import journal
 from eval.api import Prediction, Request, Task
 from eval.asked import Asked, describe_task, read_samples, requests
-from eval.data import Examples, sha256_file
+from eval.data import Examples
 from eval.digests import Digests
 from eval.errors import RunError
 from eval.lock import Locked, locked
 from eval.prompt import IMAGE
+from eval.reading import is_there, read_lines, reason
+from eval.run_files import (
+    EXAMPLES,
+    FORMAT,
+    JOURNAL,
+    JUDGEMENTS,
+    LOSSES,
+    PREDICTIONS,
+    SERVER,
+    SOURCES,
+    SUBMISSION,
+    WORK,
+    Summary,
+    check_agreement,
+    read_manifest,
+    read_scores,
+    read_server,
+    read_summary,
+    source_digests,
+)
+from eval.run_files import MANIFEST as MANIFEST
+from eval.run_files import SCORES as SCORES
+from eval.run_files import SUMMARY as SUMMARY
 from eval.writing import PRETTY, remove_leftovers, write_file, write_rows, writing
 
-MANIFEST = "manifest.json"
-EXAMPLES = "examples.jsonl"
-JOURNAL = "journal-{}.jsonl"
-PREDICTIONS = "predictions.jsonl"
-LOSSES = "losses.jsonl"
-SCORES = "scores.jsonl"
-SUMMARY = "summary.json"
-SUBMISSION = "submission"
-SERVER = "server.json"
-JUDGEMENTS = "judgements.jsonl"
-WORK = ".work"
 READERS = 8  # threads that read images for their digests
 AT_ONCE = 256  # questions that are looked at together
 REOPENED = "before"  # journal of what a task's predictions.jsonl held when it was opened again
@@ -80,20 +80,11 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """An existing run. Raises RunError where the folder holds none."""
-        file = path / MANIFEST
-        try:
-            manifest = orjson.loads(file.read_bytes())
-        except FileNotFoundError:
-            raise RunError(f"{path}: not a run: it has no {MANIFEST}") from None
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise RunError(f"{file}: cannot be read: {error}") from None
-        model, tasks = (
-            (manifest.get("model"), manifest.get("tasks"))
-            if isinstance(manifest, dict)
-            else (None, None)
-        )
-        if not isinstance(model, dict) or not isinstance(tasks, dict):
-            raise RunError(f"{file}: 'model' and 'tasks' expected; this is no run's manifest")
+        if not is_there(path / MANIFEST, RunError):
+            raise RunError(f"{path}: not a run: it has no {MANIFEST}")
+        told, manifest = read_manifest(path)
+        if told.tasks is None:
+            raise RunError(f"{path / MANIFEST}: 'tasks': missing; this is no run's manifest")
         return cls(path, manifest)
 
     @classmethod
@@ -102,14 +93,14 @@ class RunFolder:
 
         Raises RunError, naming what differs, where the folder holds another run.
         """
-        if not (path / MANIFEST).exists():
+        form, tasks = FORMAT, manifest["tasks"]
+        if not is_there(path / MANIFEST, RunError):
             _make(path)
-            tasks = manifest["tasks"]
         else:
             earlier = cls.open(path).manifest
             _refuse(path, _differing(earlier, manifest))
-            tasks = earlier["tasks"] | manifest["tasks"]
-        merged = {**manifest, "tasks": tasks}
+            form, tasks = earlier.get("format", 1), earlier["tasks"] | tasks
+        merged = {**manifest, "format": form, "tasks": tasks}
         write_file(path / MANIFEST, orjson.dumps(merged, option=PRETTY))
         return cls(path, merged)
 
@@ -121,7 +112,8 @@ class RunFolder:
     def work_file(self, name: str) -> Path:
         """Where a file lies that is of use only while the run is at work; its folder exists."""
         folder = self.path / WORK
-        folder.mkdir(exist_ok=True)
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
         return folder / name
 
     def digests(self, *, verify: bool = False) -> Digests:
@@ -132,7 +124,7 @@ class RunFolder:
         """Predictions so far, by sample id: an answer rather than a failure, else the later."""
         found: dict[str, Prediction] = {}
         for file in self._files(task):
-            for entry in journal.read(file, torn=True):
+            for entry in self._entries(file):
                 prediction = entry.prediction
                 if not prediction.error or found.get(prediction.id, prediction).error:
                     found[prediction.id] = prediction
@@ -140,13 +132,16 @@ class RunFolder:
 
     def answers(self, task: str) -> Iterator[Prediction]:
         """All predictions of a finished task, one at a time, in dataset order."""
-        file = self.path / task / PREDICTIONS
-        if not file.is_file():
+        return (entry.prediction for entry in self.finished(task))
+
+    def finished(self, task: str) -> Iterator[journal.Entry]:
+        """The same with what each answers. Raises RunError for a task that is not finished."""
+        if not self.sealed(task):
             raise RunError(
                 f"{self.path}: {task} is not finished ({len(self.recorded(task))} predictions in "
                 "its journals). Run the same command again to go on"
             )
-        return (entry.prediction for entry in self._sealed(task))
+        return self._sealed(task)
 
     def predictions(self, task: str) -> dict[str, Prediction]:
         """All predictions of a finished task, by sample id, in dataset order."""
@@ -166,7 +161,7 @@ class RunFolder:
                asked again as a whole, so that no answer depends on where a run was stopped
         """
         for task in tasks:
-            found = journal.Answers(self._files(task.name))
+            found = journal.Answers(self._files(task.name), self._entries)
 
             def lacks(wanted: Wanted, found: journal.Answers = found) -> bool:
                 return found.place(_sample_id(wanted.request), wanted.of) is None
@@ -184,17 +179,17 @@ class RunFolder:
     def open_task(self, task: Task, data: Path, asked: Asked) -> None:
         """Make a task's folder, and take up its answers where some are missing of a sealed one."""
         folder = self.path / task.name
-        folder.mkdir(exist_ok=True)
-        if asked.few_shot and not (folder / EXAMPLES).is_file():
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
+        if asked.few_shot and not is_there(folder / EXAMPLES, RunError):
             self._write_examples(task, data, asked)
         if self.sealed(task.name):
-            lines = (journal.line(each.prediction, each.of) for each in self._sealed(task.name))
-            write_file(folder / JOURNAL.format(REOPENED), b"".join(lines))
+            self._write_journal(folder / JOURNAL.format(REOPENED), self._sealed(task.name))
         self._unseal(task.name)
 
     def journals(self, worker: int | str) -> "Journals":
         """Where a worker puts its answers down."""
-        return Journals(self.path, str(worker))
+        return Journals(self.path, str(worker), self._model())
 
     def failed(self, task: str) -> dict[str, str]:
         """Samples without an answer, and why, by id."""
@@ -204,16 +199,25 @@ class RunFolder:
         """Drop a task's failed predictions, so that their samples are asked again."""
         for file in self._files(task):
             sealed = file.name == PREDICTIONS
-            entries = self._sealed(task) if sealed else journal.read(file, torn=True)
-            kept = [journal.line(e.prediction, e.of) for e in entries if not e.prediction.error]
+            entries = self._sealed(task) if sealed else self._entries(file)
+            kept = [entry for entry in entries if not entry.prediction.error]
             name = JOURNAL.format(REOPENED) if sealed else file.name
-            write_file(file.with_name(name), b"".join(kept))
+            self._write_journal(file.with_name(name), kept)
         self._unseal(task)
+
+    def _write_journal(self, file: Path, entries: Iterable[journal.Entry]) -> None:
+        lines = (journal.line(entry.prediction, entry.of) for entry in entries)
+        write_file(file, journal.header(self._model()) + b"".join(lines))
+
+    def _model(self) -> journal.Identity:
+        """What journals are to name as their model."""
+        return journal.identity(self.manifest.get("model", {}))
 
     def _unseal(self, task: str) -> None:
         """Drop what says that a task is finished, and what follows from its predictions."""
         for name in (PREDICTIONS, LOSSES, SCORES, SUMMARY):
-            (self.path / task / name).unlink(missing_ok=True)
+            with _writing(self.path / task / name):
+                (self.path / task / name).unlink(missing_ok=True)
 
     def _write_examples(self, task: Task, data: Path, asked: Asked) -> None:
         """Which training samples stand before which question."""
@@ -236,7 +240,7 @@ class RunFolder:
         if self.sealed(task.name):
             return 0
         folder = self.path / task.name
-        found = journal.Answers(self._files(task.name))
+        found = journal.Answers(self._files(task.name), self._entries)
         places: list[tuple[int, int]] = []
         missing = 0
         for wanted in _wanted(task, data, asked, digests):
@@ -276,50 +280,68 @@ class RunFolder:
 
     def sealed(self, task: str) -> bool:
         """Whether all of a task's predictions are there."""
-        return (self.path / task / PREDICTIONS).is_file()
+        return is_there(self.path / task / PREDICTIONS, RunError)
 
     def _files(self, task: str) -> list[Path]:
         """Files that hold a task's answers, in an order that no file system decides."""
         folder = self.path / task
-        found = sorted(folder.glob(JOURNAL.format("*")))
-        return [*found, folder / PREDICTIONS] if self.sealed(task) else found
+        try:
+            found = [file for file in folder.iterdir() if file.match(JOURNAL.format("*"))]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be read: {reason(error)}") from None
+        return [*sorted(found), *([folder / PREDICTIONS] if self.sealed(task) else [])]
+
+    def _entries(self, file: Path) -> Iterator[journal.Entry]:
+        """Answers of one of these files; a journal must be of the run's model."""
+        if file.name == PREDICTIONS:
+            return journal.read(file, torn=True)
+        named = self.manifest.get("format", 1) >= FORMAT
+        return journal.read(file, torn=True, model=self._model(), named=named)
 
     def _sealed(self, task: str) -> Iterator[journal.Entry]:
         """Lines of predictions.jsonl, with what is in losses.jsonl, which has the same order."""
         folder = self.path / task
-        with contextlib.ExitStack() as files:
-            rows: Iterator[bytes] = iter(())
-            if (folder / LOSSES).is_file():
-                rows = files.enter_context((folder / LOSSES).open("rb"))
-            row = orjson.loads(next(rows, b"{}"))
-            for entry in journal.read(folder / PREDICTIONS, torn=False):
-                if row.get("id") != entry.prediction.id:
-                    yield entry
-                    continue
-                told = replace(
-                    entry.prediction,
-                    losses=tuple(row["losses"]),
-                    dtype_losses=tuple(row.get("dtype_losses", ())),
-                )
-                yield replace(entry, prediction=told)
-                row = orjson.loads(next(rows, b"{}"))
+        file = folder / LOSSES
+        rows = iter(read_lines(file, RunError) if is_there(file, RunError) else ())
+        number, row = 0, None
+        for entry in journal.read(folder / PREDICTIONS, torn=False):
+            if row is None and (content := next(rows, None)):
+                number += 1
+                row = journal.parse_losses(content, f"{file}, line {number}")
+            if row and row.id == entry.prediction.id:
+                told = replace(entry.prediction, losses=row.losses, dtype_losses=row.dtype_losses)
+                entry, row = replace(entry, prediction=told), None
+            yield entry
+        if row or next(rows, None):
+            raise RunError(f"{file}, line {number}: not in the order of {PREDICTIONS}")
 
     def scored(self, task: str) -> bool:
         """Whether a task has its summary."""
-        return (self.path / task / SUMMARY).is_file()
+        return is_there(self.path / task / SUMMARY, RunError)
 
-    def summary(self, task: str) -> dict[str, Any]:
-        """A scored task's summary."""
-        file = self.path / task / SUMMARY
-        try:
-            summary: dict[str, Any] = orjson.loads(file.read_bytes())
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise RunError(f"{file}: cannot be read: {error}") from None
-        return summary
+    def summary(self, task: str) -> Summary:
+        """A scored task's summary. Raises RunError where it does not agree with its files."""
+        found = read_summary(self.path / task)
+        check_agreement(self.path / task, found)
+        return found
+
+    def verify(self, task: str) -> str:
+        """Compare a task's summary, if it has one, with the files that it was made from.
+
+        Why that is impossible, or "". Raises RunError where they do not agree.
+        """
+        folder = self.path / task
+        return check_agreement(folder, read_summary(folder)) if self.scored(task) else ""
 
     def check_tasks(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         """Raise RunError, naming what differs, where tasks are described otherwise than here."""
         _refuse(self.path, _differing_tasks(self.manifest["tasks"], entries))
+
+    def refuse(self, differing: Iterable[str]) -> None:
+        """Raise RunError where the run differs in anything from what is asked now."""
+        _refuse(self.path, list(differing))
 
     def check_asked(self, task: str) -> None:
         """Raise RunError for a task that the run was not asked."""
@@ -354,34 +376,23 @@ class RunFolder:
         summary  called when the last row was taken; what it gives is returned
         """
         folder = self.path / task
-        (folder / SUMMARY).unlink(missing_ok=True)
+        with _writing(folder / SUMMARY):
+            (folder / SUMMARY).unlink(missing_ok=True)
+        sources = source_digests(folder, tuple(name for name in SOURCES if name != SCORES))
         write_rows(folder / SCORES, rows)
-        told = summary()
+        told = {**summary(), "digests": sources | source_digests(folder, (SCORES,))}
         write_file(folder / SUMMARY, orjson.dumps(told, option=PRETTY))
         return told
 
     def scores(self, task: str) -> Iterator[dict[str, Any]]:
         """A scored task's values, sample by sample in dataset order: see score.Scores.rows."""
-        file = self.path / task / SCORES
-        try:
-            with file.open("rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    try:
-                        row = orjson.loads(line)
-                    except orjson.JSONDecodeError:
-                        row = None
-                    if not isinstance(row, dict):
-                        raise RunError(
-                            f"{file}, line {number}: not a sample's scores: {line[:80]!r}"
-                        )
-                    yield row
-        except OSError as error:
-            raise RunError(f"{file}: cannot be read: {error.strerror}") from None
+        return read_scores(self.path / task)
 
     def submission_file(self, task: str, name: str) -> Path:
         """Where a task's submission file lies; its folder exists."""
         folder = self.path / task / SUBMISSION
-        folder.mkdir(exist_ok=True)
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
         return folder / name
 
     def write_server_scores(self, task: str, scores: Mapping[str, Any]) -> None:
@@ -401,36 +412,41 @@ class RunFolder:
     def predictions_digest(self, task: str) -> str:
         """sha256 of a finished task's predictions.jsonl."""
         self.answers(task)  # refuses one that is not finished
-        return sha256_file(self.path / task / PREDICTIONS)
+        return source_digests(self.path / task, (PREDICTIONS,))[PREDICTIONS]
 
     def server_scores(self, task: str) -> dict[str, Any] | None:
         """What was put down of a server, or None; nothing where the predictions are others now."""
         file = self.path / task / SERVER
-        try:
-            scores = orjson.loads(file.read_bytes())
-        except FileNotFoundError:
+        if not is_there(file, RunError):
             return None
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise RunError(f"{file}: cannot be read: {error}") from None
-        if not isinstance(scores, dict) or not {"server", "metrics"} <= scores.keys():
-            raise RunError(f"{file}: 'server' and 'metrics' expected; write it with 'submit'")
+        scores = read_server(file)
         of = scores.get("predictions")  # not told by files of earlier versions
         return scores if of in (None, self.predictions_digest(task)) else None
 
 
 class Journals:
-    """A worker's journals, one a task."""
+    """A worker's journals, one a task.
 
-    def __init__(self, run: Path, worker: str) -> None:
+    model  that gives the answers; it must be known when the first one is written
+    """
+
+    def __init__(self, run: Path, worker: str, model: journal.Identity | None = None) -> None:
         self.run = run
         self.worker = worker
+        self.model = model
         self.open: dict[str, journal.Journal] = {}
+
+    def answered_by(self, about: Mapping[str, Any]) -> None:
+        """Name the model, as its back end describes it."""
+        self.model = journal.identity(about)
 
     def write(self, answer: Prediction, of: str) -> str:
         """Put down the answer to a request; the task's name. Raises RunError on a full disk."""
+        assert self.model is not None  # whoever answers says so first
         task, _, sample_id = answer.id.partition("/")
         if task not in self.open:
-            self.open[task] = journal.Journal(self.run / task / JOURNAL.format(self.worker))
+            file = self.run / task / JOURNAL.format(self.worker)
+            self.open[task] = journal.Journal(file, self.model)
         self.open[task].write(replace(answer, id=sample_id), of)
         return task
 
@@ -446,12 +462,10 @@ def held(path: Path) -> Iterator[int]:
 
     Raises RunError where another process holds it, or the folder is of something else.
     """
-    if not (path / MANIFEST).exists():
+    if not is_there(path / MANIFEST, RunError):
         _make(path)
-    try:
+    with _writing(path):
         (path / WORK).mkdir(exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         with locked(path / WORK / "lock") as lock:
             remove_leftovers(path)
@@ -461,6 +475,15 @@ def held(path: Path) -> Iterator[int]:
             f"{path}: another run is at work in this folder ({held_by}). Wait for it, stop it, or "
             "give another folder with --out"
         ) from None
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raise RunError for what the system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {reason(error)}") from None
 
 
 def _make(path: Path) -> None:
@@ -509,10 +532,14 @@ def _sample_id(request: Request) -> str:
 
 def _differing(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What keeps two manifests from being one run: model settings, or a task asked otherwise."""
+    models = [
+        {**told["model"], "device": journal.identity(told["model"])["device"]}
+        for told in (earlier, now)
+    ]
     names = [
         f"model {key}"
-        for key in sorted({*earlier["model"], *now["model"]} - {"checkpoint"})
-        if earlier["model"].get(key) != now["model"].get(key)
+        for key in {**models[0], **models[1]}
+        if key != "checkpoint" and models[0].get(key) != models[1].get(key)
     ]
     return sorted(names) + _differing_tasks(earlier["tasks"], now["tasks"])
 

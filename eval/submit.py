@@ -38,6 +38,7 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
     if task.submission is None:
         raise UsageError(f"{task.name}: no server scores it; its figure is in the run's summary")
     folder.check_asked(task.name)
+    folder.verify(task.name)
     folder.check_sources(task, data)
     predictions = folder.predictions(task.name)
     answers: dict[str, str] = {}
@@ -112,6 +113,7 @@ def record(
     if task.submission is None or not task.submission.alone:
         raise UsageError(f"{task.name}: it is scored here; its figure is in the run's summary")
     folder.check_asked(task.name)
+    folder.verify(task.name)
     folder.answers(task.name)  # refuses a run that is not finished
     for name, value in metrics.items():
         _, most = value_range(task.metrics[name])

@@ -142,7 +142,9 @@ class Lines:
         self.path = path
         self.synced = monotonic()
         try:
-            self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+            self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+            if not stat.S_ISREG(os.fstat(self.file).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
             self._drop_torn_line()
         except OSError as error:
             raise self._unwritable(error) from None

@@ -17,6 +17,8 @@ from pathlib import Path
 from PIL import Image
 from small import make_data
 
+from eval.journal import HEADER
+
 TASK = "okvqa_val"
 PYTHON = (sys.executable, "-m", "eval.cli")
 SCRIPT = Path(sys.executable).with_name("qwen-vl-eval")  # as a user starts it
@@ -215,13 +217,15 @@ def journals(run):
 
 
 def answers(run, journal="*"):
-    """Whole lines in the journals of a run."""
-    return sum(f.read_bytes().count(b"\n") for f in (run / TASK).glob(f"journal-{journal}.jsonl"))
+    """Whole lines in the journals of a run, but for those that name the model."""
+    found = [file.read_bytes() for file in (run / TASK).glob(f"journal-{journal}.jsonl")]
+    return sum(content.count(b"\n") - content.count(HEADER) for content in found)
 
 
 def asked_twice(run):
     """Samples that stand in the journals more than once."""
-    ids = [json.loads(li)["id"] for f in journals(run) for li in f.read_text().splitlines()]
+    rows = [json.loads(li) for f in journals(run) for li in f.read_text().splitlines()]
+    ids = [row["id"] for row in rows if "journal" not in row]
     return sorted(name for name in set(ids) if ids.count(name) > 1)
 
 

@@ -229,14 +229,17 @@ def test_two_runs_lie_side_by_side(tmp_path):
 
 
 def test_references_come_from_the_data_and_never_from_a_run(tmp_path):
-    """A run whose folder claims other references shows those of the benchmark's files."""
+    """They are the benchmark's files'; a run whose scores claim others is refused."""
     data = make_data(tmp_path / "data")
     humans = ["no"] * 9 + ["yes"]
     task = make_task([question(0, reference=humans)], metrics={"any": lambda text, r: 1.0})
     run = make_run(tmp_path / "run", data, [(task, ["yes"])])
     scores = run.path / task.name / "scores.jsonl"
-    row = json.loads(scores.read_text()) | {"reference": "yes", "references": ["yes"]}
-    scores.write_text(json.dumps(row) + "\n")
+    whole = scores.read_text()
+    scores.write_text(json.dumps({**json.loads(whole), "references": ["yes"]}) + "\n")
+    with pytest.raises(RunError, match=r"scores\.jsonl, line 1: references: "):
+        build_browser([run], [task], data, tmp_path / "out")
+    scores.write_text(whole)
     build_browser([run], [task], data, tmp_path / "out")
     row = read(tmp_path / "out/data/shapes_val/chunk-0000.js")[1][0]
     assert [["no", 9], ["yes", 1]] == row["references"]
@@ -490,9 +493,9 @@ def test_the_command_writes_pages_of_what_is_finished(demo, tmp_path):
     done = browse("--out", out, "--images", "copy")
     assert (0, f"{out / 'index.html'}\n") == (done.exit_code, done.stdout)
     assert any((out / "pictures").rglob("*.jpg"))
-    (demo.run.path / "manifest.json").write_bytes(
-        orjson.dumps(demo.run.manifest | {"tasks": {**demo.run.manifest["tasks"], "okvqa_val": {}}})
-    )
+    tasks = demo.run.manifest["tasks"]
+    tasks |= {"okvqa_val": {**tasks["refcoco_val"], "sources": {}}}
+    (demo.run.path / "manifest.json").write_bytes(orjson.dumps(demo.run.manifest))
     done = browse("--out", out)
     assert (0, True) == (done.exit_code, "okvqa_val is not finished" in done.stderr)
     for arguments, told in (

@@ -330,7 +330,7 @@ def test_a_mean_s_interval_covers_what_it_promises():
 def run(tmp_path):
     """A run of one task with its summary as scoring writes it."""
     summary, rows = scored({"vqa_accuracy": number}, GRADED, [f"{n // 2}.jpg" for n in range(30)])
-    manifest = {"name": "r", "model": {"digest": "0"}, "tasks": {"okvqa_val": {}}}
+    manifest = {"name": "r", "model": {"digest": "0"}, "tasks": {}}
     folder = RunFolder.start(tmp_path / "run", manifest)
     (tmp_path / "run" / "okvqa_val").mkdir()
     folder.write_scores("okvqa_val", rows, lambda: summary)
@@ -350,11 +350,17 @@ def test_an_interval_is_read_as_it_was_written(run):
         ({"vqa_accuracy": {"low": 0.1, "high": 0.2}}, "its figure is not between"),
         ({"vqa_accuracy": {"low": 0.9, "high": 0.1}}, "its figure is not between"),
         ({"anls": {"low": 0.1, "high": 0.9}}, "'anls'"),
-        ({"vqa_accuracy": {"low": 0.1}}, "'high': a number expected, nothing found"),
-        ({"vqa_accuracy": {"low": "0.1", "high": 0.9}}, "'low': a number expected, '0.1' found"),
-        ({"vqa_accuracy": {"low": None, "high": 0.9}}, "'low': a number expected, None found"),
-        ({"vqa_accuracy": [0.1, 0.9]}, "'vqa_accuracy': 'low' and 'high' expected"),
-        ([0.1, 0.9], "'intervals': metric -> interval expected"),
+        ({"vqa_accuracy": {"low": 0.1}}, "intervals.vqa_accuracy.high: field required"),
+        (
+            {"vqa_accuracy": {"low": "0.1", "high": 0.9}},
+            "intervals.vqa_accuracy.low: input should be a valid number, '0.1' found",
+        ),
+        (
+            {"vqa_accuracy": {"low": None, "high": 0.9}},
+            "intervals.vqa_accuracy.low: input should be a valid number, None found",
+        ),
+        ({"vqa_accuracy": [0.1, 0.9]}, "intervals.vqa_accuracy: input should be an object"),
+        ([0.1, 0.9], "intervals: input should be an object"),
     ],
 )
 def test_an_interval_that_is_not_around_its_figure_is_refused(run, intervals, said):

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from small import make_data
 
 from eval.api import Prediction
-from eval.asked import Asked, requests
+from eval.asked import Asked, describe_task, requests
 from eval.errors import RunError
-from eval.journal import Answers, Journal, line, parse, read
+from eval.journal import Answers, Journal, header, identity, line, parse, read
 from eval.registry import find_tasks
 from eval.run import RunFolder
 
 QUESTIONS = 7
+MODEL = identity({"digest": "a" * 64, "device": "cuda:1", "dtype": "float32", "generation": 1})
+FIRST = header(MODEL)
 TASK = "okvqa_val"
 
 
@@ -27,7 +29,10 @@ def asked(tmp_path_factory):
     data = make_data(root / "data", QUESTIONS)
     (task,) = find_tasks([TASK])
     how = Asked()
-    folder = RunFolder.start(root / "run", {"model": {}, "tasks": {TASK: {}}})
+    entries = {TASK: describe_task(task, data, how)}
+    folder = RunFolder.start(
+        root / "run", {"model": {**MODEL, "device": "cuda:0"}, "tasks": entries}
+    )
     folder.open_task(task, data, how)
     wanted = list(folder.lacking([task], data, {TASK: how}, folder.digests()))
     assert [f"{TASK}/{10 * n + 5}" for n in range(QUESTIONS)] == [w.request.id for w in wanted]
@@ -54,7 +59,7 @@ def sealed(asked, files):
     folder, task, data, how, _ = asked
     clear(folder)
     for name, content in files.items():
-        (folder.path / TASK / f"journal-{name}.jsonl").write_bytes(content)
+        (folder.path / TASK / f"journal-{name}.jsonl").write_bytes(FIRST + content)
     assert 0 == folder.seal(task, data, how, folder.digests())
     told = [folder.path / TASK / name for name in ("predictions.jsonl", "losses.jsonl")]
     return [file.read_bytes() if file.exists() else None for file in told]
@@ -110,7 +115,7 @@ def test_what_is_lacking_is_what_has_neither_answer_nor_failure(asked, answered,
     clear(folder)
     rows = [b"".join(failure(wanted[n]) for n in failed)]
     rows.insert(first, b"".join(answer(wanted[n]) for n in answered))
-    (folder.path / TASK / "journal-3.jsonl").write_bytes(b"".join(rows))
+    (folder.path / TASK / "journal-3.jsonl").write_bytes(FIRST + b"".join(rows))
     lacking = list(folder.lacking([task], data, {TASK: how}, folder.digests()))
     assert [w for n, w in enumerate(wanted) if n not in answered | failed] == lacking
     assert len(lacking) == folder.seal(task, data, how, folder.digests())
@@ -123,7 +128,7 @@ def test_batches_are_asked_again_as_a_whole(asked):
     folder, task, data, how, wanted = asked
     clear(folder)
     done = b"".join(answer(wanted[n]) for n in (0, 1, 2, 4, 6))
-    (folder.path / TASK / "journal-0.jsonl").write_bytes(done)
+    (folder.path / TASK / "journal-0.jsonl").write_bytes(FIRST + done)
     lacking = list(folder.lacking([task], data, {TASK: how}, folder.digests(), 3))
     assert [w.request.id for w in wanted[3:6]] == [w.request.id for w in lacking]
     assert {f"{TASK} 1"} == {w.group for w in lacking}
@@ -155,7 +160,7 @@ def test_a_line_that_is_no_prediction_is_named(tmp_path, content):
     """With its file and number, also in the middle of a journal."""
     file = tmp_path / "journal-0.jsonl"
     file.write_bytes(line(Prediction("1", "x"), "") + content + b"\n")
-    with pytest.raises(RunError, match=r"journal-0\.jsonl, line 2: not a prediction"):
+    with pytest.raises(RunError, match=r"journal-0\.jsonl, line 2: "):
         list(read(file, torn=True))
 
 
@@ -165,11 +170,12 @@ def test_a_journal_goes_on_after_its_last_whole_line(tmp_path_factory, lines, to
     """What a crash has left of a line is gone, however long, before the next is written."""
     file = tmp_path_factory.mktemp("journal") / "journal-0.jsonl"
     rows = [line(Prediction(str(n), "x" * (90_000 if long else 3)), "") for n in range(lines + 1)]
+    rows.insert(0, FIRST)
     file.write_bytes(b"".join(rows[:lines]) + rows[lines][: torn * (3000 if long else 1)][:-1])
-    journal = Journal(file)
+    journal = Journal(file, MODEL)
     journal.write(Prediction("last", "y"), "of")
     journal.close()
-    expected = [*rows[:lines], line(Prediction("last", "y"), "of")]
+    expected = [*rows[: max(lines, 1)], line(Prediction("last", "y"), "of")]
     assert b"".join(expected) == file.read_bytes()
 
 
@@ -179,7 +185,7 @@ from pathlib import Path
 from eval.api import Prediction
 from eval.errors import RunError
 from eval.journal import Journal
-journal = Journal(Path(sys.argv[1]))
+journal = Journal(Path(sys.argv[1]), {})
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 for number in range(100):
     try:
@@ -203,10 +209,10 @@ def test_a_full_disk_leaves_whole_lines(tmp_path):
 def test_a_journal_that_cannot_be_made_is_named(tmp_path):
     """Its folder is missing, or something else lies there."""
     with pytest.raises(RunError, match=r"none/journal-0\.jsonl: cannot be written: No such file"):
-        Journal(tmp_path / "none" / "journal-0.jsonl")
+        Journal(tmp_path / "none" / "journal-0.jsonl", MODEL)
     (tmp_path / "journal-1.jsonl").mkdir()
     with pytest.raises(RunError, match="Is a directory"):
-        Journal(tmp_path / "journal-1.jsonl")
+        Journal(tmp_path / "journal-1.jsonl", MODEL)
 
 
 def test_the_later_of_two_answers_counts(tmp_path):

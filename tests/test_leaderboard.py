@@ -356,7 +356,7 @@ def test_a_damaged_run_is_named(tmp_path):
     before = files_of(site)
     summary = folder / "okvqa_val" / "summary.json"
     for content, message in (
-        ("{", r"one/okvqa_val/summary.json: JSON expected"),
+        ("{", r"one/okvqa_val/summary.json: invalid JSON"),
         (
             summary.read_text().replace('"size": 1000', '"size": 1'),
             r"summary.json: at most 1 sampl",
@@ -367,7 +367,7 @@ def test_a_damaged_run_is_named(tmp_path):
         with pytest.raises(RunError, match=message):
             build_site([results], site, CARD)
     (folder / "manifest.json").write_text("[]")
-    with pytest.raises(RunError, match=r"one/manifest.json: a JSON object expected"):
+    with pytest.raises(RunError, match=r"one/manifest.json: input should be an object"):
         build_site([results], site, CARD)
     with pytest.raises(RunError, match=r"no run with a figure found"):
         build_site([tmp_path / "site"], tmp_path / "other", CARD)

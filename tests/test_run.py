@@ -90,7 +90,7 @@ def test_stopped_and_continued_equals_uninterrupted(checkpoint, tmp_path, how):
         stderr=subprocess.PIPE,
         text=True,
     )
-    while process.poll() is None and not (journal.exists() and journal.stat().st_size > 150):
+    while process.poll() is None and not (journal.exists() and journal.stat().st_size > 500):
         time.sleep(0.01)
     process.send_signal(how)
     _, message = process.communicate(timeout=60)
@@ -98,7 +98,7 @@ def test_stopped_and_continued_equals_uninterrupted(checkpoint, tmp_path, how):
     if how != signal.SIGKILL:
         assert "to go on:" in message
         assert "Traceback" not in message
-    answered = len(journal.read_bytes().splitlines())
+    answered = len(journal.read_bytes().splitlines()) - 1  # the first names the model
     assert 0 < answered < 24
     assert not (tmp_path / "stopped" / "okvqa_val" / "predictions.jsonl").exists()
     before = journal.read_bytes()
@@ -115,7 +115,8 @@ def test_torn_line_is_dropped(finished, checkpoint, tmp_path):
     journal = tmp_path / "run" / "okvqa_val" / "journal-0.jsonl"
     journal.parent.mkdir(parents=True)
     whole = (finished / "run" / "okvqa_val" / "predictions.jsonl").read_bytes()
-    journal.write_bytes(whole[: len(whole) // 2])
+    (first, *_) = (finished / "run/okvqa_val/journal-0.jsonl").read_bytes().splitlines(True)
+    journal.write_bytes(first + whole[: len(whole) // 2])
     manifest = (finished / "run" / "manifest.json").read_bytes()
     (tmp_path / "run" / "manifest.json").write_bytes(manifest)
     assert len(RunFolder.open(tmp_path / "run").recorded("okvqa_val")) < 7
@@ -139,7 +140,8 @@ def test_an_unreadable_image_fails_its_own_samples(finished, checkpoint, data, t
     assert picture.name in done.stderr
     assert "Traceback" not in done.stderr
     assert "2 samples failed" in " ".join(done.stdout.split())
-    rows = {row["id"]: row for row in lines(run / "okvqa_val" / "journal-0.jsonl")}
+    _, *answers = lines(run / "okvqa_val" / "journal-0.jsonl")
+    rows = {row["id"]: row for row in answers}
     assert {"25", "55"} == {name for name, row in rows.items() if "error" in row}
     assert len(rows) == 7
     summary = json.loads((run / "okvqa_val" / "summary.json").read_text())
@@ -475,8 +477,10 @@ def test_damaged_journal_is_named(finished, tmp_path):
     folder = tmp_path / "run"
     (folder / "okvqa_val").mkdir(parents=True)
     (folder / "manifest.json").write_bytes((finished / "run" / "manifest.json").read_bytes())
-    (folder / "okvqa_val" / "journal-0.jsonl").write_text('{"id": "5", "text": "x"}\nnonsense\n')
-    with pytest.raises(RunError, match=r"journal-0.jsonl, line 2"):
+    (first, *_) = (finished / "run/okvqa_val/journal-0.jsonl").read_bytes().splitlines(True)
+    file = folder / "okvqa_val" / "journal-0.jsonl"
+    file.write_bytes(first + b'{"id": "5", "text": "x"}\nnonsense\n')
+    with pytest.raises(RunError, match=r"journal-0.jsonl, line 3: invalid JSON"):
         RunFolder.open(folder).recorded("okvqa_val")
 
 

@@ -320,7 +320,7 @@ def test_a_run_records_what_was_drawn(run, model, data, tmp_path, more, size):
         for name, p in answers(PlainEngine(model, data, size), asked).items()
     }
     for name in ("predictions.jsonl", "journal-0.jsonl"):
-        found = rows(tmp_path / "run" / "sketch_test" / name)
+        found = [r for r in rows(tmp_path / "run" / "sketch_test" / name) if "journal" not in r]
         assert expected == {r["id"]: (r["text"], r["tokens"], r["seed"]) for r in found}
 
 
@@ -366,7 +366,7 @@ def test_a_stopped_run_ends_in_the_same_draws(run, tmp_path):
         run(tmp_path / name)
     folder = tmp_path / "stopped" / "sketch_test"
     journal_file = folder / "journal-0.jsonl"
-    journal_file.write_bytes(b"".join(journal_file.read_bytes().splitlines(True)[:1]))
+    journal_file.write_bytes(b"".join(journal_file.read_bytes().splitlines(True)[:2]))
     (folder / "predictions.jsonl").unlink()
     assert "3 answers" in run(tmp_path / "stopped").stderr
     run(tmp_path / "replayed", "--model", tmp_path / "whole", "--backend", "replay")

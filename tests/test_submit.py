@@ -105,6 +105,23 @@ def test_file_is_complete_and_its_server_can_score_it(task, data, tmp_path):
     assert "a stand-in" == summary["scored_by"]
 
 
+def test_answers_that_were_edited_after_they_were_scored_are_not_sent(data, tmp_path):
+    """Nor is a score recorded for them, until they are scored again."""
+    (task,) = find_tasks(["docvqa_test"])
+    folder = make_run(tmp_path / "run", task, data)
+    score_run(folder, task, data)
+    file = tmp_path / "run" / task.name / "predictions.jsonl"
+    file.write_text(file.read_text().replace(" two blue circles ", "edited", 1))
+    for send in (
+        lambda: submit(task, folder, data),
+        lambda: record(task, folder, {"anls": 0.5}, "a stand-in"),
+    ):
+        with pytest.raises(RunError, match=r"predictions\.jsonl: this is not what summary\.json"):
+            send()
+    score_run(folder, task, data)
+    assert "edited" in submit(task, folder, data).read_text()
+
+
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_a_gap_is_an_error_and_nothing_is_written(task, data, tmp_path):
     """A server may score a missing answer as wrong without a word."""

@@ -11,7 +11,8 @@ import typer
 
 from eval import report
 from eval.cli.console import err, out
-from eval.errors import UsageError
+from eval.errors import RunError, UsageError
+from eval.reading import is_folder
 from eval.writing import PRETTY, write_file
 
 
@@ -60,13 +61,17 @@ def compare_command(
         raise UsageError(f"--margin: a number of points expected, {margin} found")
     if base.resolve() == candidate.resolve():
         raise UsageError(f"{candidate}: BASE and CANDIDATE are the same run")
-    found = report.compare_runs(
-        report.load_run(base),
-        report.load_run(candidate),
-        report.load_card(),
-        margin,
-        inconclusive.value,
-    )
+    for path in (base, candidate):
+        if not is_folder(path):
+            raise UsageError(f"{path}: no such folder")
+    how = inconclusive.value
+    try:
+        first, second = (report.load_run(path, check=not gate) for path in (base, candidate))
+        found = report.compare_runs(first, second, report.load_card(), margin, how)
+    except RunError as error:
+        if not gate:
+            raise
+        found = report.cannot_compare(base, candidate, margin, how, str(error))
     report.render_comparison(found, out)
     forms: dict[Path | None, Callable[[], bytes]] = {
         markdown: lambda: report.comparison_markdown(found).encode(),

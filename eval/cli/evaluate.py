@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from eval import registry
+from eval import __version__, registry
 from eval.api import Corpus, Nucleus, Task
 from eval.asked import Asked, check_data, describe_task
 from eval.cli.config import Config
@@ -23,12 +23,15 @@ from eval.cli.options import check_model
 from eval.cli.team import Job, Launch, Team, gathered
 from eval.cli.worker import meeting
 from eval.errors import RunError, UsageError
+from eval.journal import identity
 from eval.launch.coordinator import rounds
 from eval.launch.plan import AT_ONCE, Plan
 from eval.launch.queue import Order, Report
-from eval.run import RunFolder, Wanted, held
+from eval.reading import is_there
+from eval.run import MANIFEST, RunFolder, Wanted, held
 from eval.score import AsPublished, score_run
 
+ENGINES = ("shared", "plain", "replay")  # each named as its back end
 SHOWN = 5  # failed samples of a task that are named
 PLACE = ("model", "revision", "weights")  # settings that say where a checkpoint lies
 DEMO = "demo"  # the name of the bundled checkpoint, where a checkpoint is asked for
@@ -87,6 +90,8 @@ def obtain(config: Config, tasks: Sequence[Task], place: Place) -> RunFolder:
     One whose predictions are all there, of this very checkpoint, is left as it is, and no model
     is loaded.
     """
+    job = _job(config, place)
+    _check_engine(place, job)
     asked: dict[str, Asked] = {}
     sizes: dict[str, int] = {}
     for task in tasks:  # all data are looked at before an hour is spent on the first task
@@ -95,7 +100,6 @@ def obtain(config: Config, tasks: Sequence[Task], place: Place) -> RunFolder:
             task, place.data, how, allow_partial=config.partial
         )
     entries = {task.name: describe_task(task, place.data, asked[task.name]) for task in tasks}
-    job = _job(config, place)
     folder = _finished(config, tasks, place, entries, asked, job)
     if folder is None:
         with held(place.out) as lock:
@@ -119,7 +123,7 @@ def _answered(
     """
     err.print(f"loading {escape(config.model)}", highlight=False)
     with gathered(job, place.launch, place.out, lock, meeting()) as team:
-        folder = RunFolder.start(place.out, _manifest(config, place, team, entries))
+        folder = RunFolder.start(place.out, _manifest(config, place, job, team, entries))
         if place.device == "auto" and "device" in (model := folder.manifest["model"]):
             err.print(f"device: {escape(str(model['device']))}", highlight=False)
         if place.retry_failed:
@@ -222,13 +226,16 @@ def _say_failed(folder: RunFolder, tasks: Sequence[str]) -> int:
 def _scored(folder: RunFolder, task: Task, place: Place) -> dict[str, Any]:
     """The task's summary, of this very way to score."""
     if _is_scored(folder, task, place):
-        return folder.summary(task.name)
+        return asdict(folder.summary(task.name))
     return score_run(folder, task, place.data, as_published=place.as_published)
 
 
 def _is_scored(folder: RunFolder, task: Task, place: Place) -> bool:
-    how = asdict(place.as_published) if place.as_published else None
-    return folder.scored(task.name) and folder.summary(task.name).get("as_published") == how
+    if not folder.scored(task.name):
+        return False
+    found = folder.summary(task.name).as_published
+    how = place.as_published
+    return (found and asdict(found)) == (how and asdict(how))
 
 
 def _all_scored(folder: RunFolder, tasks: Sequence[Task], place: Place) -> bool:
@@ -249,7 +256,7 @@ def wanted(config: Config, place: Place, task: Task) -> Asked:
     )
 
 
-def settings(config: Config) -> dict[str, Any]:
+def settings(config: Config, job: Job) -> dict[str, Any]:
     """What a manifest says of the configuration beyond its tasks."""
     return {
         "model": config.model,
@@ -257,6 +264,7 @@ def settings(config: Config) -> dict[str, Any]:
         "weights": config.weights,
         "dtype": config.dtype,
         "batch_size": config.batch_size,
+        "backend": job.backend,
     }
 
 
@@ -277,7 +285,7 @@ def _finished(
         return None
     if place.retry_failed and any(folder.failed(name) for name in entries):
         return None
-    if _but_place(folder.manifest.get("settings", {})) != _but_place(settings(config)):
+    if _but_place(folder.manifest.get("settings", {})) != _but_place(settings(config, job)):
         return None
     folder.check_tasks(entries)
     opener, model = registry.backend(job.backend), folder.manifest["model"]
@@ -293,26 +301,55 @@ def _finished(
     return folder if all(current) else None
 
 
+def _check_engine(place: Place, job: Job) -> None:
+    """Raise RunError where a run in the folder was answered by another back end, or elsewhere.
+
+    Both are known without loading a model.
+    """
+    if not is_there(place.out / MANIFEST, RunError):
+        return
+    folder = RunFolder.open(place.out)
+    told, model = folder.manifest.get("settings", {}), folder.manifest["model"]
+    kind = registry.device_kind(registry.backend(job.backend), place.device)
+    engine = model.get("engine")
+    before = told.get("backend", engine if engine in ENGINES else None)
+    found = {
+        "model engine": (before, job.backend),
+        "model device": (identity(model)["device"], kind),
+    }
+    folder.refuse(
+        f"{name} ({was}, not {now})"
+        for name, (was, now) in found.items()
+        if None not in (was, now) and was != now
+    )
+
+
 def _but_place(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without where the checkpoint lies, which may be moved: its content is compared."""
-    return {name: value for name, value in told.items() if name not in PLACE}
+    """Settings that two runs may not differ in, but for the back end, which is checked before.
+
+    Where the checkpoint lies does not count: its content is compared.
+    """
+    return {name: value for name, value in told.items() if name not in (*PLACE, "backend")}
 
 
 def _manifest(
-    config: Config, place: Place, team: Team, entries: dict[str, dict[str, Any]]
+    config: Config, place: Place, job: Job, team: Team, entries: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     bundled = {"checkpoint": DEMO} if config.model == DEMO else {}
-    names = ("qwen-vl-eval", *LIBRARIES)
     return {
         "name": place.out.resolve().name,
         "model": {**team.about(), **bundled},
-        "settings": settings(config),
+        "settings": settings(config, job),
         "tasks": entries,
         "workers": team.size,
         "data": str(place.data.resolve()),
         "command": shlex.join(["qwen-vl-eval", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
+        "versions": {
+            "python": platform.python_version(),
+            "qwen-vl-eval": __version__,
+            **{name: version(name) for name in LIBRARIES},
+        },
     }
 
 

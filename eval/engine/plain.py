@@ -146,6 +146,15 @@ def identify(
     return combined_digest(find_checkpoint(checkpoint, revision, weights).digests(verify=verify))
 
 
+def device_kind(device: str) -> str:
+    """The kind of the device that `describe` would tell: cpu or cuda."""
+    if device == "auto":
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device.partition(":")[0]
+
+
 def footprint(
     checkpoint: str, revision: str | None, dtype: str, *, weights: str | None = None
 ) -> int:

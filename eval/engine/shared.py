@@ -22,13 +22,27 @@ from eval.engine.decode import Answering
 from eval.engine.features import FeatureStore
 from eval.engine.memory import free_bytes
 from eval.engine.pictures import Pictures
-from eval.engine.plain import GENERATION, PlainEngine, describe, footprint, identify
+from eval.engine.plain import (
+    GENERATION,
+    PlainEngine,
+    describe,
+    device_kind,
+    footprint,
+    identify,
+)
 from eval.engine.plan import Plan
 from eval.engine.usage import Usage
 from eval.errors import UsageError
 from eval.runtime import QwenVL
 
-__all__ = ["GENERATION", "SharedEngine", "footprint", "identify", "open_backend"]
+__all__ = [
+    "GENERATION",
+    "SharedEngine",
+    "device_kind",
+    "footprint",
+    "identify",
+    "open_backend",
+]
 
 ROWS = {"cpu": 64, "cuda": 256}  # answered at a time, where memory allows
 PULLED = {"cpu": 64, "cuda": 256}  # requests that are pulled and grouped at a time

@@ -14,7 +14,10 @@ from typing import Any, Protocol
 
 import orjson
 
-STOP = "stop"
+from eval.errors import RunError
+from eval.reading import Schema
+
+STOP = b'"stop"'
 POLL_S = 0.1
 
 
@@ -105,6 +108,11 @@ class Report:
         return sum(self.answers.values())
 
 
+_ORDER: Schema[Order] = Schema(Order)
+_REPORT: Schema[Report] = Schema(Report)
+_ABOUT: Schema[dict[str, Any]] = Schema(dict[str, Any])
+
+
 class Queue:
     """Claims, orders and reports, on a store."""
 
@@ -127,7 +135,7 @@ class Queue:
 
     def stop(self) -> None:
         """Let workers end."""
-        self.store.set("order", f'"{STOP}"')
+        self.store.set("order", STOP.decode())
 
     def next_order(self, after: int, waiting: Callable[[], None]) -> Order | None:
         """Wait for a round later than `after`; None when there is no more to do.
@@ -136,11 +144,12 @@ class Queue:
         """
         while True:
             if self.store.check(["order"]):
-                told = orjson.loads(self.store.get("order"))
+                told = self.store.get("order")
                 if told == STOP:
                     return None
-                if told["round"] > after:
-                    return Order(**{**told, "plan": Path(told["plan"])})
+                order = _ORDER.parse(told, "an order", RunError)
+                if order.round > after:
+                    return order
             waiting()
             time.sleep(POLL_S)
 
@@ -151,7 +160,9 @@ class Queue:
     def about(self, worker: int) -> dict[str, Any] | None:
         """What a worker's back end says of itself, once it is open."""
         key = f"about/{worker}"
-        return orjson.loads(self.store.get(key)) if self.store.check([key]) else None
+        if not self.store.check([key]):
+            return None
+        return _ABOUT.parse(self.store.get(key), f"worker {worker}'s model", RunError)
 
     def tell(self, worker: int, report: Report) -> None:
         """Put a worker's report down."""
@@ -162,4 +173,4 @@ class Queue:
         key = f"worker/{worker}"
         if not self.store.check([key]):
             return None
-        return Report(**orjson.loads(self.store.get(key)))
+        return _REPORT.parse(self.store.get(key), f"worker {worker}'s report", RunError)

@@ -50,7 +50,9 @@ class Worker:
 
     def serve(self, backend: Backend) -> None:
         """Take one order after the other until there is no more to do."""
-        self.queue.describe(self.number, backend.describe())
+        about = backend.describe()
+        self.journals.answered_by(about)
+        self.queue.describe(self.number, about)
         self.tell("ready")
         pulse = threading.Thread(target=self._feel_pulse, args=(backend,), daemon=True)
         pulse.start()

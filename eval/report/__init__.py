@@ -7,7 +7,7 @@ two of them -> compare_runs -> render_comparison, comparison_markdown, compariso
 
 from eval.report.card import Card, CardColumn, card_columns, load_card
 from eval.report.figures import RunFigures, load_run
-from eval.report.gate import ERROR, FAIL, MARGIN, SKIP, Comparison, compare_runs
+from eval.report.gate import ERROR, FAIL, MARGIN, SKIP, Comparison, cannot_compare, compare_runs
 from eval.report.html import render_html
 from eval.report.latex import render_latex
 from eval.report.markdown import render_markdown
@@ -32,6 +32,7 @@ __all__ = [
     "RunFigures",
     "Table",
     "build_tables",
+    "cannot_compare",
     "card_columns",
     "compare_runs",
     "comparison_json",

@@ -20,6 +20,7 @@ SCORED_BY_SERVER, SCORED_BY_JUDGE = "to be scored by its server", "to be scored 
 LONGEST = 80  # characters of a name that comes from a run
 REPRODUCED, OUTSIDE = "reproduced", "outside"  # the card's figure lies in our interval, or not
 INCOMPLETE, OTHER = "incomplete", "not comparable"
+UNVERIFIED = "unverified"  # the summary cannot be compared with the files that it was made from
 NOT_RUN, UNKNOWN = "not run", "no interval"
 COUNTED = re.compile(r": [\d,]+ expected, [\d,]+ found$")  # a fault that is a wrong count
 ADDRESS = re.compile(r"[\s,;(<]*https?://\S*")  # in the name of a server
@@ -293,9 +294,11 @@ def _doubts_of(task: TaskFigures) -> list[str]:
 
 
 def _worth(tasks: Sequence[TaskFigures], doubts: list[str]) -> list[str]:
-    """What a figure is worth: its doubts, or that it is complete; and the server that gave it."""
+    """What a score is worth: its doubts, or that it is complete; the server that gave it; and
+    whether it could be compared with the answers."""
     servers = dict.fromkeys(task.scored_by for task in tasks if task.scored_by)
     told = [f"scored by {clean(ADDRESS.sub('', server) or server)}" for server in servers]
+    told += [UNVERIFIED] if any(task.unverified for task in tasks) else []
     return [*(doubts or ["complete"]), *told]
 
 

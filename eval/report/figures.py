@@ -1,20 +1,20 @@
 """A run's figures, read from its summaries and checked: nothing doubtful reaches a table."""
 
-import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from eval.errors import RunError
-from eval.run import MANIFEST, SUMMARY
-
-FARTHEST = 1e6  # from 0 that a metric's range may reach
-SLACK = 1e-9  # sums in another order
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")  # of a task, a metric, a protocol
+from eval.reading import is_folder, is_there, reason
+from eval.run_files import (
+    MANIFEST,
+    SLACK,
+    SUMMARY,
+    Summary,
+    check_agreement,
+    read_manifest,
+    read_summary,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class TaskFigures:
     intervals     metric -> both ends of its 95% interval
     no_interval   metric -> why it has none, where that is known
     metric_types  of the metrics, by name; empty in the summary of an earlier version
+    unverified    why they cannot be compared with answers and scores, "" where they agree
     """
 
     task: str
@@ -69,6 +70,7 @@ class TaskFigures:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     no_interval: Mapping[str, str] = field(default_factory=dict)
     metric_types: Mapping[str, MetricType] = field(default_factory=dict)
+    unverified: str = ""
 
     @property
     def asked(self) -> str:
@@ -86,104 +88,71 @@ class RunFigures:
     tasks: Mapping[str, TaskFigures]
 
 
-def load_run(path: Path) -> RunFigures:
+def load_run(path: Path, *, check: bool = True) -> RunFigures:
     """Read a run folder, or a folder of results/, whose manifest may be missing.
 
+    check  whether summaries are compared with the files that they were made from
+
     Raises RunError, naming the file and what was expected, for a folder that is no run or has no
-    figures yet, and for a manifest or summary that is damaged or contradicts itself.
+    figures yet, and for a manifest or summary that is damaged, contradicts itself, or does not
+    agree with the answers and scores beside it.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         raise RunError(f"{path}: the folder of a run expected, none found")
     name, chat_format = path.resolve().name, None
-    manifest = path / MANIFEST
-    found = manifest.is_file()
+    found = is_there(path / MANIFEST, RunError)
     if found:
-        fields = _read(manifest)
-        name = _field(manifest, fields, "name", _is_text, "a text", default=name)
-        model = _field(manifest, fields, "model", _is_mapping, "a mapping")
-        chat_format = _field(manifest, model, "chat_format", _is_text, "a text", default=None)
-    files = sorted(path.glob(f"*/{SUMMARY}"))
-    if not files:
+        manifest, _ = read_manifest(path)
+        name = name if manifest.name is None else manifest.name
+        chat_format = manifest.model.chat_format
+    folders = scored_tasks(path)
+    if not folders:
         raise RunError(
             f"{path}: no task is scored yet: <task>/{SUMMARY} expected, none found. Run the same "
             "command again to go on, or score the run: qwen-vl-eval score"
             if found
             else f"{path}: not a run: {MANIFEST} and <task>/{SUMMARY} expected, neither found"
         )
-    return RunFigures(name, path, chat_format, {file.parent.name: _figures(file) for file in files})
+    tasks = {folder.name: _figures(folder, check=check) for folder in folders}
+    return RunFigures(name, path, chat_format, tasks)
 
 
-def _figures(file: Path) -> TaskFigures:
-    fields = _read(file)
-    task = _field(file, fields, "task", _is_name, "a task's name")
-    if task != file.parent.name:
-        raise RunError(f"{file}: task {file.parent.name!r} expected, as the folder, {task!r} found")
-    size = _field(file, fields, "size", _is_size, "a positive integer or null")
-    failed = _field(file, fields, "failed", _is_count, "an integer, 0 or more,", default=0)
-    right, expected = (
-        (_is_count, "an integer, 0 or more,")
-        if failed
-        else (
-            _is_positive,
-            "a positive integer",
-        )
-    )
-    samples = _field(file, fields, "samples", right, expected)
-    complete = _field(file, fields, "complete", _is_bool, "true or false")
-    faults = _faults(file, fields)
-    if size is not None and samples > size and not faults:
-        raise RunError(f"{file}: at most {size:,} samples expected, its 'size', {samples:,} found")
-    if complete != (samples == size and not faults and not failed):
-        raise RunError(
-            f"{file}: 'complete': {str(not complete).lower()} expected, as {samples:,} samples of "
-            f"{'an unknown number' if size is None else f'{size:,}'} were scored and the data have "
-            f"{len(faults)} faults, {str(complete).lower()} found"
-        )
-    metrics = _metrics(file, _field(file, fields, "metrics", _is_mapping, "name -> figure"))
-    types = _metric_types(file, fields)
-    intervals, no_interval = _intervals(file, fields, metrics, types)
+def scored_tasks(path: Path) -> list[Path]:
+    """Folders of tasks that have a summary. Raises RunError where that cannot be found out."""
+    try:
+        folders = sorted(each for each in path.iterdir() if each.is_dir())
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {reason(error)}") from None
+    return [folder for folder in folders if is_there(folder / SUMMARY, RunError)]
+
+
+def _figures(folder: Path, *, check: bool) -> TaskFigures:
+    told = read_summary(folder)
+    published = told.as_published
+    types = {name: MetricType(*each.range, each.mean) for name, each in told.metric_types.items()}
+    intervals, no_interval = _intervals(folder / SUMMARY, told, types)
     return TaskFigures(
-        task,
-        size,
-        samples,
-        images=_field(file, fields, "images", _is_count, "an integer, 0 or more,"),
-        complete=complete,
-        protocol=_field(file, fields, "protocol", _is_name, "a protocol's name"),
-        metrics=metrics,
-        unreadable=_field(
-            file, fields, "unreadable", _is_count, "an integer, 0 or more,", default=0
-        ),
-        signature=_field(file, fields, "signature", _is_text, "a text", default=""),
-        few_shot=_field(file, fields, "few_shot", _is_count, "an integer, 0 or more,", default=0),
-        faults=faults,
-        failed=failed,
-        scored_by=_field(file, fields, "scored_by", _is_text, "a server's name", default=""),
-        doubts=tuple(_field(file, fields, "doubts", _is_texts, "a list of texts", default=())),
-        as_published=_as_published(file, fields),
-        by=_breakdowns(file, fields, samples),
-        intervals=intervals,
-        no_interval=no_interval,
-        metric_types=types,
+        told.task,
+        told.size,
+        told.samples,
+        told.images,
+        told.complete,
+        told.protocol,
+        told.metrics,
+        told.unreadable,
+        told.signature,
+        told.few_shot,
+        told.faults,
+        told.failed,
+        told.scored_by,
+        told.doubts,
+        (published.processes, published.batch_size) if published else None,
+        told.by,
+        intervals,
+        no_interval,
+        types,
+        check_agreement(folder, told) if check else "",
     )
-
-
-def _metrics(file: Path, metrics: dict[str, Any]) -> dict[str, float]:
-    for name in metrics:
-        if not _is_name(name):
-            raise RunError(f"{file}: a metric's name expected, {name!r:.80} found")
-        _field(file, metrics, name, _is_figure, "a number, 0 or more,")
-    return metrics
-
-
-def _metric_types(file: Path, fields: Mapping[str, Any]) -> dict[str, MetricType]:
-    told = _field(file, fields, "metric_types", _is_mapping, "metric -> its type", default={})
-    found = {}
-    for name in told:
-        each = _field(file, told, name, _is_mapping, "'range' and 'mean'")
-        low, high = _field(file, each, "range", _is_range, "its lowest and its highest value")
-        mean = _field(file, each, "mean", _is_bool, "true or false")
-        found[name] = MetricType(low, high, mean)
-    return found
 
 
 def assumed_type(value: float, *, judged: bool = False) -> MetricType:
@@ -194,41 +163,23 @@ def assumed_type(value: float, *, judged: bool = False) -> MetricType:
 
 
 def _intervals(
-    file: Path,
-    fields: Mapping[str, Any],
-    metrics: Mapping[str, float],
-    types: Mapping[str, MetricType],
+    file: Path, told: Summary, types: Mapping[str, MetricType]
 ) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
-    """Both ends of each metric's interval, between which its figure lies, and why others have none.
+    """Both ends of each metric's interval, and why others have none.
 
     An earlier version's interval that leaves the metric's range is not shown.
     """
-    told: dict[str, Any] = _field(
-        file, fields, "intervals", _is_mapping, "metric -> interval", default={}
-    )
-    reasons: dict[str, Any] = _field(
-        file, fields, "no_interval", _is_mapping, "metric -> reason", default={}
-    )
-    missing: dict[str, str] = {
-        name: _field(file, reasons, name, _is_text, "a reason") for name in reasons
-    }
+    missing = dict(told.no_interval)
     found = {}
-    for name in told:
-        ends = _field(file, told, name, _is_mapping, "'low' and 'high'")
-        low, high = (_field(file, ends, end, is_number, "a number") for end in ("low", "high"))
-        if name not in metrics or not low - SLACK <= metrics[name] <= high + SLACK:
-            raise RunError(
-                f"{file}: 'intervals': {name!r:.80}: {low:g} to {high:g} found, and its figure is "
-                f"not between: {metrics.get(name)!r:.80}"
-            )
-        judged = fields.get("judge") is not None
-        kind = types.get(name) or assumed_type(metrics[name], judged=judged)
-        if kind.low - SLACK <= low and high <= kind.high + SLACK:
-            found[name] = low, high
+    for name, ends in told.intervals.items():
+        judged = told.judge is not None
+        kind = types.get(name) or assumed_type(told.metrics[name], judged=judged)
+        if kind.low - SLACK <= ends.low and ends.high <= kind.high + SLACK:
+            found[name] = ends.low, ends.high
         elif name in types:
             raise RunError(
-                f"{file}: 'intervals': {name!r:.80}: {low:g} to {high:g} lies outside the metric's "
-                f"range, {kind.low:g} to {kind.high:g}"
+                f"{file}: 'intervals': {name!r:.80}: {ends.low:g} to {ends.high:g} lies outside "
+                f"the metric's range, {kind.low:g} to {kind.high:g}"
             )
         else:
             missing[name] = (
@@ -236,118 +187,3 @@ def _intervals(
                 f"left out. Make another: qwen-vl-eval {'judge' if judged else 'score'}"
             )
     return found, missing
-
-
-def _faults(file: Path, fields: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(_field(file, fields, "faults", _is_texts, "a list of texts", default=()))
-
-
-def _as_published(file: Path, fields: Mapping[str, Any]) -> tuple[int, int] | None:
-    given = _field(file, fields, "as_published", _is_mapping, "a mapping", default=None)
-    if given is None:
-        return None
-    processes, batch_size = (
-        _field(file, given, name, _is_positive, "a positive integer")
-        for name in ("processes", "batch_size")
-    )
-    return processes, batch_size
-
-
-def _breakdowns(
-    file: Path, fields: Mapping[str, Any], samples: int
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Figures by group and value; no value can have more samples than there are."""
-    groups: dict[str, Any] = _field(file, fields, "by", _is_mapping, "a mapping", default={})
-    for group in groups:
-        values = _field(file, groups, group, _is_mapping, "value -> figures")
-        for value in values:
-            part = _field(file, values, value, _is_mapping, "samples and figures")
-            count = _field(file, part, "samples", _is_positive, "a positive integer")
-            if count > samples:
-                raise RunError(
-                    f"{file}: {group} {value!r:.80}: at most {samples:,} samples expected, "
-                    f"{count:,} found"
-                )
-            _metrics(file, {name: figure for name, figure in part.items() if name != "samples"})
-    return groups
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        fields = orjson.loads(file.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise RunError(f"{file}: JSON expected, cannot be read: {error}") from None
-    if not isinstance(fields, dict):
-        raise RunError(f"{file}: a JSON object expected, {fields!r:.80} found")
-    return fields
-
-
-_NEEDED = object()
-
-
-def _field(
-    file: Path,
-    fields: Mapping[str, Any],
-    key: str,
-    accepts: Callable[[Any], bool],
-    expected: str,
-    *,
-    default: Any = _NEEDED,
-) -> Any:
-    """A checked field; one with a default may be missing or null."""
-    value = fields.get(key)
-    if value is None and default is not _NEEDED:
-        return default
-    if key not in fields:
-        raise RunError(f"{file}: {key!r}: {expected} expected, nothing found")
-    if not accepts(value):
-        raise RunError(f"{file}: {key!r}: {expected} expected, {value!r:.80} found")
-    return value
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and NAME.fullmatch(value) is not None
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_range(value: Any) -> bool:
-    if not isinstance(value, list) or len(value) != 2 or not all(map(is_number, value)):
-        return False
-    low, high = map(float, value)
-    return -FARTHEST <= low < high <= FARTHEST
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_positive(value: Any) -> bool:
-    return _is_count(value) and value > 0
-
-
-def _is_size(value: Any) -> bool:
-    return value is None or _is_positive(value)
-
-
-def is_number(value: Any) -> bool:
-    """Whether JSON holds a number here, and a finite one."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_figure(value: Any) -> bool:
-    return is_number(value) and value >= 0

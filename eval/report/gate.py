@@ -16,13 +16,15 @@ that is not a mean of per-sample values has none either: it cannot be compared, 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from eval.errors import RunError
 from eval.report.card import Card, Column
 from eval.report.compare import SCALE, clean, printable
-from eval.report.figures import MetricType, RunFigures, assumed_type, is_number
+from eval.report.figures import MetricType, RunFigures, assumed_type
 from eval.run import SCORES, SUMMARY, RunFolder
+from eval.run_files import Judge, Summary
 from eval.stats import SLACK, Estimate, Tally, holm, t_quantile
 
 PASS, REGRESSED, INCONCLUSIVE, INVALID = "pass", "regressed", "inconclusive", "invalid"
@@ -112,6 +114,7 @@ class Comparison:
 
     faults        what makes the whole comparison invalid
     inconclusive  how an inconclusive benchmark counts: ERROR, FAIL or SKIP
+    warnings      benchmarks whose scores cannot be compared with the files behind them, and why
     """
 
     base: RunId
@@ -122,6 +125,7 @@ class Comparison:
     flips: tuple[Flip, ...]
     faults: tuple[str, ...] = ()
     inconclusive: str = ERROR
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -151,9 +155,11 @@ def compare_runs(
     measured: list[tuple[Benchmark, Estimate]] = []
     invalid: list[Benchmark] = []
     flips: dict[str, list[Flip]] = {}
+    warnings: list[str] = []
     for name in names:
         metric = _metric(base, candidate, name, columns.get(name))
         try:
+            warnings += _unverified(name, folders)
             if server := _server(name, base, candidate, folders):
                 why = f"scored by {server}, which tells no value of a sample"
                 invalid.append(Benchmark(name, metric, LEFT_OUT, why))
@@ -184,7 +190,26 @@ def compare_runs(
         listed,
         faults,
         inconclusive,
+        tuple(warnings),
     )
+
+
+def cannot_compare(
+    base: Path, candidate: Path, margin: float, inconclusive: str, why: str
+) -> Comparison:
+    """A comparison of runs that cannot be read."""
+    first, second = (
+        RunId(clean(path.name), printable(str(path.resolve())), "", "", "")
+        for path in (base, candidate)
+    )
+    faults = (printable(why),)
+    return Comparison(first, second, margin, INVALID, (), (), faults, inconclusive)
+
+
+def _unverified(name: str, folders: Sequence[RunFolder]) -> list[str]:
+    """Why runs' scores of a task are taken without proof. Raises RunError where they are wrong."""
+    found = ((folder.path, folder.verify(name)) for folder in folders)
+    return [printable(f"{path}: {name} is unverified: {why}") for path, why in found if why]
 
 
 def _identify(run: RunFigures, folder: RunFolder) -> RunId:
@@ -280,16 +305,16 @@ def _differing(
         nobody = "no server or judge"
         by = [clean(task.scored_by) if task.scored_by else nobody for task in (first, second)]
         return f"scored by {by[0]} and by {by[1]}"
-    return _judges([folder.summary(name).get("judge") for folder in folders])
+    return _judges([folder.summary(name).judge for folder in folders])
 
 
-def _judges(found: Sequence[Any]) -> str:
+def _judges(found: Sequence[Judge | None]) -> str:
     """How two judges of one name differ."""
-    told = [judge if isinstance(judge, Mapping) else {} for judge in found]
     for key in ("model", "prompt", "parameters"):
-        if told[0].get(key) != told[1].get(key):
-            return f"other judge, by its {key}: {_shown(told[0].get(key), told[1].get(key))}"
-    if bool(told[0].get("as_published")) != bool(told[1].get("as_published")):
+        told = [getattr(judge, key, None) for judge in found]
+        if told[0] != told[1]:
+            return f"other judge, by its {key}: {_shown(*told)}"
+    if sum(judge is not None and judge.as_published for judge in found) == 1:
         return "scores outside 1 to 10 count in only one of the runs (judge --as-published)"
     return ""
 
@@ -339,7 +364,7 @@ def _type(
             found.append(task.metric_types[metric])
         elif column:
             found.append(MetricType(0.0, column.maximum))
-        elif folder.summary(name).get("intervals", {}).get(metric, {}).get("method") == OF_CORPUS:
+        elif _method(folder.summary(name), metric) == OF_CORPUS:
             raise RunError(
                 f"{clean(run.name)} does not say whether {metric} is a mean of per-sample values. "
                 "Score it again: qwen-vl-eval score"
@@ -349,6 +374,11 @@ def _type(
     if not all(kind.mean for kind in found):
         raise RunError(f"{metric} is not a mean of per-sample values: it cannot be compared")
     return MetricType(min(kind.low for kind in found), max(kind.high for kind in found))
+
+
+def _method(summary: Summary, metric: str) -> str:
+    """By which a metric's interval was computed."""
+    return summary.intervals[metric].method if metric in summary.intervals else ""
 
 
 def _paired(
@@ -369,18 +399,8 @@ def _paired(
         if first is None or second is None:
             raise RunError(f"other samples: one run has {count:,}, and the other has more")
         for run, row in zip(runs, rows, strict=True):
-            if not all(isinstance(row.get(key), str) for key in ("id", "image")):
-                raise RunError(
-                    f"{clean(run.name)}, sample {count + 1:,} of {SCORES}: the texts 'id' and "
-                    f"'image' expected, {row!r:.80} found. Score it again: qwen-vl-eval score"
-                )
             if metric not in row:
                 raise RunError(f"{clean(run.name)}: sample {row['id']!r:.80} has no {metric}")
-            if not is_number(row[metric]):
-                raise RunError(
-                    f"{clean(run.name)}: sample {row['id']!r:.80}: {metric}: a number expected, "
-                    f"{row[metric]!r:.80} found"
-                )
             if not kind.low - SLACK <= row[metric] <= kind.high + SLACK:
                 raise RunError(
                     f"{clean(run.name)}: sample {row['id']!r:.80}: {metric} is {row[metric]:g}, "

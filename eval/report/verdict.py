@@ -64,6 +64,8 @@ def render_comparison(found: Comparison, console: Console) -> None:
     for role, run in _runs(found):
         weights = run.weights[:WEIGHTS_SHOWN] or UNKNOWN
         _print(console, Text(f"{role}: {run.folder}, weights {weights}", style="dim"))
+    for warning in found.warnings:
+        _print(console, Text(f"warning: {warning}", style="yellow"))
     _print(console, Text(headline(found), style=STYLES[found.verdict]))
     for task, flips in _by_task(found.flips):
         if worst := [clean(flip.sample) for flip in flips[:FLIPS_SHOWN] if _worse(flip)]:
@@ -100,6 +102,8 @@ def comparison_markdown(found: Comparison) -> str:
         "| :--- | :--- | :--- | :--- |",
         *(_row(role, run.name, run.folder, run.weights or UNKNOWN) for role, run in _runs(found)),
         "",
+        *(f"- warning: {escape(warning)}" for warning in found.warnings),
+        *([""] if found.warnings else []),
         f"| {' | '.join((*HEADER, 'Verdict'))} |",
         f"| :--- | {' | '.join(['---:'] * (len(HEADER) - 1))} | :--- |",
     ]

@@ -77,6 +77,7 @@ def _about(task: Task, folders: Sequence[RunFolder]) -> dict[str, Any]:
     graded  a value of 1 is not the best there is
     asked   of each run: how, or "" where it was not
     differ  what two runs were not asked alike in
+    unverified  of each run: why its values cannot be compared with its summary, "" where they agree
     """
     entries = [folder.manifest["tasks"].get(task.name) for folder in folders]
     both = all(entries) and len(entries) > 1
@@ -85,6 +86,10 @@ def _about(task: Task, folders: Sequence[RunFolder]) -> dict[str, Any]:
         "graded": task.judged or any(isinstance(m, Corpus) for m in task.metrics.values()),
         "asked": [_asked(entry) if entry else "" for entry in entries],
         "differ": list(dict.fromkeys(differ)),
+        "unverified": [
+            folder.verify(task.name) if entry else ""
+            for folder, entry in zip(folders, entries, strict=True)
+        ],
     }
 
 

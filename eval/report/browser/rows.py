@@ -15,7 +15,6 @@ from eval.asked import Asked, read_samples
 from eval.data import safe_path
 from eval.errors import DataError, RunError
 from eval.metrics.box import Box, box_iou, has_box, parse_box, true_box
-from eval.report.figures import is_number
 from eval.run import RunFolder
 
 IMAGE = "image"  # begins the names of fields that are pictures
@@ -103,6 +102,7 @@ class _Told:
         self.what = f"{folder.path}: {task}"
         self.asked = Asked.of(folder.manifest["tasks"][task])
         self.answers = folder.answers(task)
+        folder.verify(task)
         self.scores = folder.scores(task) if folder.scored(task) else iter(())
         self.answer = next(self.answers, None)
         self.score = next(self.scores, None)
@@ -114,7 +114,7 @@ class _Told:
             return None
         self.answer = next(self.answers, None)
         if self.score is not None and self.score.get("id") == sample_id:
-            values = {n: v for n, v in self.score.items() if n not in NOT_VALUES and is_number(v)}
+            values = {n: v for n, v in self.score.items() if n not in NOT_VALUES}
             self.score = next(self.scores, None)
         return answer, values
 

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import orjson
-
 from eval.errors import RunError, UsageError
+from eval.reading import is_folder, is_there, parse_json, read_bytes
 from eval.report.compare import clean
-from eval.report.figures import RunFigures, load_run
+from eval.report.figures import RunFigures, load_run, scored_tasks
 from eval.run import MANIFEST, SUMMARY
 
 # What ends the name of one checkpoint of many, such as checkpoint-1000 or .step_20.
@@ -81,11 +80,11 @@ def find_runs(folders: Sequence[Path]) -> Found:
     found: dict[Path, Run] = {}
     skipped: list[tuple[str, str]] = []
     for folder in folders:
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise RunError(f"{folder}: a run, or a folder of runs expected, none found")
         for path in [folder] if _is_run(folder) else _inside(folder):
             shown = clean(path.relative_to(folder.parent).as_posix())
-            if not path.is_dir():
+            if not is_folder(path):
                 skipped.append((shown, "a file"))
             elif not _is_run(path):
                 skipped.append((shown, "no run"))
@@ -112,19 +111,16 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / MANIFEST).is_file() or _is_scored(path)
+    return is_there(path / MANIFEST, RunError) or _is_scored(path)
 
 
 def _is_scored(path: Path) -> bool:
-    return any(path.glob(f"*/{SUMMARY}"))
+    return bool(scored_tasks(path))
 
 
 def _read(path: Path) -> Run:
     figures, file = load_run(path), path / MANIFEST
-    if not file.is_file():
+    if not is_there(file, RunError):
         return Run(figures, {})
-    try:
-        content = file.read_bytes()
-        return Run(figures, orjson.loads(content), content)
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise RunError(f"{file}: cannot be read: {error}") from None
+    content = read_bytes(file, RunError)
+    return Run(figures, parse_json(content, str(file), RunError), content)

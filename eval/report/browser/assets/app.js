@@ -86,7 +86,11 @@ function drawOutcomes(chosen) {
 function describe(chosen) {
   const differ = [...new Set(chosen.flatMap((task) => task.differ))];
   const value = chosen.length === 1 && chosen[0].metrics.length ? `Value: ${chosen[0].metrics[0]}. ` : "";
-  by("note").textContent = value + (differ.length ? `The two runs were not asked the same: other ${differ.join(", ")}.` : "");
+  const unverified = runs.map((name, run) => {
+    const some = chosen.filter((task) => task.unverified[run]).map((task) => task.name);
+    return some.length ? `Unverified in ${name}: ${some.join(", ")}. ` : "";
+  }).join("");
+  by("note").textContent = value + unverified + (differ.length ? `The two runs were not asked the same: other ${differ.join(", ")}.` : "");
 }
 
 // Another task, or all: load its columns, draw the fields that depend on it.
