@@ -3,14 +3,19 @@
 The same questions are asked again where a run goes on, and only if all of this is the same.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from eval.api import CHATML, PUBLISHED, Generate, Nucleus, Rank, Request, Sample, Task
 from eval.data import Examples, Lock, sha256_file, unique, verify
+from eval.data.examples import RULE
 from eval.errors import DataError
+from eval.prompt import SYSTEM
 from eval.tree import is_file
 
 
@@ -153,11 +158,37 @@ def describe_task(task: Task, data: Path, asked: Asked) -> dict[str, Any]:
         "layout": task.layout(data).name,
         "sources": digests,
     }
+    if _is_dialogue(task, asked.protocol):
+        entry["system"] = SYSTEM
     if asked.few_shot:
         entry |= {"few_shot": asked.few_shot, "seed": asked.seed, "leaking": asked.leaking}
     if asked.faults:
         entry |= {"faults": list(asked.faults), "left_out": list(asked.left_out)}
     return entry
+
+
+def asked_digest(task: Task, entry: Mapping[str, Any]) -> str:
+    """Twelve digits that tell one way to ask from another, of a manifest's entry of a task.
+
+    They depend on the prompt's template, the protocol, a dialogue's system text, decoding, how
+    options are appended, and the few-shot examples' number, seed and rule; not on which samples
+    are asked, nor on their data.
+    """
+    dialogue = _is_dialogue(task, entry["protocol"])
+    told: dict[str, Any] = {name: entry[name] for name in ("prompt", "protocol", "decode")}
+    if dialogue:
+        told["system"] = entry.get("system", SYSTEM)  # which earlier versions did not record
+    if entry["decode"].get("rank"):
+        told["options"] = "stripped" if dialogue else "as they are"
+    if entry.get("few_shot"):
+        told |= {name: entry.get(name) for name in ("few_shot", "seed", "leaking")}
+        told["examples"] = RULE
+    content = orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _is_dialogue(task: Task, protocol: str) -> bool:
+    return protocol == CHATML or task.dialogue
 
 
 def _describe_decode(decode: Generate | type[Rank]) -> dict[str, Any]:

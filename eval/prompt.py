@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from eval.errors import DataError
 
 PLACE = re.compile(r"\{(\w+)\}")
+SYSTEM = "You are a helpful assistant."  # of every dialogue, as Qwen-VL-Chat was taught
 PICTURES = "pictures"  # the place of all of a sample's images
 IMAGE = re.compile(r"<img>(.*?)</img>", re.DOTALL)
 

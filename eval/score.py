@@ -3,12 +3,12 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from eval import __version__
 from eval.api import (
     Corpus,
     Generate,
@@ -21,9 +21,10 @@ from eval.api import (
     is_mean,
     value_range,
 )
-from eval.asked import Asked, describe_task, read_samples
+from eval.asked import Asked, asked_digest, describe_task, read_samples
 from eval.data import read_predictions, sha256_file
 from eval.errors import DataError, PredictionError
+from eval.journal import identity
 from eval.run import RunFolder
 from eval.stats import METHOD, Tally
 
@@ -367,9 +368,13 @@ def plain_sum(values: Iterable[float]) -> float:
 def signature(
     task: Task, summary: Mapping[str, Any], settings: Mapping[str, str], asked: Asked
 ) -> str:
-    """One line that a figure can be quoted with: value, counts, and all that decides it.
+    """One line that a score can be quoted with: value, counts, and all that decides it.
 
-    A decoding is told as most and least tokens, and where it samples its top_p and its seed.
+    decode     most and least tokens, and where it samples its top_p and its seed
+    asked      see asked_digest
+    data       digest of the benchmark's files
+    questions  digest of all that was asked: prompts with their options, decoding, pictures' bytes
+    ckpt, dtype, device, engine, gen, batch  of the model; see eval.journal.identity
     """
     figures = " ".join(f"{name}={value:.6f}" for name, value in summary["metrics"].items())
     decode = "rank"
@@ -419,22 +424,38 @@ def score_run(
     entry = folder.manifest["tasks"][task.name]
     sources = folder.check_sources(task, data)
     model = folder.manifest["model"]
+    told = {name: "?" if value is None else value for name, value in identity(model).items()}
     settings = {
+        "asked": asked_digest(task, entry),
         "data": _short(sources),
-        "ckpt": str(model.get("digest", "?"))[:12],
-        "dtype": str(model.get("dtype", "?")),
-        "batch": str(model.get("batch_size", "?")),
-        "eval": version("qwen-vl-eval"),
+        "questions": "?",  # known when the last answer is read
+        "ckpt": str(told["digest"])[:12],
+        "dtype": str(told["dtype"]),
+        "device": str(told["device"]),
+        "engine": str(told["engine"]),
+        "gen": str(told["generation"]),
+        "batch": str(told["batch_size"]),
+        "eval": __version__,
     }
     if "answers" in model:  # a file's: how they were asked for is not known
-        settings |= {"protocol": "?", "decode": "?"}
+        settings |= {"protocol": "?", "decode": "?", "asked": "?"}
     # a model without a dtype has no losses: its answers come from a file
     anew = as_published is not None and model.get("dtype", EXACT) != EXACT
     scoring = Scoring(task, settings, entry, as_published, choose_anew=anew)
     scoring.server = folder.server_scores(task.name) or {}
     samples = read_samples(task, data, Asked.of(entry))
-    rows = scoring.rows(samples, folder.answers(task.name))
-    return folder.write_scores(task.name, rows, scoring.summary)
+    questions = hashlib.sha256()
+
+    def answers() -> Iterator[Prediction]:
+        for answer in folder.finished(task.name):
+            questions.update(f"{answer.prediction.id} {answer.of}\n".encode())
+            yield answer.prediction
+
+    def summary() -> dict[str, Any]:
+        settings["questions"] = questions.hexdigest()[:12]
+        return scoring.summary()
+
+    return folder.write_scores(task.name, scoring.rows(samples, answers()), summary)
 
 
 def score_file(
@@ -449,9 +470,10 @@ def score_file(
     settings = {
         "protocol": "?",
         "decode": "?",
+        "asked": "?",
         "answers": sha256_file(predictions)[:12],
         "data": _short(describe_task(task, data, Asked())["sources"]),
-        "eval": version("qwen-vl-eval"),
+        "eval": __version__,
     }
     samples: Iterable[Sample] = read_samples(task, data)
     found = read_predictions(predictions)

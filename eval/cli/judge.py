@@ -17,7 +17,7 @@ import orjson
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eval import registry
+from eval import __version__, registry
 from eval.api import Task
 from eval.cli.card import print_report
 from eval.cli.console import PLAIN_LINE_S, err
@@ -424,11 +424,15 @@ def _prompt(how: How, root: Path) -> JudgePrompt:
 
 
 def _about() -> dict[str, Any]:
-    names = ("qwen-vl-eval", "openai", "pandas")
+    names = ("openai", "pandas")
     return {
         "command": shlex.join(["qwen-vl-eval", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
+        "versions": {
+            "python": platform.python_version(),
+            "qwen-vl-eval": __version__,
+            **{name: version(name) for name in names},
+        },
     }
 
 

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from eval import registry, report, submit
+from eval import __version__, registry, report, submit
 from eval.api import PUBLISHED, Nucleus, Task
 from eval.cli import card
 from eval.cli import data as data_commands
@@ -69,7 +68,7 @@ app.command("plot")(plot_command)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"qwen-vl-eval {version('qwen-vl-eval')}")
+        print(f"qwen-vl-eval {__version__}")
         raise typer.Exit
 
 

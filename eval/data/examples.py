@@ -13,6 +13,8 @@ from eval.api import Sample, Task
 from eval.data.samples import unique
 from eval.errors import DataError, UsageError
 
+RULE = "sha256(seed/task/sample/n) modulo their number; prompt, space, answer"  # see draw
+
 
 class Examples:
     """The samples that may stand before a task's questions.

@@ -10,9 +10,9 @@ from unicodedata import normalize
 
 from torch import Tensor
 
+from eval.prompt import SYSTEM as SYSTEM
 from eval.runtime.tokenizer import Tokenizer
 
-SYSTEM = "You are a helpful assistant."
 WINDOW = 6144  # ids of system text and history that the published Chat model keeps
 
 Turn = tuple[str, str | None]  # a query and its reply, None where it has none yet
