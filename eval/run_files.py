@@ -14,7 +14,7 @@
 
 Each type is checked when its file is read, by pydantic (eval.reading.Schema), also that of a line:
 200,000 lines take half a second, so no faster way is needed. Lines of predictions and journals are
-in eval.journal. What no program reads back (examples, judgements, the submission) has no type.
+in eval.journal. What no program reads back (examples, the submission) has no type.
 
 The files of a scored task must agree: `check_agreement` compares a summary with what it was made
 from.
@@ -31,6 +31,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 from annotated_types import Ge, Le
 
 from eval.errors import RunError
@@ -153,7 +154,7 @@ class MetricRange:
     """The lowest and the highest value of a metric; mean: whether its score is that of samples."""
 
     range: tuple[End, End]
-    mean: bool = True
+    mean: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,27 @@ class Judge:
     reported: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     as_published: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRound:
+    """What the judge said of an answer once. Its `key` in the ledger follows from an address too,
+    and is not read.
+    """
+
+    reported: str | None = None
+    fingerprint: str | None = None
+    reply: str | None = None
+    scores: tuple[float | None, ...] | None = None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A line of judgements.jsonl: a sample, and each round in which it was judged."""
+
+    id: str
+    rounds: tuple[JudgedRound, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +269,7 @@ class Summary:
 _MANIFEST: Schema[Manifest] = Schema(Manifest)
 _SUMMARY: Schema[Summary] = Schema(Summary)
 _SERVER: Schema[ServerScores] = Schema(ServerScores)
+_JUDGEMENT: Schema[Judgement] = Schema(Judgement)
 _ROW: Schema[dict[str, str | float]] = Schema(dict[str, str | float])
 
 
@@ -416,6 +439,13 @@ def _state(file: Path) -> tuple[Path, tuple[int, ...]]:
 
 @lru_cache(maxsize=1000)
 def _sha256(file: Path, _state: tuple[int, ...]) -> str:
+    """Of a file's bytes, or of what is read of judgements, so that it is the same on any port."""
+    if file.name == JUDGEMENTS:
+        digest = hashlib.sha256()
+        for number, line in enumerate(read_lines(file, RunError), 1):
+            told = _JUDGEMENT.parse(line, f"{file}, line {number}", RunError)
+            digest.update(orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE))
+        return digest.hexdigest()
     with open_file(file, RunError, MAX_INTEGER) as content:
         try:
             return hashlib.file_digest(content, "sha256").hexdigest()

@@ -410,12 +410,18 @@ def test_an_earlier_version_s_interval_beyond_the_range_is_not_shown(run):
 @pytest.mark.parametrize(
     ("types", "said"),
     [
-        ({"vqa_accuracy": {"range": [1, 0], "mean": True}}, "its lowest and its highest value"),
-        ({"vqa_accuracy": {"range": [0], "mean": True}}, "its lowest and its highest value"),
-        ({"vqa_accuracy": {"range": [0, 1e308], "mean": True}}, "its lowest and its highest value"),
-        ({"vqa_accuracy": {"range": [0, 1], "mean": 1}}, "true or false"),
-        ({"vqa_accuracy": {"range": [0, 1]}}, "'mean'"),
-        ([], "metric -> its type"),
+        ({"vqa_accuracy": {"range": [1, 0], "mean": True}}, "1 is not below 0"),
+        ({"vqa_accuracy": {"range": [0], "mean": True}}, "vqa_accuracy.range.1: field required"),
+        (
+            {"vqa_accuracy": {"range": [0, 1e308], "mean": True}},
+            "vqa_accuracy.range.1: input should be",
+        ),
+        (
+            {"vqa_accuracy": {"range": [0, 1], "mean": 1}},
+            "vqa_accuracy.mean: input should be a valid boolean",
+        ),
+        ({"vqa_accuracy": {"range": [0, 1]}}, "vqa_accuracy.mean: field required"),
+        ([], "metric_types: input should be an object"),
     ],
 )
 def test_a_damaged_type_of_a_metric_is_refused(run, types, said):

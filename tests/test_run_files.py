@@ -13,7 +13,7 @@ from small import command, make_checkpoint, make_data
 
 from eval.errors import RunError
 from eval.run import RunFolder
-from eval.run_files import read_server
+from eval.run_files import read_server, source_digests
 
 TASK = "okvqa_val"
 READERS = ("report", "compare", "gate", "leaderboard", "plot", "browse", "run", "score")
@@ -206,6 +206,24 @@ def test_a_server_s_scores_with_a_wrong_type_are_named(run, fields):
     file.write_text(json.dumps(told | fields))
     with pytest.raises(RunError, match=r"server\.json: "):
         RunFolder.open(run).server_scores(TASK)
+
+
+JUDGED = {"key": "a", "reported": "j", "fingerprint": "", "reply": "7 8", "scores": [7.0, 8.0]}
+
+
+def test_judgements_are_digested_but_for_their_place_in_the_ledger(run):
+    """A key follows from the judge's address too, and two runs may have had two ports."""
+    folder = RunFolder.open(run)
+
+    def digest(**fields):
+        rounds = [{**JUDGED, "fault": "", **fields}]
+        folder.write_judgements(TASK, [{"id": "5", "rounds": rounds}])
+        return source_digests(run / TASK)["judgements.jsonl"]
+
+    assert digest() == digest(key="b") != digest(reply="7 9")
+    for wrong in ({"reply": 5}, {"scores": "7 8"}, {"fault": None}):
+        with pytest.raises(RunError, match=r"judgements\.jsonl, line 1: rounds\.0\."):
+            digest(**wrong)
 
 
 @pytest.mark.case("hostile/14")
