@@ -1,6 +1,7 @@
 """Scores that are NaN or infinite fail their own question, whenever they come, and no other."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from small import command, make_checkpoint
+from small import answer_all, command, make_checkpoint, make_data
 
-from eval.api import Generate, Nucleus, Rank, Request
+from eval.api import Generate, Nucleus, Prediction, Rank, Request
+from eval.asked import Asked, describe_task
 from eval.demo.data import write_demo_data
 from eval.engine.plain import PlainEngine
 from eval.engine.shared import SharedEngine
+from eval.registry import find_tasks
+from eval.run import RunFolder
 from eval.runtime import QwenVL
 
 REASON = "scores that are no numbers"
@@ -193,6 +197,31 @@ def test_both_engines_fail_the_same_questions(models, root, requests, broken, ro
     failing = {name for name, each in expected.items() if each.error}
     assert {request.id for request in requests if BAD in request.prompt} <= failing
     assert_only(expected, found, failing)
+
+
+class Stranger:
+    """A back end of another package whose losses are no numbers for every second question."""
+
+    def answer(self, requests):
+        for number, request in enumerate(requests):
+            losses = (0.5, math.inf if number % 2 else 1.0)
+            yield Prediction(request.id, "red", losses=losses)
+
+    def describe(self):
+        return {"digest": "of nothing"}
+
+
+def test_losses_of_any_back_end_are_numbers_or_a_failure(tmp_path):
+    """JSON has no infinity: a journal with one could not be read back."""
+    data = make_data(tmp_path / "data")
+    (task,) = find_tasks(["okvqa_val"])
+    entries = {task.name: describe_task(task, data, Asked())}
+    manifest = {"model": Stranger().describe(), "tasks": entries}
+    folder = RunFolder.start(tmp_path / "run", manifest)
+    answer_all(folder, [task], data, {task.name: Asked()}, Stranger())
+    recorded = list(folder.recorded(task.name).values())
+    assert [(0.5, 1.0), ()] * 3 + [(0.5, 1.0)] == [each.losses for each in recorded]
+    assert ["", "the back end's losses are NaN or infinite"] == sorted({e.error for e in recorded})
 
 
 @pytest.mark.case("hostile/01")

@@ -5,6 +5,7 @@ left, so that no group waits in one worker while another is idle.
 """
 
 import contextlib
+import math
 import os
 import socket
 import threading
@@ -75,7 +76,7 @@ class Worker:
         before = self.report.work_s
         try:
             while not taking.exhausted:
-                for answer in backend.answer(taking.requests()):
+                for answer in map(_finite, backend.answer(taking.requests())):
                     task = self.journals.write(answer, taking.answered(answer))
                     with self.lock:
                         self.report.answers[task] = self.report.answers.get(task, 0) + 1
@@ -144,6 +145,13 @@ class Worker:
         if usage is not None:
             self.report.images = usage.images
             self.report.image_wait_s = usage.waited_s
+
+
+def _finite(answer: Prediction) -> Prediction:
+    """The answer; a failure where a back end gives losses that are no numbers: JSON has none."""
+    if all(map(math.isfinite, (*answer.losses, *answer.dtype_losses))):
+        return answer
+    return Prediction(answer.id, "", error="the back end's losses are NaN or infinite")
 
 
 class _Taking:
