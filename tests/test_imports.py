@@ -36,6 +36,7 @@ MAY_IMPORT = {  # room -> the rooms it may import from, beside itself, errors an
         "asked",
         "data",
         "metrics",
+        "picture",
         "run",
         "run_files",
         "stats",

@@ -17,6 +17,7 @@ from eval.data.pictures import picture_fault, quiet
 from eval.data.sizes import picture_size
 from eval.errors import DataError
 from eval.picture import NO_MEMORY, PIXELS, SIDE, size_fault
+from eval.report.browser.pictures import Pictures
 from eval.runtime.image import load_pixels
 
 TASK = "okvqa_val"
@@ -160,6 +161,17 @@ def test_a_picture_with_a_huge_side_fails_its_own_samples(tmp_path, size, backen
     assert "a side may have 65,535 pixels at most" in errors["15"]
     verified = command("data", "verify", TASK, "--data", data)
     assert f"{PLACE} ({size[0]} x {size[1]}: a side may have" in verified.stdout + verified.stderr
+
+
+def test_the_sample_browser_shows_a_page_for_a_bomb(tmp_path):
+    """A picture that says it has 65535 x 65535 pixels is one whose orientation is not known."""
+    content = bytearray(saved((8, 8), format="JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0"))
+    sizes = content.index(b"\xff\xc0") + 5
+    content[sizes : sizes + 4] = b"\xff" * 4
+    (tmp_path / "bomb.jpg").write_bytes(content)
+    missing = []
+    assert Pictures(tmp_path, None, missing.append).turned("bomb.jpg") == 1
+    assert missing == []
 
 
 LIMITED = """

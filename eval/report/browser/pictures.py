@@ -8,7 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from eval.data.pictures import quiet
 from eval.errors import DataError
+from eval.picture import FORMATS
 from eval.reading import MAX_INTEGER, open_file
 
 UPRIGHT = 1
@@ -69,8 +71,8 @@ def _orientation(content: BufferedReader) -> int:
     if b"Exif" not in content.peek(HEAD)[:HEAD]:
         return UPRIGHT
     try:
-        with Image.open(content) as picture:
+        with quiet(), Image.open(content, formats=FORMATS) as picture:
             told = picture.getexif().get(ORIENTATION, UPRIGHT)
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # a damaged file makes Pillow's readers raise nearly anything
         return UPRIGHT
     return told if told in range(1, 9) else UPRIGHT
