@@ -59,7 +59,7 @@ PROMPT = "<img>{image}</img>Describe the image in English:"
 CHAT = "Picture 1: <img>{image}</img>\nDescribe the image in English:"
 NAME = r"[0-9]{1,18}\.jpg"
 IMAGE = rf"flickr30k-images/{NAME}"
-FORM = '{"images": [...], "annotations": [...]}'
+OBJECT = '{"images": [...], "annotations": [...]}'
 CAPTIONS = 5  # of each image
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ def official(root: Path, split: str = "test") -> Iterator[Sample]:
 
 def converted(source: Source, root: Path) -> Iterator[Sample]:
     """COCO's caption format; an image's id is the number in its file name."""
-    file = read_json(root / source.path, FORM)
+    file = read_json(root / source.path, OBJECT)
     captions = coco_captions(file)
     for row in file.records("images"):
         image = f"{folder(root)}/{row.tail('image', IMAGE)}"
@@ -87,7 +87,7 @@ def converted(source: Source, root: Path) -> Iterator[Sample]:
 def converted_train(source: Source, root: Path) -> Iterator[Sample]:
     """Of the training file only annotations count, each with an image and one of its captions."""
     counts: dict[str, int] = {}
-    for row in read_json(root / source.path, FORM).records("annotations"):
+    for row in read_json(root / source.path, OBJECT).records("annotations"):
         image = f"{folder(root)}/{row.tail('image', IMAGE)}"
         number = counts[image] = counts.get(image, -1) + 1
         yield example(sample(row, image, [row.text("caption")]), number, row.text("caption"))

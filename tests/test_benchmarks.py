@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval import EvalError, Generate, Rank, Sample, Task
+from eval import ByHand, EvalError, Generate, Rank, Sample, Task
 from eval.data import safe_path, unique
 from eval.errors import DataError
 from eval.registry import catalogue
@@ -273,6 +273,13 @@ def test_broken_files_give_samples_or_an_eval_error(name, number, data):
                 assert all(isinstance(value, str) for value in sample.fields.values())
                 assert [safe_path(image, name) for image in sample.images] == list(sample.images)
                 task.request(sample).prompt.encode()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_a_person_must_fetch_has_an_address(name):
+    """A user without it reads where to get it, which must be a page of the web."""
+    steps = [*TASKS[name].steps, *TASKS[name].train_steps, *TASKS[name].later_steps]
+    assert all(step.where.startswith("https://") for step in steps if isinstance(step, ByHand))
 
 
 def test_importing_the_benchmarks_loads_no_torch():

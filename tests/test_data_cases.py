@@ -515,6 +515,12 @@ def test_damaged_sizes_of_a_column_are_an_error(tmp_path):
             rows(tmp_path, "a")
 
 
+def test_a_folder_whose_name_is_a_pattern_is_read(tmp_path):
+    """What reads the tables takes a path for a pattern, and would find no row of `m/a[b]`."""
+    parquet(tmp_path / "m/a[b]*/val-0.parquet", a=[1, 2])
+    assert [{"a": 1}, {"a": 2}] == rows(tmp_path, "a")
+
+
 def test_values_of_other_types_are_named(tmp_path):
     """Nested, binary, of a day, and NaN, which JSON could not hold."""
     nested = [{"x": [[1]]}]

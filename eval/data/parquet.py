@@ -1,8 +1,11 @@
-"""Mirrors of benchmarks on the model hub: tables in parquet, read as a stream.
+"""Mirrors of benchmarks on the model hub: tables in parquet, read through `datasets`, as a stream.
 
-No code of a dataset is run and nothing is cached: the files are read where they lie.
+No code of a dataset is run and nothing is cached: the files are read where they lie. A part's
+footer is checked first, and its columns have the types that the file stores: what the file says
+about `datasets` features, which could decode pictures or sound, is ignored.
 """
 
+import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,29 +66,54 @@ def _rows(root: Path, source: Source, columns: Sequence[str]) -> Iterator[dict[s
 
 def _rows_of_part(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows of one file, a few at a time."""
+    from datasets import Features, load_dataset
+
+    found = 0
+    try:
+        schema, count, at_once = _footer(path, columns)
+        rows = load_dataset(
+            "parquet",
+            data_files=[glob.escape(str(path))],  # taken for a pattern
+            columns=list(columns),
+            features=Features.from_arrow_schema(schema),
+            batch_size=at_once,
+            split="train",
+            streaming=True,
+        )
+        for row in rows:
+            found += 1  # needed after the loop
+            yield row
+        if found != count:
+            raise DataError(f"{path}: its footer tells of {count:,} rows, {found:,} can be read")
+    except DataError:
+        raise
+    except Exception as error:  # the errors of pyarrow and datasets share no base
+        raise DataError(
+            f"{path}: cannot be read as parquet: {type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''}. Fetch the file again"
+        ) from error
+
+
+def _footer(path: Path, columns: Sequence[str]) -> tuple[Any, int, int]:
+    """Arrow's schema of the columns, the number of rows, and how many may be held at a time.
+
+    Raises DataError for a column that is missing and for groups of rows that are too large.
+    """
+    from pyarrow import schema
     from pyarrow.parquet import ParquetFile
 
-    with open_file(path, DataError, MAX_FILE_BYTES) as file:
-        try:
-            with ParquetFile(file) as table:
-                missing = [name for name in columns if name not in table.schema_arrow.names]
-                if missing:
-                    raise DataError(
-                        f"{path}: columns {', '.join(columns)} expected, {', '.join(missing)} "
-                        f"missing among {describe(', '.join(table.schema_arrow.names))}"
-                    )
-                for number in range(table.num_row_groups):
-                    rows = _rows_at_once(table.metadata.row_group(number), path)
-                    groups = [number]
-                    for batch in table.iter_batches(rows, row_groups=groups, columns=columns):
-                        yield from batch.to_pylist()
-        except DataError:
-            raise
-        except Exception as error:  # pyarrow's errors share no base
+    with open_file(path, DataError, MAX_FILE_BYTES) as file, ParquetFile(file) as table:
+        found = table.schema_arrow.remove_metadata()
+        missing = [name for name in columns if name not in found.names]
+        if missing:
             raise DataError(
-                f"{path}: cannot be read as parquet: {type(error).__name__}: "
-                f"{str(error).splitlines()[0] if str(error) else ''}. Fetch the file again"
-            ) from error
+                f"{path}: columns {', '.join(columns)} expected, {', '.join(missing)} "
+                f"missing among {describe(', '.join(found.names))}"
+            )
+        groups = (table.metadata.row_group(number) for number in range(table.num_row_groups))
+        at_once = min((_rows_at_once(group, path) for group in groups), default=1)
+        fields = [found.field(name) for name in columns]
+        return schema(fields), table.metadata.num_rows, at_once
 
 
 def _rows_at_once(group: Any, path: Path) -> int:
