@@ -374,12 +374,15 @@ class RunFolder:
         """Write scores.jsonl row by row, then summary.json, which says that both are complete.
 
         summary  called when the last row was taken; what it gives is returned
+
+        Where a row cannot be had, the earlier scores and their summary stay.
         """
         folder = self.path / task
-        with _writing(folder / SUMMARY):
-            (folder / SUMMARY).unlink(missing_ok=True)
         sources = source_digests(folder, tuple(name for name in SOURCES if name != SCORES))
-        write_rows(folder / SCORES, rows)
+        with writing(folder / SCORES) as file:
+            for row in rows:
+                file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            (folder / SUMMARY).unlink(missing_ok=True)  # before the new scores take their place
         told = {**summary(), "digests": sources | source_digests(folder, (SCORES,))}
         write_file(folder / SUMMARY, orjson.dumps(told, option=PRETTY))
         return told

@@ -134,14 +134,17 @@ def test_a_run_without_the_original_s_losses_cannot_be_scored_as_published(
     file = out / TASK / "losses.jsonl"
     rows = [{"id": name, "losses": row["losses"]} for name, row in lines(file).items()]
     scores = rights(out)
+    files = [out / TASK / name for name in ("scores.jsonl", "summary.json")]
     for content in ("".join(json.dumps(row) + "\n" for row in rows), None):
         if content is None:
             file.unlink()
         else:
             file.write_text(content, "utf-8")
+        before = [each.read_bytes() for each in files]
         done = command("score", out, "--as-published", "1x1")
         assert done.returncode == 2
         assert "losses.jsonl has no 'dtype_losses'" in done.stderr
+        assert before == [each.read_bytes() for each in files]
         assert command("score", out).returncode == 0
         assert rights(out) == scores
 
