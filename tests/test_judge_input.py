@@ -257,6 +257,7 @@ def test_a_price_that_is_none(target, price):
         "ftp://127.0.0.1/v1",
         "127.0.0.1/v1",
         "http://[passw0rd@1/v1",
+        "http://127.0.0.1:9/v1?passw0rd=" + "x" * 100_000,
         "https:///v1",
     ],
 )

@@ -84,6 +84,7 @@ def test_a_redirect_shows_no_key(target):
     [
         ("127.0.0.1", True),
         ("127.8.9.1", True),
+        ("127.1", True),
         ("::1", True),
         ("::ffff:127.0.0.1", True),
         ("localhost", True),

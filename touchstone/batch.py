@@ -28,6 +28,7 @@ PAGE_SIZE, LISTED = (
 )  # of the account's batches, looked through for one that we lost sight of
 METADATA = "qwen_vl_eval"
 ENDED = ("completed", "failed", "expired", "cancelled")  # anything else is still under way
+RESULT_BYTES = 4096  # of one request's result, at most about
 RETRIES = 5  # of questions that change nothing
 
 T = TypeVar("T")
@@ -213,7 +214,7 @@ def _look_after(
         return
     taken = 0
     for file in (found.output_file_id, found.error_file_id):
-        for line in _lines(client, file) if file else ():
+        for line in _lines(client, file, RESULT_BYTES * len(batch.keys)) if file else ():
             taken += _take(client, ledger, batch, line, by_key)
     outcome.replies += taken
     outcome.said += (f"batch {found.id}: {found.status}, {taken:,} of {len(batch.keys):,} judged",)
@@ -350,7 +351,7 @@ def _hand_in(
     told = orjson.dumps([occasion.name, list(usd), calls, ledger.end])  # the end: no name twice
     batch = Batch(hashlib.sha256(told).hexdigest()[:32], occasion.name, tuple(usd), usd)
     ledger.handed_in(batch)
-    api = client.transfers.with_options(max_retries=RETRIES)
+    api = client.transfer(len(content), RETRIES)
     sent = (f"{batch.name}.jsonl", content)
     answer = api.files.with_raw_response.create(file=sent, purpose="batch")
     file = _read(client, FILE, answer.content, "a file")
@@ -367,9 +368,9 @@ def _hand_in(
     outcome.said += (f"batch {created.id}: {len(usd):,} requests handed in",)
 
 
-def _lines(client: Client, file_id: str) -> Iterator[bytes]:
-    """Lines of a file on the server."""
-    api = client.transfers.with_options(max_retries=RETRIES)
+def _lines(client: Client, file_id: str, size: int) -> Iterator[bytes]:
+    """Lines of a file on the server, of about so many bytes."""
+    api = client.transfer(size, RETRIES)
     content = api.files.with_raw_response.content(file_id).content
     lines = content.splitlines()
     if lines and not any(line.lstrip().startswith(b"{") for line in lines):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LARGEST_REPLY = 1 << 20  # bytes of an answer
 LARGEST_FILE = 1 << 28  # bytes of a batch's results
-TRANSFER_S = 1800.0  # for a file of a batch
+SLOWEST = 50_000  # bytes a second in which a file of a batch must come or go
 LONGEST_TEXT = 500  # characters of a server's message
 LONGEST_WAIT_S = 120.0  # that a server may ask for; for more we stop and say so
 TRIES = 9  # of a request that gets no answer, where that costs nothing
@@ -90,7 +90,7 @@ class Client:
         self.timeout_s = timeout_s
         self.proxy = find_proxy(judge.base_url)
         self.api = self._api(LARGEST_REPLY, timeout_s)
-        self.transfers = self._api(LARGEST_FILE, max(timeout_s, TRANSFER_S))
+        self.files = self._api(LARGEST_FILE, timeout_s)
 
     def _api(self, most: int, seconds: float) -> "OpenAI":
         """The official client on a bounded wire."""
@@ -129,10 +129,15 @@ class Client:
         """The server's host, and the proxy before it."""
         return f"{self.judge.host} through {self.proxy}" if self.proxy else self.judge.host
 
+    def transfer(self, size: int, tries: int) -> "OpenAI":
+        """For a file of about so many bytes, which may take longer than a reply."""
+        seconds = self.timeout_s + size / SLOWEST
+        return self.files.with_options(max_retries=tries, timeout=seconds)
+
     def close(self) -> None:
         """End all connections."""
         self.api.close()
-        self.transfers.close()
+        self.files.close()
 
     def ask(self, messages: Messages) -> Reply:
         """Ask once.

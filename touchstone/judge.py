@@ -31,6 +31,7 @@ SECRETS = re.compile(
     r"|(?:apikey|accesstoken|authtoken)$",
     re.IGNORECASE,
 )
+LONGEST_URL = 2000
 LARGEST_USD = 1e9  # for a million tokens
 FRAME_TOKENS = 8  # that a message takes beside its text, at most
 PRICES = {  # list prices of OpenAI, USD for a million tokens in and out; --price has the last word
@@ -196,6 +197,8 @@ def _check_address(url: str) -> None:
         right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         right = False
+    if len(url) > LONGEST_URL:
+        raise UsageError(f"the judge's address: more than {LONGEST_URL:,} characters")
     if not right or not url.isprintable() or " " in url or not _encodable(url):
         secret = any(mark in url for mark in "@?#")  # it may hold a password
         shown = "" if secret else f"{url!r:.200} is not an address. "

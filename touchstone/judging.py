@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from eval.errors import JudgeError
-from touchstone.client import TRIES, Client, Refused, Unanswered, Unfit
+from touchstone.client import TRIES, Client, Refused, Unanswered, Unfit, Unreachable
 from touchstone.judge import Judge, Reply, scale_fault, usable
 from touchstone.ledger import MOST_CALLS, Ask, Ledger
 from touchstone.prompt import JudgePrompt
@@ -387,8 +387,10 @@ class Asking:
             self.silent += 1
             down = self.silent >= SILENT or not self.outcome.replies
         if down and not self.stop.is_set():
+            client = self.client  # the reason names the proxy where nothing was connected
+            where = client.judge.host if isinstance(unanswered, Unreachable) else client.where
             raise JudgeError(
-                f"the judge at {self.client.where} does not answer: {unanswered}. What was "
+                f"the judge at {where} does not answer: {unanswered}. What was "
                 "judged is kept; the same command goes on"
             )
 

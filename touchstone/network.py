@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import socket
 import ssl
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -25,7 +26,10 @@ def loopback(host: str | None) -> bool:
     try:
         address = ip_address(name.partition("%")[0])
     except ValueError:
-        return False
+        try:
+            address = ip_address(socket.inet_aton(name))  # 127.1 is an address, too
+        except OSError:
+            return False
     address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or address.is_unspecified
 
