@@ -382,7 +382,7 @@ def test_a_judge_that_takes_no_other_parameters(target):
         ("max_completion_tokens=many", "max_completion_tokens is 'many'; it must be"),
         ("temperature", "--parameter 'temperature': write NAME=VALUE"),
         ("=5", "--parameter '=5': write NAME=VALUE"),
-        ("x=\udcff", "JSON cannot hold them"),
+        ("x=\udcff", "not UTF-8"),
         ("x=" + "[" * 300 + "]" * 300, "JSON cannot hold them"),
     ],
     ids=range(12),
