@@ -338,9 +338,11 @@ def test_only_an_earlier_site_is_replaced(tmp_path):
     assert not (site / "run" / "one.html").exists()
     (site / "notes.txt").write_text("mine")
     before = files_of(site)
-    with pytest.raises(UsageError, match=r"an earlier leaderboard expected, 'notes.txt' found"):
+    with pytest.raises(UsageError, match=r"'notes.txt' in it is not of an earlier leaderboard"):
         build_site([results], site, CARD)
-    with pytest.raises(UsageError, match=r"an earlier leaderboard expected, 'one|'two"):
+    with pytest.raises(
+        UsageError, match=r"'(run|one|two).* in it is not of an earlier leaderboard"
+    ):
         build_site([results], results, CARD)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="this is a file; give a folder"):
