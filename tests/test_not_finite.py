@@ -180,7 +180,7 @@ def request_lists(draw):
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     requests=request_lists(),
@@ -225,8 +225,7 @@ def test_losses_of_any_back_end_are_numbers_or_a_failure(tmp_path):
 
 
 @pytest.mark.case("hostile/01")
-@pytest.mark.parametrize("backend", ["shared", "plain"])
-def test_a_run_with_failed_samples_is_incomplete(tmp_path, backend):
+def test_a_run_with_failed_samples_is_incomplete(tmp_path):
     """A sample whose answer holds a token without numbers fails; the command exits with 3."""
     tensors = {}
     for shard in sorted(DEMO.glob("*.safetensors")):
@@ -238,14 +237,16 @@ def test_a_run_with_failed_samples_is_incomplete(tmp_path, backend):
         tensors["transformer.wte.weight"][tokenizer.encode(word)[0]] = torch.nan
     save_file(tensors, model / "model.safetensors")
     write_demo_data(tmp_path / "data")
-    done = command(
-        *("run", "okvqa_val", "--model", model, "--data", tmp_path / "data", "--limit", 4),
-        *("--out", tmp_path / "run", "--allow-partial", "--device", "cpu", "--backend", backend),
-    )
-    assert done.returncode == 3
-    lines = (tmp_path / "run" / "okvqa_val" / "predictions.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert {True, False} == {"error" in row for row in rows}
-    for row in rows:
-        assert row.get("error", REASON).startswith(REASON)
-        assert "\0" not in row["text"]
+    for backend in ("shared", "plain"):
+        out = tmp_path / backend
+        done = command(
+            *("run", "okvqa_val", "--model", model, "--data", tmp_path / "data", "--out", out),
+            *("--backend", backend, "--limit", 4, "--allow-partial", "--device", "cpu"),
+        )
+        assert done.returncode == 3
+        lines = (out / "okvqa_val" / "predictions.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert {True, False} == {"error" in row for row in rows}
+        for row in rows:
+            assert row.get("error", REASON).startswith(REASON)
+            assert "\0" not in row["text"]

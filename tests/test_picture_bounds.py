@@ -99,7 +99,7 @@ BAD = {
     "packed text": png(8, 8, chunk(b"zTXt", b"key\0\0" + PACKED)),
     "packed international text": png(8, 8, chunk(b"iTXt", b"key\0\1\0\0\0" + PACKED)),
     "much packed text": png(
-        8, 8, *[chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(1_000_000), 9))] * 80
+        8, 8, *80 * [chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(1_000_000), 9))]
     ),
     "packed profile": png(8, 8, chunk(b"iCCP", b"key\0\0" + PACKED)),
     "a screen of four billion pixels": gif((65535, 65535), (1, 1)),
@@ -143,8 +143,9 @@ def test_bombs_are_data_errors_that_name_the_file(tmp_path, content):
 
 
 @pytest.mark.case("hostile/05")
-@pytest.mark.parametrize("size", [(PIXELS, 1), (1, SIDE + 1)], ids=["wide", "tall"])
-@pytest.mark.parametrize("backend", ["shared", "plain"])
+@pytest.mark.parametrize(
+    ("size", "backend"), [((PIXELS, 1), "shared"), ((1, SIDE + 1), "plain")], ids=["wide", "tall"]
+)
 def test_a_picture_with_a_huge_side_fails_its_own_samples(tmp_path, size, backend):
     """All others are answered, the run ends with exit code 3, and `data verify` names the file."""
     data = make_data(tmp_path / "data")
