@@ -60,6 +60,7 @@ WORK = ".work"
 SOURCES = (PREDICTIONS, LOSSES, SCORES, SERVER, JUDGEMENTS)  # what a summary is made from
 
 TEXTS = ("id", "image")  # of a sample's scores; all else in it are values of metrics
+MAX_SOURCE_BYTES = 4 << 30  # of a file that a summary is made from: a sparse one has no end
 FORMAT = 2  # of a run's folder; since 2 journals name their model
 FARTHEST = 1e6  # from 0 that a score or an end of an interval may be
 SETTLED_NS = 2_000_000_000  # a younger change may be followed by another of the same time stamp
@@ -417,9 +418,9 @@ def check_agreement(folder: Path, summary: Summary) -> str:
             source = SERVER if summary.scored_by else f"the mean of {SCORES}"
             raise RunError(f"{file}: {name} is {told}, and {other} by {source}. {_again(folder)}")
     if summary.digests is None:
-        return f"its {SUMMARY} has no digests of the files that it was made from"
+        return f"{SUMMARY} has no digests of the files that it was made from"
     lacking = [name for name in recorded if name not in found]
-    return f"it has no {', '.join(lacking)}" if lacking else ""
+    return f"{', '.join(lacking)} is missing" if lacking else ""
 
 
 def _again(folder: Path) -> str:
@@ -446,7 +447,7 @@ def _sha256(file: Path, _state: tuple[int, ...]) -> str:
             told = _JUDGEMENT.parse(line, f"{file}, line {number}", RunError)
             digest.update(orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE))
         return digest.hexdigest()
-    with open_file(file, RunError, MAX_INTEGER) as content:
+    with open_file(file, RunError, MAX_SOURCE_BYTES) as content:
         try:
             return hashlib.file_digest(content, "sha256").hexdigest()
         except OSError as error:

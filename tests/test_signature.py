@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from eval.api import CHATML, Generate, Layout, Nucleus, Prediction, Rank, Sample, Source, Task
-from eval.asked import Asked, asked_digest, describe_task, requests
+from eval.asked import Asked, describe_task, requests
 from eval.run import RunFolder
 from eval.score import AsPublished, score_file, score_run
 
@@ -196,6 +196,8 @@ def test_the_way_to_ask_is_told_whatever_the_samples(tmp_path):
 )
 def test_each_rule_of_few_shot_examples_has_a_digest_of_its_own(entry, tmp_path):
     """Their number, seed, and the split that they are drawn from."""
+    from eval.asked import asked_digest
+
     base = {"prompt": "x", "protocol": "published", "decode": {"greedy": True}}
     others = [
         {**base, "few_shot": 3, "seed": 0, "leaking": False},
@@ -209,6 +211,8 @@ def test_each_rule_of_few_shot_examples_has_a_digest_of_its_own(entry, tmp_path)
 
 def test_an_earlier_manifest_has_the_digest_of_its_system_text(tmp_path):
     """It was not recorded then, and was the one that there is today."""
+    from eval.asked import asked_digest
+
     scored(tmp_path / "a", **CHAT)
     entry = RunFolder.open(tmp_path / "a/run").manifest["tasks"][TASK.name]
     earlier = {name: value for name, value in entry.items() if name != "system"}

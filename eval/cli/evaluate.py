@@ -302,20 +302,23 @@ def _finished(
 
 
 def _check_engine(place: Place, job: Job) -> None:
-    """Raise RunError where a run in the folder was answered by another back end, or elsewhere.
-
-    Both are known without loading a model.
+    """Raise RunError where a run in the folder was answered by another back end, in another version
+    of it, or on another kind of device: all of that is known without loading a model.
     """
     if not is_there(place.out / MANIFEST, RunError):
         return
     folder = RunFolder.open(place.out)
     told, model = folder.manifest.get("settings", {}), folder.manifest["model"]
-    kind = registry.device_kind(registry.backend(job.backend), place.device)
+    opener = registry.backend(job.backend)
     engine = model.get("engine")
     before = told.get("backend", engine if engine in ENGINES else None)
     found = {
         "model engine": (before, job.backend),
-        "model device": (identity(model)["device"], kind),
+        "model device": (
+            identity(model)["device"],
+            registry.device_kind(opener, place.device),
+        ),
+        "model generation": (model.get("generation"), registry.generation(opener)),
     }
     folder.refuse(
         f"{name} ({was}, not {now})"

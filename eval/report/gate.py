@@ -155,11 +155,13 @@ def compare_runs(
     measured: list[tuple[Benchmark, Estimate]] = []
     invalid: list[Benchmark] = []
     flips: dict[str, list[Flip]] = {}
-    warnings: list[str] = []
+    unverified: dict[tuple[Path, str], list[str]] = {}
     for name in names:
         metric = _metric(base, candidate, name, columns.get(name))
         try:
-            warnings += _unverified(name, folders)
+            for folder in folders:  # raises where a summary is wrong
+                if why := folder.verify(name):
+                    unverified.setdefault((folder.path, why), []).append(name)
             if server := _server(name, base, candidate, folders):
                 why = f"scored by {server}, which tells no value of a sample"
                 invalid.append(Benchmark(name, metric, LEFT_OUT, why))
@@ -190,7 +192,10 @@ def compare_runs(
         listed,
         faults,
         inconclusive,
-        tuple(warnings),
+        tuple(
+            printable(f"{path}: {', '.join(names)}: unverified, since {why}")
+            for (path, why), names in unverified.items()
+        ),
     )
 
 
@@ -204,12 +209,6 @@ def cannot_compare(
     )
     faults = (printable(why),)
     return Comparison(first, second, margin, INVALID, (), (), faults, inconclusive)
-
-
-def _unverified(name: str, folders: Sequence[RunFolder]) -> list[str]:
-    """Why runs' scores of a task are taken without proof. Raises RunError where they are wrong."""
-    found = ((folder.path, folder.verify(name)) for folder in folders)
-    return [printable(f"{path}: {name} is unverified: {why}") for path, why in found if why]
 
 
 def _identify(run: RunFigures, folder: RunFolder) -> RunId:
