@@ -13,6 +13,8 @@
 #   make browse RUNS="run [run]" [OUT=browser]   every sample, with its picture; open its index.html
 #   make test, make check                       the tests; lint, format, types
 #   make bench, make soak                       what is fast, and what survives random kills
+#   make fuzz [N=500] [SEED=1] [ONLY=pictures] [WRITE=file.md]   damaged and hostile inputs; run
+#                                               again, it continues where it stopped
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -23,7 +25,7 @@ GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 PARTIAL_OPTION = $(if $(PARTIAL),--allow-partial)
 RUN = $(or $(OUT),runs/$(notdir $(patsubst %/,%,$(CHECKPOINT)))-$*)
 
-.PHONY: demo card regression report leaderboard plots browse test check bench soak format clean
+.PHONY: demo card regression report leaderboard plots browse test check bench soak fuzz format clean
 
 demo: $(VENV)/installed
 	$(BIN)/qwen-vl-eval demo --data demo-data --out demo-run $(GPUS_OPTION)
@@ -78,6 +80,10 @@ bench: $(VENV)/installed-dev
 
 soak: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/soak.py
+
+fuzz: $(VENV)/installed-dev
+	nice -n 10 $(BIN)/python tests/fuzz/campaign.py $(if $(N),--inputs $(N)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(ONLY),--only "$(ONLY)") $(if $(WRITE),--write "$(WRITE)")
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest -n 2 --dist loadfile

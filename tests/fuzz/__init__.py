@@ -1,0 +1,1 @@
+"""A campaign of damaged and hostile inputs against the commands; see campaign.py."""
