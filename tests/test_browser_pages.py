@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from eval.api import Corpus, Generate, Layout, Prediction, Rank, Sample, Source, Task
 from eval.asked import Asked, describe_task
 from eval.cli.main import app
+from eval.data.records import MAX_ID_CHARACTERS
 from eval.demo.data import demo_seeds
 from eval.demo.referring import refcoco
 from eval.demo.writer import Writer
@@ -270,7 +271,7 @@ def test_no_text_ends_a_script(tmp_path):
     data = make_data(tmp_path / "data")
     samples = [
         Sample(
-            text or "(empty)",
+            text[:MAX_ID_CHARACTERS] or "(empty)",
             {"image": "a.png", "question": text},
             [text, text],
             groups={text: text},
