@@ -10,9 +10,9 @@ Departs   nowhere known. Questions are numbered <cover>_<n>, n from 0 among the 
           the converted files call them is not known, so published result files are read by order
 Known     on the day of the release the published script scored val with at most 10 new tokens; val
           and test with 100 came three days later. Where test disagrees with the card's 75.7,
-          compute val too. Some covers are GIFs, whose first frame is shown; some users save all as
-          .jpg, so a cover is found under any ending. Some are gone from the shop: `data verify`
-          names them, and the placeholders that the shop sends in their place
+          compute val too. Some covers are GIFs, whose first frame is shown; some downloads save
+          every cover as .jpg, so any file extension is accepted. Some are gone from the shop:
+          `data verify` names them, and the placeholders that the shop sends in their place
 """
 
 import posixpath

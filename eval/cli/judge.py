@@ -73,7 +73,7 @@ def judge_command(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Of any server that speaks OpenAI's protocol, such as http://host:8000/v1 or "
+            help="URL of any server that speaks OpenAI's protocol, such as http://host:8000/v1 or "
             "https://NAME.openai.azure.com/openai/deployments/NAME?api-version=...; default: "
             "$OPENAI_BASE_URL, or OpenAI's. The key is $OPENAI_API_KEY.",
         ),
@@ -82,8 +82,8 @@ def judge_command(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Of every request, such as max_completion_tokens=64, which replaces max_tokens; "
-            "null leaves one out. Repeat it for others.",
+            help="Extra request parameter, such as max_completion_tokens=64, which replaces "
+            "max_tokens; null removes it. May be repeated.",
         ),
     ] = None,
     judge_prompt: Annotated[
@@ -146,8 +146,8 @@ def judge_command(
         bool,
         typer.Option(
             "--as-published",
-            help="Count scores outside 1 to 10, as the published script does; else they have "
-            "failed.",
+            help="Count scores outside 1 to 10, as the published script does; by default they "
+            "count as failed.",
         ),
     ] = False,
     allow_partial: Annotated[
@@ -155,7 +155,9 @@ def judge_command(
     ] = False,
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML file, or the name of one of configs/judge/; options override it."),
+        typer.Option(
+            help="TOML file, or the name of a file in configs/judge/; options override it."
+        ),
     ] = None,
 ) -> None:
     """Have a judge score the answers to TouchStone, and print the card's tables."""

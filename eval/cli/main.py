@@ -17,7 +17,7 @@ from eval.cli.browse import browse_command
 from eval.cli.card import FORMS, print_report, say_where
 from eval.cli.certify import certify
 from eval.cli.compare import compare_command
-from eval.cli.config import Config, find_config, read_config
+from eval.cli.config import DTYPES, Config, find_config, read_config
 from eval.cli.console import err, out, print_summary
 from eval.cli.evaluate import DEMO, Place, evaluate
 from eval.cli.judge import judge_command
@@ -174,7 +174,7 @@ def run(
     as_published: AsPublishedOption = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML file, or the name of one of configs/; options override it."),
+        typer.Option(help="TOML file, or the name of a file in configs/; options override it."),
     ] = None,
 ) -> None:
     """Ask a checkpoint the questions of some tasks, score the answers, print the tables."""
@@ -242,6 +242,8 @@ def certify_tasks(
     """Show that answers depend on no batch size, order, number of workers, or crash."""
     if not tasks or not model or out_folder is None:
         raise UsageError("TASK, --model and --out are needed; see 'qwen-vl-eval certify --help'")
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     if model == DEMO:
         data = data or card.DEMO_DATA
         card.draw_demo(data)
@@ -322,7 +324,7 @@ def submit_task(
         str | None,
         typer.Option(
             metavar="PERCENT",
-            help="The figure that the server gave, as in the card's tables (78.81; 0.65% if so).",
+            help="The server's score as in the card's tables (78.81; write 0.65% below 1).",
         ),
     ] = None,
     on: Annotated[str, typer.Option(help="With --scored: the day, such as 2026-01-31.")] = "",
@@ -385,7 +387,7 @@ def run_card(
     config: Annotated[
         Path,
         typer.Argument(
-            metavar="CONFIG", help="TOML file, or the name of one of configs/, such as qwen-vl."
+            metavar="CONFIG", help="TOML file, or the name of a file in configs/, such as qwen-vl."
         ),
     ],
     data: Annotated[

@@ -53,8 +53,8 @@ GpusOption = Annotated[
         min=1,
         max=1024,
         metavar="N",
-        help="Use so many GPUs of this machine, a worker on each (a model that needs several gets "
-        "them); without a GPU so many processes. Under torchrun or srun leave it out.",
+        help="Number of GPUs of this machine to use, a worker on each (a model that needs "
+        "several gets them); without a GPU so many processes. Under torchrun or srun leave it out.",
     ),
 ]
 LauncherOption = Annotated[

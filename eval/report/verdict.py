@@ -144,7 +144,10 @@ def comparison_junit(found: Comparison) -> bytes:
     for each, kind in zip(found.benchmarks, results, strict=False):
         case = ElementTree.SubElement(suite, "testcase", classname="qwen-vl-eval", name=each.task)
         if kind:
-            told = printable(f"{verdict_of(each)}: {', '.join(cells(each)[1:])}")
+            told = verdict_of(each)
+            if each.difference is not None:
+                told += f": {', '.join(cells(each)[1:])}"
+            told = printable(told)
             ElementTree.SubElement(case, kind, message=told, type=each.verdict)
     if found.faults:
         case = ElementTree.SubElement(suite, "testcase", classname="qwen-vl-eval", name="runs")
