@@ -204,10 +204,10 @@ def _header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 def _open_safetensors(path: Path) -> Any:
     """An open file, whose header safetensors has checked against its size."""
-    with open_file(path, CheckpointError, recognise.MAX_WEIGHT_BYTES) as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = file.read(length) if length <= MAX_HEADER_BYTES else b""
     try:
+        with open_file(path, CheckpointError, recognise.MAX_WEIGHT_BYTES) as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(length) if length <= MAX_HEADER_BYTES else b""
         if length > MAX_HEADER_BYTES:
             raise SafetensorError(f"the header would have {length:,} bytes")
         opened = safe_open(path, framework="pt")

@@ -121,6 +121,7 @@ UNNAMED = (
     "--base-url",
     "--protocol",
     "--dtype",
+    "certify --dtype",
     "--device",
     "--backend",
 )  # what is wrong is the value's own

@@ -154,7 +154,7 @@ class Campaign:
                 _agree(result, other)
             place.with_name(f"{place.name}.json").write_text(json.dumps(asdict(result)))
         except BaseException as error:
-            place.with_name(f"{place.name}.error").write_text(repr(error))
+            place.with_name(f"{place.name}.error").write_text(f"{type(error).__name__}: {error}")
         finally:
             os._exit(0)
 

@@ -28,7 +28,7 @@ SIZES = (
 )  # fmt: skip
 FIELDS = (*SIZES, "num_attention_heads", "seq_length", "layer_norm_epsilon", "rotary_emb_base",
           "visual.heads", "visual.image_size", "visual.image_start_id")  # fmt: skip
-OTHERS = ("a_field_of_the_future", "architectures", "transformers_version")
+OTHERS = ("a_field_of_the_future", "architectures", "use_dynamic_ntk")
 HUGE = (999_998, 10**9, 2**40, 10**30)
 RUN = ("run", TASK, "--model", "ck", "--data", "data", "--out", "out", "--allow-partial")
 WRITES = ("out", "out/*", "ck/.qwen-vl-eval*")
@@ -91,7 +91,7 @@ def config_value(box: Box, rng: Random) -> Case:
     """A field of another type or size, or none."""
     ck = folder(box, rng.choice(KINDS))
     told = json.loads((ck / "config.json").read_text())
-    name = rng.choice([*FIELDS, *SIZES, *OTHERS])
+    name = rng.choice([*FIELDS, *SIZES, *OTHERS])  # fields of every small checkpoint
     path = tuple(name.split("."))
     old = damage.at(told, path)
     turn = rng.choice(["type", "huge", "other", "gone", "negative"])
@@ -317,7 +317,8 @@ def pickled(box: Box, rng: Random) -> Case:
     def untouched() -> str:
         return "the payload ran" if (box.here / "pwned").exists() else ""
 
-    return Case(f"{path.name}: {turn}", (asked(refused(path.name)),), untouched)
+    expect = refused((path.name, name))
+    return Case(f"{path.name}: {turn}", (asked(expect),), untouched)
 
 
 def zipped(box: Box, rng: Random) -> Case:
@@ -470,26 +471,22 @@ def folders(box: Box, rng: Random) -> Case:
 
 def two_sets(box: Box, rng: Random) -> Case:
     """Two sets of weights in one folder; the option that chooses one."""
-    ck = folder(box, "single")
-    (single,) = [path.name for path in ck.glob("*.safetensors")]
-    other = rng.choice(["bin", "sharded"])
-    if other == "bin":
+    folder(box, "sharded")
+    names = ["model.safetensors.index.json"]
+    if rng.random() < 0.5:
         box.copy("tiny/bin/pytorch_model.bin", "ck/pytorch_model.bin")
-        names = (single, "pytorch_model.bin")
+        names.append("pytorch_model.bin")
     else:
-        if single != "model.safetensors":
-            (ck / single).rename(ck / "model.safetensors")
-            (ck / "model.safetensors.index.json").unlink(missing_ok=True)
-        for path in (box.ground / "tiny/sharded").glob("model*"):
-            box.copy(f"tiny/sharded/{path.name}", f"ck/{path.name}")
-        names = ("model.safetensors", "model.safetensors.index.json")
+        (single,) = (box.ground / "tiny/single").glob("*.safetensors")
+        box.copy(f"tiny/single/{single.name}", "ck/model.safetensors")
+        names.append("model.safetensors")
     chosen = rng.choice(names)
     again = step(
         (*RUN, "--device", "cpu", "--limit", "2", "--weights", chosen),
         same_texts(box),
         writes=WRITES,
     )
-    return Case(f"two sets of weights: {names}", (asked(refused(*names)), again))
+    return Case(f"two sets of weights, {chosen} chosen", (asked(refused(*names)), again))
 
 
 def no_file(box: Box, rng: Random) -> Case:

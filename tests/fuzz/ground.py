@@ -7,6 +7,7 @@ tiny/    small random checkpoints: single, sharded, bin
 mirrors/ parquet of some benchmarks
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -64,14 +65,21 @@ def load(*, torch: bool, home: Path) -> Entry:
 def make_ground(folder: Path) -> Path:
     """The folder, with all clean inputs in it; made anew where the code is another.
 
-    In a process of its own, since it loads models, which most cases need not.
+    In a process of its own, since it loads models, which most cases need not. Raises SystemExit
+    where another campaign uses the folder and its code is another.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    used = os.open(folder.with_name("lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    fcntl.flock(used, fcntl.LOCK_SH)  # until this process ends
     done, digest = folder / "complete", code_digest()
     if done.exists() and done.read_text() == digest:
         return folder
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    try:
+        fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(f"{folder.parent}: another campaign is at work; choose --work") from None
+    shutil.rmtree(folder)
+    folder.mkdir()
     pid = os.fork()
     if pid == 0:
         try:
@@ -82,6 +90,7 @@ def make_ground(folder: Path) -> Path:
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
+    fcntl.flock(used, fcntl.LOCK_SH)
     if not done.exists():
         raise SystemExit(f"{folder}: the clean inputs could not be made")
     return folder

@@ -44,6 +44,10 @@ OK, WRONG, DEFECT, HANG, KILLED, SKIPPED = (
     "killed",
     "skipped",
 )
+OTHERS_OWN = (  # what torch and the hub's libraries leave, whoever imports them
+    "tmp/torchinductor_",
+    "home/.cache",
+)
 NOT_OURS = ("Traceback (most recent call last)", "internal error", "Segmentation fault")
 Entry = Callable[[], object]
 
@@ -172,7 +176,7 @@ def judge(
 
 
 def _may_write(path: str, step: Step) -> bool:
-    if path.startswith("tmp/torchinductor_"):  # torch's own, whoever imports it
+    if path.startswith(OTHERS_OWN):
         return True
     patterns = [*(f"here/{pattern}" for pattern in step.writes), *step.writes]
     return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)

@@ -152,7 +152,7 @@ def lossless(box: Box, rng: Random) -> Case:
     if turn == "frames" and form in ("PNG", "TIFF", "WEBP"):
         more = [Image.new("RGB", image.size, "red")]
         extra = {"save_all": True, "append_images": more}
-    if turn == "orientation" and form in ("PNG", "WEBP", "TIFF"):
+    if turn == "orientation" and form in ("PNG", "WEBP"):  # in a TIFF Pillow itself applies it
         exif = Image.Exif()
         exif[0x0112] = 6
         extra = {"exif": exif}

@@ -94,11 +94,11 @@ def as_clean(box: Box, command: str) -> Expect:
     """The clean run's exit code and output."""
     place = box.control(command)
     if command == "score":
-        expected = [figures(line) for line in (place / "stdout").read_text().splitlines()]
+        expected = sorted(map(figures, (place / "stdout").read_text().splitlines()))
 
         def check(came: Came) -> str:
-            found = [figures(line) for line in came.stdout.splitlines()]
-            return "" if sorted(found) == sorted(expected) else "other scores than of the clean run"
+            found = sorted(map(figures, came.stdout.splitlines()))
+            return "" if found == expected else "other scores than of the clean run"
 
         return works(check)
     if command in ("browse", "leaderboard", "plot"):
