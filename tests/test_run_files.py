@@ -15,8 +15,7 @@ from eval.errors import RunError
 from eval.run import RunFolder
 
 TASK = "okvqa_val"
-READERS = ("report", "compare", "gate", "leaderboard", "plot", "browse", "run", "score")
-ALWAYS = tuple(reader for reader in READERS if reader != "score")  # what score does not read
+READERS = ("report", "compare", "gate", "leaderboard", "plot", "browse", "run")  # of scores
 
 
 @pytest.fixture(scope="module")
@@ -303,8 +302,15 @@ EDITS = {
 
 
 @pytest.mark.case("hostile/19")
-@pytest.mark.parametrize("name", EDITS)
-@pytest.mark.parametrize("reader", ALWAYS)
+@pytest.mark.parametrize(
+    ("reader", "name"),
+    [
+        (reader, name)
+        for reader in READERS
+        for name in EDITS
+        if reader != "plot" or "scores" in name
+    ],
+)
 def test_a_summary_that_does_not_follow_from_its_files_is_refused(made, run, reader, name):
     """The file is named, and what makes the folder agree again."""
     EDITS[name](run / TASK)
@@ -315,7 +321,7 @@ def test_a_summary_that_does_not_follow_from_its_files_is_refused(made, run, rea
 def test_scoring_makes_a_folder_agree_again(made, run, name):
     EDITS[name](run / TASK)
     assert use("score", made, run).returncode == 0
-    for reader in READERS:
+    for reader in ("report", "gate", "browse", "run"):
         done = use(reader, made, run)
         assert done.returncode == 0 or reader == "gate", (reader, done.stderr)
 
