@@ -11,6 +11,7 @@ from PIL import Image
 from test_browser_pages import HOSTILE, make_data, make_run, make_task, question
 
 from eval.api import Corpus, Prediction, Rank, Sample
+from eval.data.records import MAX_ID_CHARACTERS
 from eval.metrics.box import box_accuracy
 from eval.report.browser import ASSETS, COPY, build_browser
 from eval.report.browser.pages import script, write_task
@@ -456,7 +457,7 @@ def test_hostile_texts_are_texts(seen, made):
     """
     samples = [
         Sample(
-            text or "(empty)",
+            text[:MAX_ID_CHARACTERS] or "(empty)",
             {"image": "a.png", "question": text},
             [text, "</li>"],
             groups={"kind": text},
@@ -517,6 +518,7 @@ def test_two_hundred_thousand_samples_scroll(seen, made):
     rows = (Row(str(n), *shared, {}, None, (right, right if n % 7 else wrong)) for n in range(MANY))
     told = write_task(root / "data" / "vqav2_val", "vqav2_val", rows)
     about = {"graded": False, "asked": ["published", "published"], "differ": []}
+    about["unverified"] = ["", ""]
     head = {"runs": ["a", "b"], "pictures": "../data/", "longest": 1, "tasks": [told | about]}
     (root / "data" / "tasks.js").write_bytes(script("tasks", head))
     for file in ASSETS.iterdir():

@@ -238,7 +238,7 @@ def test_features_of_another_user_are_read(model, tmp_path):
     """Though the time of their last use cannot be set."""
     store = FeatureStore(tmp_path, model, BOUND)
     store.write("0", torch.ones(256, 128))
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
     os.seteuid(65534)
     try:

@@ -173,7 +173,7 @@ def acting_as(user, folder):
     if os.getuid() != 0:
         pytest.skip("only root can act as another user")
     for each in (folder, *folder.parents):
-        if each.stat().st_uid == 0 and each.name.startswith(("pytest-", folder.name)):
+        if each.stat().st_uid == 0 and each.name.startswith(("pytest-", "popen-", folder.name)):
             each.chmod(0o777)
     uid, gid = os.getresuid(), os.getresgid()
     os.setresgid(user, user, 0)
