@@ -329,14 +329,14 @@ def start_up(folder: Path, quick: bool) -> None:
 
 
 def first_answer(command: Sequence[str], out: Path) -> tuple[float, float]:
-    """Seconds until a journal has a line, and until the command ends."""
+    """Seconds until a journal has an answer, and until the command ends."""
     first = None
     with tempfile.TemporaryFile() as told:
         begun = monotonic()
         env = os.environ | ONE_THREAD
         process = subprocess.Popen(command, env=env, stdout=told, stderr=subprocess.STDOUT)
         while process.poll() is None:
-            if first is None and any(f.stat().st_size for f in out.glob("*/journal-*.jsonl")):
+            if first is None and any(answers(file) for file in out.glob("*/journal-*.jsonl")):
                 first = monotonic() - begun
             sleep(0.02)
         ended = monotonic() - begun
@@ -345,6 +345,11 @@ def first_answer(command: Sequence[str], out: Path) -> tuple[float, float]:
             said = told.read().decode(errors="replace")
             sys.exit(f"{shlex.join(command)}\nended with {process.returncode}:\n{said}")
     return first, ended
+
+
+def answers(journal: Path) -> int:
+    """Whole lines of a journal after its first, which names the model."""
+    return max(0, journal.read_bytes().count(b"\n") - 1)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -14,6 +14,8 @@ from random import Random
 from time import monotonic, sleep
 from typing import Any
 
+from eval.journal import HEADER
+
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 WAYS: dict[str, tuple[Sequence[str], Sequence[str]]] = {  # what starts it, and arguments
     "one process": ((sys.executable,), ()),
@@ -187,11 +189,13 @@ def answered(run: Path) -> Counter[Answer]:
 
 
 def rows(file: Path, torn: bool) -> Iterator[dict[str, Any]]:
-    """A file's lines."""
+    """A file's answers: its lines, but for the one that names a journal's model."""
     *lines, last = file.read_bytes().split(b"\n")
     if last and not torn:
         raise Violation(f"{file}: the last line is torn: {last[:80]!r}")
     for number, line in enumerate(lines, 1):
+        if number == 1 and line.startswith(HEADER):
+            continue
         try:
             row = json.loads(line)
             _ = row["text"], row["id"], row["of"]
@@ -203,15 +207,20 @@ def rows(file: Path, torn: bool) -> Iterator[dict[str, Any]]:
 
 
 def tear(run: Path, draw: Random) -> Answer | None:
-    """Cut the last line of a journal, as a crash of the machine may; the answer that it held."""
+    """Cut the last line of a journal, as a crash of the machine may; the answer that it held.
+
+    None where it held none: no journal has a whole line, or only the first, which names the model.
+    """
     whole = [file for file in journals(run) if file.read_bytes()[-1:] == b"\n"]
     if not whole:
         return None
     file = draw.choice(whole)
     content = file.read_bytes()
     begin = content[:-1].rfind(b"\n") + 1
-    row = json.loads(content[begin:])
     os.truncate(file, draw.randrange(begin + 1, len(content)))
+    if content.startswith(HEADER, begin):
+        return None
+    row = json.loads(content[begin:])
     return file.parent.name, row["id"], row["of"]
 
 
