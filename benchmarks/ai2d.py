@@ -25,13 +25,13 @@ from pathlib import Path
 
 from eval import Archive, Build, Download, Expect, Generate, Layout, Mirror, Sample, Source, Task
 from eval.data import Record, converted_source, read_json, read_jsonl, read_pictures
-from eval.data.lock import write_whole
 from eval.data.mirrors import digest_name, distinct
+from eval.data.pins import write_whole
 from eval.data.samples import Folders
 from eval.errors import DataError
 from eval.metrics.exact import exact_match
-from eval.reading import read_text
-from eval.tree import is_file
+from eval.storage.reading import read_text
+from eval.storage.tree import is_file
 
 ZIP = "https://ai2-public-datasets.s3.amazonaws.com/diagrams/ai2d-all.zip"
 IDS = "https://s3-us-east-2.amazonaws.com/prior-datasets/ai2d_test_ids.csv"

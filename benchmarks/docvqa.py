@@ -24,7 +24,7 @@ from eval import ByHand, Expect, Generate, Layout, Mirror, Sample, Source, Submi
 from eval.data import Record, converted_source, read_json, read_jsonl, read_parquet, read_pictures
 from eval.data.mirrors import distinct
 from eval.metrics.anls import anls
-from eval.reading import is_folder
+from eval.storage.reading import is_folder
 
 SITE = "https://rrc.cvc.uab.es/?ch=17&com=downloads"
 HUB = "lmms-lab/DocVQA"

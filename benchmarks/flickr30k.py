@@ -38,7 +38,7 @@ from eval.data import (
 )
 from eval.errors import DataError
 from eval.metrics.caption import stripped_cider, why_zero
-from eval.reading import is_folder
+from eval.storage.reading import is_folder
 
 SPLITS = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 FORM = "https://shannon.cs.illinois.edu/DenotationGraph/"

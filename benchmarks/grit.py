@@ -26,7 +26,7 @@ from eval.data import Record, read_list, safe_path
 from eval.data.sizes import picture_size
 from eval.metrics.box import has_box, parse_box
 from eval.metrics.grit import TWIN, box_accuracy_strict
-from eval.reading import is_folder
+from eval.storage.reading import is_folder
 
 SITE = "https://github.com/allenai/grit_official"
 BUCKET = "https://ai2-prior-grit.s3.us-west-2.amazonaws.com/public"

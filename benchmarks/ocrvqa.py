@@ -32,7 +32,7 @@ from eval.data import (
     read_pictures,
 )
 from eval.metrics.exact import exact_match
-from eval.tree import is_file
+from eval.storage.tree import is_file
 
 SITE = "https://ocr-vqa.github.io/"
 OFFICIAL = Source("ocrvqa/dataset.json", origin=f"the drive folder linked at {SITE}")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from eval import prompt as notation
 from eval.errors import DataError, PredictionError, UsageError
-from eval.tree import files_like
+from eval.protocols import qwen_vl as notation
+from eval.storage.tree import files_like
 
 PUBLISHED = "published"  # raw prompts for both models, as in the authors' scripts: the card's
 CHATML = "chatml"  # a dialogue of one turn, for Chat checkpoints
@@ -111,7 +111,7 @@ class Source:
     def files(self, root: Path) -> list[Path]:
         """The file, or in order of their names all that the pattern matches; empty without any.
 
-        Links to folders are followed, hidden files passed over: see eval.tree.
+        Links to folders are followed, hidden files passed over: see eval.storage.tree.
         """
         return files_like(root, self.path)
 

@@ -7,9 +7,9 @@ from small import command
 
 from eval.api import Generate, Prediction, Sample, Task
 from eval.report import load_card
-from eval.run import RunFolder
-from eval.score import Scoring
-from eval.writing import write_rows
+from eval.run.folder import RunFolder
+from eval.scoring.score import Scoring
+from eval.storage.writing import write_rows
 
 CARD = load_card()
 MAIN = {name: c.metric for table in CARD.tables for c in table.columns for name in c.tasks}

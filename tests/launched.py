@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 from small import make_data
 
-from eval.journal import HEADER
+from eval.run.journal import HEADER
 
 TASK = "okvqa_val"
 PYTHON = (sys.executable, "-m", "eval.cli")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from eval import ByHand, EvalError, Generate, Rank, Sample, Task
 from eval.data import safe_path, unique
 from eval.errors import DataError
-from eval.registry import catalogue
+from eval.plugins import catalogue
 
 GOLDEN = Path(__file__).parent / "golden" / "prompts"
 OFFERED = {

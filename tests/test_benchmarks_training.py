@@ -5,7 +5,7 @@ import pytest
 from text_data import TEXTS, picture, tables, write
 
 from eval.data import Examples
-from eval.registry import find_tasks
+from eval.plugins import find_tasks
 
 TASKS = {task.name: task for task in find_tasks(["all"])}
 OF_ALL_SPLITS = {  # each record tells its split there, or a list of test's does

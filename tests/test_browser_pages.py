@@ -15,23 +15,23 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from eval.api import Corpus, Generate, Layout, Prediction, Rank, Sample, Source, Task
-from eval.asked import Asked, describe_task
 from eval.cli.main import app
 from eval.data.records import MAX_ID_CHARACTERS
 from eval.demo.data import demo_seeds
 from eval.demo.referring import refcoco
 from eval.demo.writer import Writer
 from eval.errors import DataError, RunError, UsageError
-from eval.journal import line
 from eval.metrics.box import box_accuracy, has_box
 from eval.metrics.exact import exact_match
-from eval.registry import find_tasks
+from eval.plugins import find_tasks
 from eval.report.browser import COPY, build_browser
 from eval.report.browser.pages import AT_ONCE, LARGEST, LONGEST, write_task
 from eval.report.browser.pictures import Pictures
 from eval.report.browser.rows import Answer, Row
-from eval.run import PREDICTIONS, RunFolder
-from eval.score import score_run
+from eval.run.folder import PREDICTIONS, RunFolder
+from eval.run.journal import line
+from eval.run.spec import Asked, describe_task
+from eval.scoring.score import score_run
 
 STATEMENT = re.compile(r'\(window\.parts \?\?= \{\}\)\["([^"]+)"\] = (.*);\n', re.DOTALL)
 LONG = "x" * 100_000

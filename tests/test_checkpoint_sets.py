@@ -13,9 +13,9 @@ from hub_server import Hub, environment
 from safetensors.torch import load_file, save_file
 from small import command, make_checkpoint, make_data
 
-from eval.cli.config import Config, read_config
-from eval.cli.evaluate import Place, _job
+from eval.config import Config, read_config
 from eval.errors import CheckpointError
+from eval.pipeline import Place, _job
 from eval.runtime import QwenVL
 from eval.runtime.checkpoint import find_checkpoint
 

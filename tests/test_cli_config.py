@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.cli.config import EXPECTED, Config, read_config
+from eval.config import EXPECTED, Config, read_config
 from eval.errors import UsageError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.toml"))

@@ -15,15 +15,15 @@ from small import command
 from eval.api import Source
 from eval.data import read_json, read_jsonl, read_list, read_parquet, sha256_file, verify
 from eval.data.files import PIECE_BYTES, read_records
-from eval.data.lock import NAME, Lock
 from eval.data.pictures import picture_fault
+from eval.data.pins import NAME, Lock
 from eval.data.sizes import picture_size
 from eval.demo.data import write_demo_data
 from eval.errors import DataError
 from eval.metrics.caption import why_zero
-from eval.registry import find_tasks
+from eval.plugins import find_tasks
 from eval.runtime.image import load_image
-from eval.tree import files_below, files_like
+from eval.storage.tree import files_below, files_like
 
 BOM = b"\xef\xbb\xbf"
 COVER = {
@@ -383,7 +383,7 @@ def served(tmp_path_factory, demo):
 
 def test_a_fraction_of_cider_is_up_to_10():
     """Its tables show 121.4 for 1.214."""
-    from eval.submit import percentage
+    from eval.scoring.submission import percentage
 
     assert 121.4 == percentage("121.4", task("nocaps_test"))
     with pytest.raises(Exception, match=r"write 1\.214% for the first, 121\.4 for the second"):

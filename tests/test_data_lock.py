@@ -9,10 +9,10 @@ import sys
 import pytest
 from small import make_data
 
-from eval.asked import Asked, describe_task
-from eval.data.lock import NAME, Archived, Lock, Mirrored, Pinned, Unpacked, held, write_whole
+from eval.data.pins import NAME, Archived, Lock, Mirrored, Pinned, Unpacked, held, write_whole
 from eval.errors import DataError
-from eval.registry import find_tasks
+from eval.plugins import find_tasks
+from eval.run.spec import Asked, describe_task
 
 ONE, TWO = "1" * 64, "2" * 64
 URL = "https://x/a.zip"
@@ -144,7 +144,7 @@ def test_write_whole_leaves_the_old_file(tmp_path):
 def test_held_waits_and_ends_with_its_process(tmp_path):
     """Another process that holds it is waited for, and said so once; its death lets us through."""
     code = (
-        "import sys; from pathlib import Path; from eval.data.lock import held\n"
+        "import sys; from pathlib import Path; from eval.data.pins import held\n"
         "with held(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
     )
     path, waited = tmp_path / "guard", []

@@ -26,7 +26,7 @@ from eval.api import (
 )
 from eval.data.fetch import Fetcher
 from eval.data.files import read_json
-from eval.data.lock import Lock
+from eval.data.pins import Lock
 from eval.data.prepare import plan, prepare
 from eval.data.verify import verify
 from eval.errors import DataError

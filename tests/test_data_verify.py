@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from eval.api import Expect, Generate, Layout, Sample, Source, Task
-from eval.data.lock import Lock, Pinned
+from eval.data.pins import Lock, Pinned
 from eval.data.verify import pin_sources, verify
 from eval.errors import DataError
 

@@ -187,7 +187,7 @@ def test_captions():
 def test_prompts_are_those_of_the_benchmarks():
     """Training must ask with the very bytes of the benchmarks' templates."""
     from benchmarks import flickr30k, okvqa, refcoco, scienceqa
-    from eval.prompt import fill
+    from eval.protocols.qwen_vl import fill
 
     scene = make_scene(4, "shapes")
     seen = set()

@@ -11,8 +11,8 @@ from launched import PICTURE, answers, asking, make_groups, results
 from PIL import Image
 from small import command, make_checkpoint, make_model
 
-from eval.digests import SETTLED_NS, Digests
 from eval.runtime.checkpoint import REMEMBERED, find_checkpoint, save_checkpoint
+from eval.storage.digests import SETTLED_NS, Digests
 
 
 def state(file):

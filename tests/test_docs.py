@@ -16,7 +16,7 @@ import pytest
 
 import benchmarks as benchmark_modules
 from eval import Archive, Build, ByHand, Download, Generate, Mirror, Nucleus, Pictures
-from eval.registry import find_tasks
+from eval.plugins import find_tasks
 from eval.report import load_card
 
 PAGE = Path(__file__).resolve().parents[1] / "EVALUATION.md"

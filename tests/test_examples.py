@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from small import command, make_checkpoint, make_data
 
 from eval import Corpus, Generate, Layout, Sample, Source, Task
-from eval.asked import Asked, describe_task, requests
-from eval.cli.config import Config
-from eval.cli.evaluate import Place, wanted
+from eval.config import Config
 from eval.data import Examples
 from eval.errors import DataError, UsageError
-from eval.registry import find_tasks
-from eval.score import AsPublished
+from eval.pipeline import Place, wanted
+from eval.plugins import find_tasks
+from eval.run.spec import Asked, describe_task, requests
+from eval.scoring.score import AsPublished
 
 PROMPT = "<img>{image}</img>{question} Answer:"
 

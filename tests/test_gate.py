@@ -30,11 +30,11 @@ from markdown_it import MarkdownIt
 from small import answer_all, make_data
 
 from eval.api import Corpus, Prediction
-from eval.asked import Asked, describe_task
-from eval.registry import find_tasks
+from eval.plugins import find_tasks
 from eval.report import compare_runs, load_run
-from eval.run import RunFolder
-from eval.score import score_run
+from eval.run.folder import RunFolder
+from eval.run.spec import Asked, describe_task
+from eval.scoring.score import score_run
 
 BENCH = Path(__file__).parent / "bench" / "gate_power.py"
 HOSTILE = "<script>|**x**|\n\x1b[2J[red]`@you` $x$ \\| [a](http://b.c) www.d.e \u202eevil\u2069"

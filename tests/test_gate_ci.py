@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from small import command
 
 from eval.api import Corpus, Generate, Prediction, Sample, Task
-from eval.score import Scoring
+from eval.scoring.score import Scoring
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "EVALUATION.md"
@@ -195,8 +195,8 @@ def test_hostile_folders_are_written_in_every_form(equal, tmp_path, name):
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_junit_is_well_formed_whatever_a_text_holds(text):
     """Names and folders of runs come here printable: what XML cannot hold is replaced before."""
+    from eval.report.forms.verdict import comparison_junit
     from eval.report.gate import Comparison, RunId
-    from eval.report.verdict import comparison_junit
 
     shown = "".join(c if c.isprintable() else "?" for c in text)
     run = RunId(shown, shown, shown, shown, shown)

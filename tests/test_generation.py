@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from eval.asked import Asked, requests
 from eval.cli.card import draw_demo
-from eval.cli.evaluate import bundled_checkpoint
 from eval.engine.plain import GENERATION
 from eval.engine.shared import open_backend
-from eval.registry import find_tasks
+from eval.pipeline import bundled_checkpoint
+from eval.plugins import find_tasks
+from eval.run.spec import Asked, requests
 
 RECORDED = Path(__file__).parent / "golden" / "generation.json"
 OF_A_TASK = 3

@@ -97,7 +97,13 @@ def test_imports_run_one_way(path):
 
 @pytest.mark.parametrize(
     "modules",
-    ["eval", "eval.cli", "eval.score, eval.replay, eval.report", "eval.metrics", "benchmarks"],
+    [
+        "eval",
+        "eval.cli",
+        "eval.scoring.score, eval.backends.replay, eval.report",
+        "eval.metrics",
+        "benchmarks",
+    ],
 )
 def test_no_torch_without_a_model(modules):
     """Listing, scoring and reporting work where torch would take seconds, or is not installed."""

@@ -15,10 +15,10 @@ from scipy import stats as reference
 from eval.api import Corpus, Generate, Prediction, Sample, Task
 from eval.errors import RunError
 from eval.report import build_tables, load_card, load_run
-from eval.report.figures import RunFigures, TaskFigures
-from eval.run import RunFolder
-from eval.score import Scoring
-from eval.stats import METHOD, Tally, holm, t_above, t_quantile
+from eval.report.scores import RunFigures, TaskFigures
+from eval.run.folder import RunFolder
+from eval.scoring.score import Scoring
+from eval.scoring.stats import METHOD, Tally, holm, t_above, t_quantile
 
 CARD = load_card()
 COLUMNS = {task: c for table in CARD.tables for c in table.columns for task in c.tasks}

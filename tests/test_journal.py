@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from small import make_data
 
 from eval.api import Prediction
-from eval.asked import Asked, describe_task, requests
 from eval.errors import RunError
-from eval.journal import Answers, Journal, header, identity, line, parse, read
-from eval.registry import find_tasks
-from eval.run import RunFolder
+from eval.plugins import find_tasks
+from eval.run.folder import RunFolder
+from eval.run.journal import Answers, Journal, header, identity, line, parse, read
+from eval.run.spec import Asked, describe_task, requests
 
 QUESTIONS = 7
 MODEL = identity({"digest": "a" * 64, "device": "cuda:1", "dtype": "float32", "generation": 1})
@@ -184,7 +184,7 @@ import resource, sys
 from pathlib import Path
 from eval.api import Prediction
 from eval.errors import RunError
-from eval.journal import Journal
+from eval.run.journal import Journal
 journal = Journal(Path(sys.argv[1]), {})
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 for number in range(100):

@@ -16,7 +16,7 @@ from eval.launch.local import shares
 from eval.launch.plan import AT_ONCE, IMAGE_WORK, Plan
 from eval.launch.queue import Here, Order, Queue, Report
 from eval.launch.worker import Worker, _Taking
-from eval.run import RunFolder, Wanted
+from eval.run.folder import RunFolder, Wanted
 
 DECODES = (Generate(5), Generate(30, 2), Rank((" A", " B", " a longer one")))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from eval import Generate, Task
 from eval.errors import DataError, PredictionError
 from eval.metrics.exact import exact_match, gqa_answer, gqa_match
-from eval.score import score
+from eval.scoring.score import score
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics"
 

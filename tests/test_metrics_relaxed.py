@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from eval import Generate, Task
 from eval.errors import DataError, PredictionError, UsageError
 from eval.metrics.relaxed import relaxed_accuracy
-from eval.score import score
+from eval.scoring.score import score
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics"
 VARIANTS = {"published": "expected", "official": "expected_gold_denominator"}  # -> name in records

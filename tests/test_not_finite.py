@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from small import answer_all, command, make_checkpoint, make_data
 
 from eval.api import Generate, Nucleus, Prediction, Rank, Request
-from eval.asked import Asked, describe_task
 from eval.demo.data import write_demo_data
 from eval.engine.plain import PlainEngine
 from eval.engine.shared import SharedEngine
-from eval.registry import find_tasks
-from eval.run import RunFolder
+from eval.plugins import find_tasks
+from eval.run.folder import RunFolder
+from eval.run.spec import Asked, describe_task
 from eval.runtime import QwenVL
 
 REASON = "scores that are no numbers"

@@ -16,9 +16,9 @@ from small import command, make_checkpoint, make_data
 from eval.data.pictures import picture_fault, quiet
 from eval.data.sizes import picture_size
 from eval.errors import DataError
-from eval.picture import NO_MEMORY, PIXELS, SIDE, size_fault
 from eval.report.browser.pictures import Pictures
 from eval.runtime.image import load_pixels
+from eval.storage.picture import NO_MEMORY, PIXELS, SIDE, size_fault
 
 TASK = "okvqa_val"
 PLACE = "coco/val2014/COCO_val2014_000000000001.jpg"

@@ -12,9 +12,9 @@ import pytest
 from launched import SCRIPT, Launched, asking_fragile, make_groups, offer_fragile
 from small import command, make_data
 
-from eval.cli import worker
 from eval.cli.machine import settle_home
 from eval.cli.process import generates
+from eval.launch import process as worker
 
 LAUNCHES = {
     "torchrun": {

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from eval.errors import RunError
-from eval.reading import Schema, exists, is_folder, open_file, read_bytes, read_text, read_toml
+from eval.storage.reading import (
+    Schema,
+    exists,
+    is_folder,
+    open_file,
+    read_bytes,
+    read_text,
+    read_toml,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from small import command
 
 from eval.cli.card import draw_demo
-from eval.cli.evaluate import bundled_checkpoint
+from eval.pipeline import bundled_checkpoint
 
 TASKS = ("refcoco_val", "textvqa_val")
 NOISE = 0.2  # of each weight's deviation

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from eval.errors import RunError, UsageError
 from eval.report import RunFigures, build_tables, load_card, render_markdown, render_terminal
-from eval.report.figures import TaskFigures
+from eval.report.scores import TaskFigures
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 CARD = load_card()

@@ -30,11 +30,11 @@ from eval.report import (
     render_json,
     render_latex,
 )
-from eval.report.compare import REPRODUCED, number
-from eval.report.html import escape as escape_html
-from eval.report.latex import ESCAPES, PACKAGES
-from eval.report.latex import escape as escape_latex
-from eval.report.records import COLUMNS, guarded
+from eval.report.comparison import REPRODUCED, number
+from eval.report.forms.html import escape as escape_html
+from eval.report.forms.latex import ESCAPES, PACKAGES
+from eval.report.forms.latex import escape as escape_latex
+from eval.report.forms.records import COLUMNS, guarded
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")

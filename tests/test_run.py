@@ -15,7 +15,7 @@ from small import command, make_checkpoint, make_data
 from eval.api import Generate, Prediction, Request
 from eval.engine.plain import open_backend
 from eval.errors import RunError
-from eval.run import RunFolder
+from eval.run.folder import RunFolder
 
 QUESTIONS = "okvqa/OpenEnded_mscoco_val2014_questions.json"
 IMAGE = "coco/val2014/COCO_val2014_{:012d}.jpg"
@@ -492,7 +492,7 @@ def test_prediction_is_frozen():
 
 def test_disk_full_is_an_error_of_its_own(finished, monkeypatch, tmp_path):
     """A file that cannot be written leaves the old one in place and no remains."""
-    from eval.writing import write_file
+    from eval.storage.writing import write_file
 
     file = tmp_path / "summary.json"
     file.write_text("old")

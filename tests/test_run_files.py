@@ -12,7 +12,7 @@ import pytest
 from small import command, make_checkpoint, make_data
 
 from eval.errors import RunError
-from eval.run import RunFolder
+from eval.run.folder import RunFolder
 
 TASK = "okvqa_val"
 READERS = ("report", "compare", "gate", "leaderboard", "plot", "browse", "run")  # of scores
@@ -197,7 +197,7 @@ def test_a_file_in_place_of_a_task_s_folder_is_named(made, run, reader):
     ids=str,
 )
 def test_a_server_s_scores_with_a_wrong_type_are_named(run, fields):
-    from eval.run_files import read_server
+    from eval.run.files import read_server
 
     file = run / TASK / "server.json"
     told = {"server": "RRC", "metrics": {"vqa_accuracy": 0.5}}
@@ -213,7 +213,7 @@ JUDGED = {"key": "a", "reported": "j", "fingerprint": "", "reply": "7 8", "score
 
 def test_judgements_are_digested_but_for_their_place_in_the_ledger(run):
     """A key follows from the judge's address too, and two runs may have had two ports."""
-    from eval.run_files import source_digests
+    from eval.run.files import source_digests
 
     folder = RunFolder.open(run)
 
@@ -239,7 +239,7 @@ def test_a_run_that_one_may_not_write_is_named(made):
         for path in (run, *run.rglob("*")):
             path.chmod(0o555 if path.is_dir() else 0o444)
         code = (
-            "import os, sys\nfrom eval.cli.main import main\nfrom eval.reading import Schema\n"
+            "import os, sys\nfrom eval.cli.main import main\nfrom eval.storage.reading import Schema\n"
             "Schema(int).parse(b'1', '', ValueError)\n"
             "if not os.getuid(): os.setgid(65534); os.setuid(65534)\nmain()"
         )

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from small import command, make_checkpoint
 
-from eval import journal
 from eval.api import (
     CHATML,
     Generate,
@@ -25,12 +24,13 @@ from eval.api import (
     Source,
     Task,
 )
-from eval.asked import Asked, describe_task, requests
 from eval.engine.plain import PlainEngine
 from eval.errors import DataError, UsageError
 from eval.launch.plan import Plan
-from eval.prompt import fill
-from eval.run import RunFolder
+from eval.protocols.qwen_vl import fill
+from eval.run import journal
+from eval.run.folder import RunFolder
+from eval.run.spec import Asked, describe_task, requests
 from eval.runtime import QwenVL
 
 PICTURES = 3

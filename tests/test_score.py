@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from small import make_data
 
 from eval.api import Prediction, Sample
-from eval.asked import Asked, read_samples
 from eval.errors import DataError, PredictionError
-from eval.registry import find_tasks
-from eval.run import RunFolder
-from eval.score import AsPublished, Scoring, score, score_file
+from eval.plugins import find_tasks
+from eval.run.folder import RunFolder
+from eval.run.spec import Asked, read_samples
+from eval.scoring.score import AsPublished, Scoring, score, score_file
 
 PROMPTS = Path(__file__).parent / "golden" / "prompts"
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from eval.api import CHATML, Generate, Layout, Nucleus, Prediction, Rank, Sample, Source, Task
-from eval.asked import Asked, describe_task, requests
-from eval.run import RunFolder
-from eval.score import AsPublished, score_file, score_run
+from eval.run.folder import RunFolder
+from eval.run.spec import Asked, describe_task, requests
+from eval.scoring.score import AsPublished, score_file, score_run
 
 MODEL = {
     "checkpoint": "somewhere",
@@ -148,7 +148,7 @@ def test_the_version_of_the_package_changes_the_signature(tmp_path, monkeypatch)
     import eval
 
     assert f" eval={eval.__version__}" in scored(tmp_path / "a")
-    monkeypatch.setattr("eval.score.__version__", "99.0")
+    monkeypatch.setattr("eval.scoring.score.__version__", "99.0")
     assert " eval=99.0" in scored(tmp_path / "b")
 
 
@@ -196,7 +196,7 @@ def test_the_way_to_ask_is_told_whatever_the_samples(tmp_path):
 )
 def test_each_rule_of_few_shot_examples_has_a_digest_of_its_own(entry, tmp_path):
     """Their number, seed, and the split that they are drawn from."""
-    from eval.asked import asked_digest
+    from eval.run.spec import asked_digest
 
     base = {"prompt": "x", "protocol": "published", "decode": {"greedy": True}}
     others = [
@@ -211,7 +211,7 @@ def test_each_rule_of_few_shot_examples_has_a_digest_of_its_own(entry, tmp_path)
 
 def test_an_earlier_manifest_has_the_digest_of_its_system_text(tmp_path):
     """It was not recorded then, and was the one that there is today."""
-    from eval.asked import asked_digest
+    from eval.run.spec import asked_digest
 
     scored(tmp_path / "a", **CHAT)
     entry = RunFolder.open(tmp_path / "a/run").manifest["tasks"][TASK.name]

@@ -23,8 +23,8 @@ from launched import (
     workers,
 )
 
-from eval.cli.config import find_config, read_config
 from eval.cli.start import start
+from eval.config import find_config, read_config
 from eval.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from eval.stats import FEWEST, Estimate, Interval, Tally, score_interval
+from eval.scoring.stats import FEWEST, Estimate, Interval, Tally, score_interval
 
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import coverage

@@ -8,15 +8,15 @@ import pytest
 from small import answer_all, command
 
 from eval.api import Prediction
-from eval.asked import Asked, check_data, describe_task
 from eval.demo.data import write_demo_data
 from eval.demo.server import score_submission
 from eval.demo.writer import SIZES
 from eval.errors import DataError, PredictionError, RunError, UsageError
-from eval.registry import find_tasks
-from eval.run import RunFolder
-from eval.score import score_run
-from eval.submit import record, submit
+from eval.plugins import find_tasks
+from eval.run.folder import RunFolder
+from eval.run.spec import Asked, check_data, describe_task
+from eval.scoring.score import score_run
+from eval.scoring.submission import record, submit
 
 SERVED = [task for task in find_tasks(["all"]) if task.submission and not task.judged]
 TASKS = [task for task in SERVED if task.submission.alone]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.cli.team import replicas
 from eval.launch.local import shares
+from eval.launch.workers import replicas
 
 GIB = 1 << 30
 

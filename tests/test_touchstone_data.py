@@ -22,14 +22,14 @@ from small import answer_all, command
 from web import Web
 
 from eval.api import Expect, Prediction
-from eval.asked import Asked, check_data, describe_task
 from eval.data.fetch import Fetcher
 from eval.data.prepare import plan, prepare
 from eval.data.verify import verify
 from eval.errors import DataError, EvalError, UsageError
-from eval.registry import find_tasks
-from eval.run import RunFolder
-from eval.submit import submit
+from eval.plugins import find_tasks
+from eval.run.folder import RunFolder
+from eval.run.spec import Asked, check_data, describe_task
+from eval.scoring.submission import submit
 from touchstone.table import (
     ANSWERS,
     Dialogue,

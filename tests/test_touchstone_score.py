@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from judge_server import FaultyJudge
 from small import command
 
-from eval.registry import find_tasks
+from eval.plugins import find_tasks
 from eval.report import load_run
-from eval.score import score_run
-from eval.stats import Tally
+from eval.scoring.score import score_run
+from eval.scoring.stats import Tally
 from touchstone.anchors import ANCHORS, drift
 from touchstone.answers import take_in
 from touchstone.judge import Judge, Reply

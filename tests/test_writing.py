@@ -17,8 +17,8 @@ from test_gate import make_run, rows_of
 from eval.cli.main import app  # noqa: F401  # slow to import: not within a test
 from eval.errors import RunError
 from eval.report.browser.pictures import Pictures
-from eval.run import RunFolder, held
-from eval.writing import remove_leftovers, write_file, writing
+from eval.run.folder import RunFolder, held
+from eval.storage.writing import remove_leftovers, write_file, writing
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "results" / "demo"  # a run without scores, whose tables can be printed
@@ -74,7 +74,7 @@ def test_every_option_writes_to_a_pipe(pair, tmp_path):
 
 def test_a_pipe_that_nobody_reads(tmp_path, monkeypatch):
     """It is refused after a while, rather than waited for."""
-    monkeypatch.setattr("eval.writing.READER_S", 0.2)
+    monkeypatch.setattr("eval.storage.writing.READER_S", 0.2)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RunError, match="pipe: cannot be written: no process reads this pipe"):
         write_file(tmp_path / "pipe", b"x")
@@ -88,7 +88,7 @@ def test_standard_output_by_its_name(tmp_path, name):
         pytest.skip("this machine has no /dev/stdout")
     file = tmp_path / "log"
     code = (
-        "import sys; from pathlib import Path; from eval.writing import write_file; "
+        "import sys; from pathlib import Path; from eval.storage.writing import write_file; "
         f"print('before'); write_file(Path({name!r}), b'written\\n'); print('after')"
     )
     with file.open("ab") as log:
@@ -132,7 +132,7 @@ def test_a_name_as_long_as_names_can_be(tmp_path):
 def killed_while_writing(place):
     """A process that is killed in the middle of a file."""
     code = (
-        "import os, signal; from pathlib import Path; from eval.writing import writing\n"
+        "import os, signal; from pathlib import Path; from eval.storage.writing import writing\n"
         f"with writing(Path({str(place)!r})) as file:\n"
         "    file.write(b'a part'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

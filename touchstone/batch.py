@@ -13,7 +13,7 @@ import orjson
 from pydantic import Field
 
 from eval.errors import JudgeError, UsageError
-from eval.reading import Schema
+from eval.storage.reading import Schema
 from touchstone.client import Client, Unanswered
 from touchstone.judge import BATCH_SHARE, Reply, usable
 from touchstone.judging import UNUSABLE, Occasion, Wanted

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from eval.reading import Schema
+from eval.storage.reading import Schema
 from touchstone.judge import parse_reply, usable
 
 KINDS = ("asked", "judged", "unanswered", "again", "batch")  # a line has one of these fields

@@ -23,9 +23,9 @@ from typing import Any
 import orjson
 
 from eval.errors import JudgeError
-from eval.lock import Locked, locked
-from eval.reading import exists, open_file, reason
-from eval.writing import Lines
+from eval.storage.lock import Locked, locked
+from eval.storage.reading import exists, open_file, reason
+from eval.storage.writing import Lines
 from touchstone.entries import (
     LINE,
     AgainLine,

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from eval.errors import JudgeError
-from eval.reading import is_folder, open_file
+from eval.storage.reading import is_folder, open_file
 
 SOCKS = ("socks5", "socks5h")
 PROXIES = ("http", "https", *SOCKS)

@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 
 from eval.errors import DataError
-from eval.reading import Schema, read_bytes
+from eval.storage.reading import Schema, read_bytes
 
 PLACES = ("human_annotation", "question", "answer_1", "answer_2", "prompt")
 NAMED = re.compile(rf"\{{({'|'.join(PLACES)})\}}")

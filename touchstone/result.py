@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eval.stats import METHOD
+from eval.scoring.stats import METHOD
 from touchstone.anchors import drift
 from touchstone.entries import JudgedLine
 from touchstone.judge import scale_fault

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from eval.stats import Interval, Tally
+from eval.scoring.stats import Interval, Tally
 
 WORST, BEST = 1.0, 10.0  # scores that the judge may give
 LARGEST = 1e100  # beyond it sums of squares overflow, and a score is taken for infinite

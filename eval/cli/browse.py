@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from eval import registry
+from eval import plugins
 from eval.cli.console import err, out
 from eval.cli.options import folder_option
 from eval.errors import UsageError
 from eval.report.browser import COPY, LINK, build_browser
-from eval.run import RunFolder
+from eval.run.folder import RunFolder
 
 
 def browse_command(
@@ -52,7 +52,7 @@ def browse_command(
         for name in names
         if all(folder.sealed(name) for folder in folders if name in folder.tasks)
     ]
-    wanted = [found.name for found in registry.find_tasks(task)] if task else names
+    wanted = [found.name for found in plugins.find_tasks(task)] if task else names
     if task and not set(wanted) & set(names):
         raise UsageError(f"--task {', '.join(task)}: a run of {', '.join(names)}")
     for name in [each for each in wanted if each in names and each not in ready]:
@@ -62,7 +62,7 @@ def browse_command(
         raise UsageError(f"{run}: no task is finished yet. Run the same command again to go on")
     missing: list[str] = []
     page = build_browser(
-        folders, registry.find_tasks(chosen), root, out_folder, images, missing.append
+        folders, plugins.find_tasks(chosen), root, out_folder, images, missing.append
     )
     if missing:
         _warn(f"{len(missing):,} pictures are not below {root}, such as {missing[0]}")

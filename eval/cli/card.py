@@ -11,19 +11,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from eval import registry, report, submit
+from eval import plugins, report
 from eval.api import Build, Task
-from eval.asked import check_data
-from eval.cli.config import Config
 from eval.cli.console import err, out
-from eval.cli.evaluate import DEMO, Place, evaluate, wanted
 from eval.cli.options import folder_option, new_folder
-from eval.cli.team import Launch
+from eval.config import Config
 from eval.errors import DataError, RunError, UsageError
-from eval.reading import reason
-from eval.run import RunFolder
-from eval.score import score_run
-from eval.writing import write_file
+from eval.launch.workers import Launch
+from eval.pipeline import DEMO, Place, evaluate, wanted
+from eval.run.folder import RunFolder
+from eval.run.spec import check_data
+from eval.scoring import submission
+from eval.scoring.score import score_run
+from eval.storage.reading import reason
+from eval.storage.writing import write_file
 
 DEMO_REQUESTS = 8  # to the demo's judge at a time
 INCOMPLETE = 3  # exit code
@@ -61,7 +62,7 @@ def run_card(
         retry_failed=retry_failed,
         verify=verify,
     )
-    tasks = registry.find_tasks(config.tasks)
+    tasks = plugins.find_tasks(config.tasks)
     table = Table(box=None, pad_edge=False)
     for name in ("task", "samples", "state", "data"):
         table.add_column(
@@ -137,7 +138,7 @@ def draw_demo(data: Path) -> None:
     err.print(f"demo data in {escape(str(data))}", highlight=False)
     try:
         write_demo_data(data)
-        for one in registry.tasks().values():
+        for one in plugins.tasks().values():
             for step in one.task.steps if not one.task.has_data(data) else ():
                 if isinstance(step, Build):
                     step.make(data)
@@ -153,9 +154,9 @@ def ask_demo_servers(tasks: Sequence[Task], place: Place) -> None:
     for task in tasks:
         if not (task.submission and task.submission.alone) or folder.server_scores(task.name):
             continue
-        written = submit.submit(task, folder, place.data, None)
+        written = submission.submit(task, folder, place.data, None)
         metrics = score_submission(place.data, task.name, written)
-        submit.record(task, folder, metrics, "the demo's stand-in", "", written)
+        submission.record(task, folder, metrics, "the demo's stand-in", "", written)
         score_run(folder, task, place.data)
 
 

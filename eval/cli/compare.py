@@ -12,8 +12,8 @@ import typer
 from eval import report
 from eval.cli.console import err, out
 from eval.errors import RunError, UsageError
-from eval.reading import is_folder
-from eval.writing import PRETTY, write_file
+from eval.storage.reading import is_folder
+from eval.storage.writing import PRETTY, write_file
 
 
 class Inconclusive(StrEnum):

@@ -24,14 +24,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from eval import registry
+from eval import plugins
 from eval.api import Archive, Build, ByHand, Download, Mirror, Pictures, Task
 from eval.cli.console import PLAIN_LINE_S, err, out
 from eval.cli.options import folder_option
 from eval.data.prepare import Wanted, Watch, plan, prepare
 from eval.data.verify import Findings, pin_sources, verify
 from eval.errors import DataError, UsageError
-from eval.reading import exists, is_folder
+from eval.storage.reading import exists, is_folder
 
 INCOMPLETE = 3  # exit code
 SMALL_GB = 0.1
@@ -68,7 +68,7 @@ def list_data(
 ) -> None:
     """Show what the data of each task are, and how they are got."""
     root = folder_option(data, "--data") if data else None
-    offered = registry.catalogue()
+    offered = plugins.catalogue()
     names = ("samples", *(("found",) if root else ()), "fetched", "GB", "by hand", "mirror")
     table = Table(box=None, pad_edge=False)
     table.add_column("task", no_wrap=True)
@@ -107,7 +107,7 @@ def prepare_data(
     ] = False,
 ) -> None:
     """Fetch what is missing of the tasks' data, and say what must be brought by hand."""
-    chosen = registry.find_tasks(tasks)
+    chosen = plugins.find_tasks(tasks)
     if exists(data) and not is_folder(data):
         raise UsageError(f"--data {data}: this is a file; give a folder")
     needed = plan(chosen, data, mirror=mirror, few_shot=few_shot)
@@ -150,7 +150,7 @@ def verify_data(
     ] = False,
 ) -> None:
     """Tell whether the data are those that the card was measured on."""
-    chosen = registry.find_tasks(tasks)
+    chosen = plugins.find_tasks(tasks)
     if not _print_findings(chosen, folder_option(data, "--data"), quick=quick, pin=pin):
         raise typer.Exit(INCOMPLETE)
 

@@ -17,7 +17,7 @@ import orjson
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eval import __version__, registry
+from eval import __version__, plugins
 from eval.api import Task
 from eval.cli.card import print_report
 from eval.cli.console import PLAIN_LINE_S, err
@@ -26,9 +26,9 @@ from eval.cli.judged import print_figures
 from eval.cli.judges import KEY, TIMEOUT_S, How, parse_parameters, read_judge
 from eval.cli.options import folder_option
 from eval.errors import JudgeError, UsageError
-from eval.reading import exists, is_folder
-from eval.run import RunFolder, held
-from eval.score import score_run
+from eval.run.folder import RunFolder, held
+from eval.scoring.score import score_run
+from eval.storage.reading import exists, is_folder
 from touchstone import anchors
 from touchstone.answers import Answers, answers_of, take_in
 from touchstone.batch import work_batches
@@ -233,7 +233,7 @@ def judge_run(run: RunFolder, tasks: Sequence[Task], root: Path, how: How) -> Mi
 
 
 def _judged_tasks(names: Sequence[str], wanted: str | None, target: Path) -> list[Task]:
-    found = [t for t in registry.find_tasks([wanted] if wanted else names) if t.judged]
+    found = [t for t in plugins.find_tasks([wanted] if wanted else names) if t.judged]
     if not found:
         raise UsageError(
             f"{target}: no task in it is scored by a judge; it has {', '.join(names)}"

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eval.cli.config import find_config
+from eval.config import find_config
 from eval.errors import UsageError
-from eval.reading import read_toml
+from eval.storage.reading import read_toml
 from touchstone.judge import MODEL, OPENAI, PARAMETERS, Judge, Price, with_parameters
 from touchstone.judging import CONCURRENCY
 

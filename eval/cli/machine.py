@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from eval.reading import is_folder
+from eval.storage.reading import is_folder
 
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # where Python's getpass looks, then in passwd
 

@@ -9,17 +9,15 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from eval import __version__, registry, report, submit
+from eval import __version__, plugins, report
 from eval.api import PUBLISHED, Nucleus, Task
+from eval.certify import certify
 from eval.cli import card
 from eval.cli import data as data_commands
 from eval.cli.browse import browse_command
 from eval.cli.card import FORMS, print_report, say_where
-from eval.cli.certify import certify
 from eval.cli.compare import compare_command
-from eval.cli.config import DTYPES, Config, find_config, read_config
 from eval.cli.console import err, out, print_summary
-from eval.cli.evaluate import DEMO, Place, evaluate
 from eval.cli.judge import judge_command
 from eval.cli.leaderboard import leaderboard_command
 from eval.cli.options import (
@@ -43,12 +41,15 @@ from eval.cli.options import (
 )
 from eval.cli.plot import plot_command
 from eval.cli.process import run_process
+from eval.config import DTYPES, Config, find_config, read_config
 from eval.data import sha256_file
 from eval.errors import UsageError
 from eval.launch.coordinator import LEASE_S
-from eval.run import RunFolder, held
-from eval.score import score_file, score_run
-from eval.writing import write_rows
+from eval.pipeline import DEMO, Place, evaluate
+from eval.run.folder import RunFolder, held
+from eval.scoring import submission
+from eval.scoring.score import score_file, score_run
+from eval.storage.writing import write_rows
 
 app = typer.Typer(
     name="qwen-vl-eval",
@@ -87,7 +88,7 @@ def options(
 @app.command("list")
 def list_tasks() -> None:
     """Show the tasks that can be run, and which column of the card each fills."""
-    offered = registry.catalogue()
+    offered = plugins.catalogue()
     columns = {
         t: column for column in report.card_columns(report.load_card()) for t in column.tasks
     }
@@ -212,7 +213,7 @@ def run(
         verify,
         parse_as_published(as_published),
     )
-    failed = evaluate(settings, registry.find_tasks(settings.tasks), place)
+    failed = evaluate(settings, plugins.find_tasks(settings.tasks), place)
     print_report([out_folder])
     say_where(out_folder)
     if failed:
@@ -259,7 +260,7 @@ def certify_tasks(
         partial=True,
     )
     place = Place(folder_option(data, "--data"), out_folder, limit, device)
-    if not certify(config, registry.find_tasks(tasks), place):
+    if not certify(config, plugins.find_tasks(tasks), place):
         raise typer.Exit(card.INCOMPLETE)
 
 
@@ -289,7 +290,7 @@ def score(
     if predictions is not None:
         if not task or not data:
             raise UsageError("score --predictions: --task and --data are needed too")
-        (chosen, *others) = registry.find_tasks([task])
+        (chosen, *others) = plugins.find_tasks([task])
         if others:
             raise UsageError(f"--task {task}: one task expected, such as {chosen.name}")
         result = score_file(
@@ -306,7 +307,7 @@ def score(
     root = folder_option(data or Path(str(folder.manifest.get("data", ""))), "--data")
     how = parse_as_published(as_published)
     with held(folder.path):
-        for chosen in registry.find_tasks(list(folder.tasks)):
+        for chosen in plugins.find_tasks(list(folder.tasks)):
             print_summary(score_run(folder, chosen, root, as_published=how))
 
 
@@ -330,15 +331,15 @@ def submit_task(
     on: Annotated[str, typer.Option(help="With --scored: the day, such as 2026-01-31.")] = "",
 ) -> None:
     """Write the file that a benchmark's server takes, or with --scored put down what it gave."""
-    (chosen, *others) = registry.find_tasks([task])
+    (chosen, *others) = plugins.find_tasks([task])
     if others:
         raise UsageError(f"{task}: one task expected, such as {chosen.name}")
     folder = RunFolder.open(run_folder)
     root = folder_option(data or Path(str(folder.manifest.get("data", ""))), "--data")
     if scored is not None:
-        record_figure(chosen, folder, root, submit.percentage(scored, chosen), on)
+        record_figure(chosen, folder, root, submission.percentage(scored, chosen), on)
         return
-    written = submit.submit(chosen, folder, root, file)
+    written = submission.submit(chosen, folder, root, file)
     assert chosen.submission is not None  # submit() refuses a task without
     if written.is_file():
         out.print(f"{written}  sha256 {sha256_file(written)}", highlight=False, soft_wrap=True)
@@ -355,7 +356,7 @@ def record_figure(task: Task, folder: RunFolder, data: Path, figure: float, day:
     """Put down a server's figure, given as tables show it, and score the task with it."""
     metric = next(iter(task.metrics))
     server = task.submission.server if task.submission else ""
-    submit.record(task, folder, {metric: figure / 100}, server, day, None)
+    submission.record(task, folder, {metric: figure / 100}, server, day, None)
     print_summary(score_run(folder, task, data))
 
 

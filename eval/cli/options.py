@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from eval.cli.team import Launch
 from eval.errors import UsageError
-from eval.reading import MAX_INTEGER, exists, is_folder, reason, shown_path
-from eval.score import AsPublished
+from eval.launch.workers import Launch
+from eval.scoring.score import AsPublished
+from eval.storage.reading import MAX_INTEGER, exists, is_folder, reason, shown_path
 
 Tasks = Annotated[
     list[str] | None,

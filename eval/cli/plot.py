@@ -9,7 +9,7 @@ from eval import report
 from eval.cli.console import err, out
 from eval.errors import RunError
 from eval.report.plots import FOLDER, FORMATS, build_plots
-from eval.writing import write_file
+from eval.storage.writing import write_file
 
 
 def plot_command(

@@ -22,10 +22,10 @@ from pathlib import Path
 from types import FrameType
 
 from eval.cli.machine import open_streams, settle_home
-from eval.cli.worker import LAUNCHED, dismiss, serve_rank
 from eval.errors import EvalError, UsageError
+from eval.launch.process import LAUNCHED, dismiss, serve_rank
 from eval.launch.store import rank_of
-from eval.reading import reason
+from eval.storage.reading import reason
 
 GRACE_S = 8.0  # after a signal, for what cannot be interrupted: then the process ends all the same
 GENERATING = ("run", "card", "demo")  # commands whose work the processes of a launcher share

@@ -3,10 +3,10 @@
 from eval.data.captions import coco_captions
 from eval.data.examples import Examples
 from eval.data.files import read_json, read_jsonl, read_list, sha256_file
-from eval.data.lock import Lock
 from eval.data.parquet import read_parquet, read_pictures
 from eval.data.paths import safe_path
 from eval.data.pickles import read_pickle
+from eval.data.pins import Lock
 from eval.data.predictions import read_predictions
 from eval.data.records import Record
 from eval.data.samples import converted_source, unique, vqa_samples

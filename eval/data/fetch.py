@@ -23,10 +23,10 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 from urllib3.util import Retry
 
 from eval.data.files import read_bytes, read_json, read_jsonl, sha256_file
-from eval.data.lock import write_whole
 from eval.data.pictures import picture_fault
+from eval.data.pins import write_whole
 from eval.errors import DataError
-from eval.reading import parse_json
+from eval.storage.reading import parse_json
 
 pooch.get_logger().setLevel("ERROR")  # it announces what our own messages say
 

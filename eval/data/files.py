@@ -1,6 +1,6 @@
 """Files of JSON and of JSON lines, read in pieces and within bounds.
 
-How a file is opened and parsed, and what is refused, says eval.reading.
+How a file is opened and parsed, and what is refused, says eval.storage.reading.
 """
 
 import hashlib
@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
-from eval import reading
 from eval.data.records import Record, describe
 from eval.errors import DataError
+from eval.storage import reading
 
 MAX_FILE_BYTES = 4_000_000_000  # far more than any benchmark's file
 MAX_LINE_BYTES = 64_000_000

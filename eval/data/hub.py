@@ -7,10 +7,10 @@ from pathlib import Path
 
 from eval.api import Mirror
 from eval.data.files import sha256_file
-from eval.data.lock import NAME, Lock, Mirrored, Pinned
 from eval.data.paths import safe_path
+from eval.data.pins import NAME, Lock, Mirrored, Pinned
 from eval.errors import DataError
-from eval.tree import is_file
+from eval.storage.tree import is_file
 
 
 def fetch_mirror(

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from eval.picture import FILE_BYTES, FORMATS, NO_MEMORY, size_fault
+from eval.storage.picture import FILE_BYTES, FORMATS, NO_MEMORY, size_fault
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")

@@ -16,14 +16,14 @@ from eval.data.archives import unpack
 from eval.data.fetch import PICTURES, Fetcher, Unreachable
 from eval.data.files import sha256_file
 from eval.data.hub import fetch_mirror, mirror_is_there
-from eval.data.lock import Archived, Lock, Pinned, Unpacked, held, write_whole
 from eval.data.paths import safe_path
 from eval.data.pictures import in_threads, quiet
+from eval.data.pins import Archived, Lock, Pinned, Unpacked, held, write_whole
 from eval.data.verify import SHOWN, verify
 from eval.errors import DataError
-from eval.picture import FILE_BYTES
-from eval.reading import reason
-from eval.tree import files_below, is_file
+from eval.storage.picture import FILE_BYTES
+from eval.storage.reading import reason
+from eval.storage.tree import files_below, is_file
 
 ARCHIVES = "archives"  # folder below the data root
 ARCHIVE_BYTES = 100_000_000_000  # bound of one

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 from eval.data.paths import path_tail, safe_path
 from eval.errors import DataError
-from eval.reading import MAX_INTEGER
+from eval.storage.reading import MAX_INTEGER
 
 SHOWN = 60  # characters of a wrong value that a message shows
 MAX_ID_CHARACTERS = 1000

@@ -8,7 +8,7 @@ from PIL import Image
 from eval.data.files import read_bytes
 from eval.data.pictures import quiet
 from eval.errors import DataError
-from eval.picture import FILE_BYTES, FORMATS, NO_MEMORY, size_fault
+from eval.storage.picture import FILE_BYTES, FORMATS, NO_MEMORY, size_fault
 
 
 def picture_size(picture: Path | bytes, where: str = "") -> tuple[int, int]:

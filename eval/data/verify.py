@@ -7,11 +7,11 @@ from pathlib import Path
 
 from eval.api import Sample, Source, Task
 from eval.data.files import sha256_file
-from eval.data.lock import NAME, Lock, Pinned
 from eval.data.pictures import in_threads, is_pixel, picture_fault, quiet
+from eval.data.pins import NAME, Lock, Pinned
 from eval.data.samples import unique
 from eval.errors import DataError
-from eval.tree import is_file
+from eval.storage.tree import is_file
 
 SHOWN = 3  # ids or paths that a fault about many names
 SAME = 3  # paths with one picture's bytes that are named: official sets hold pairs

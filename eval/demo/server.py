@@ -12,7 +12,7 @@ from typing import Any
 from eval.demo.writer import TRUTH
 from eval.errors import DataError
 from eval.metrics import anls, cider, grit_summary, vqa_accuracy
-from eval.reading import parse_json, read_bytes
+from eval.storage.reading import parse_json, read_bytes
 
 Scores = dict[str, float]
 

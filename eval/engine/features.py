@@ -22,10 +22,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from eval.errors import DataError, UsageError
-from eval.reading import read_bytes
 from eval.runtime import QwenVL
 from eval.runtime.image import PREPROCESSING
 from eval.runtime.visual import QUERIES
+from eval.storage.reading import read_bytes
 
 NAME, DIGEST = "features", "sha256"  # of the tensors in a file
 SUFFIX = ".safetensors"

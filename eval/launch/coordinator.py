@@ -17,7 +17,7 @@ from eval.api import Prediction
 from eval.errors import RunError
 from eval.launch.plan import Plan
 from eval.launch.queue import Order, Queue, Report
-from eval.run import RunFolder
+from eval.run.folder import RunFolder
 
 LOG = logging.getLogger(__name__)
 LEASE_S = 900.0  # without an answer, and what a worker holds is taken back

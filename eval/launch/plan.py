@@ -14,7 +14,7 @@ from typing import Any
 
 from eval.api import Decode, Generate, Nucleus, Rank, Request
 from eval.errors import RunError
-from eval.run import Wanted
+from eval.run.folder import Wanted
 
 AT_ONCE = 256  # questions of a group on one image, at most: a larger one is cut
 IMAGE_WORK = 300  # an image and what is read of it, in tokens

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import orjson
 
 from eval.errors import RunError
-from eval.reading import Schema
+from eval.storage.reading import Schema
 
 STOP = b'"stop"'
 POLL_S = 0.1

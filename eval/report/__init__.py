@@ -6,20 +6,20 @@ two of them -> compare_runs -> render_comparison, comparison_markdown, compariso
 """
 
 from eval.report.card import Card, CardColumn, card_columns, load_card
-from eval.report.figures import RunFigures, load_run
-from eval.report.gate import ERROR, FAIL, MARGIN, SKIP, Comparison, cannot_compare, compare_runs
-from eval.report.html import render_html
-from eval.report.latex import render_latex
-from eval.report.markdown import render_markdown
-from eval.report.records import render_csv, render_json
-from eval.report.tables import Table, build_tables
-from eval.report.terminal import render_terminal
-from eval.report.verdict import (
+from eval.report.forms.html import render_html
+from eval.report.forms.latex import render_latex
+from eval.report.forms.markdown import render_markdown
+from eval.report.forms.records import render_csv, render_json
+from eval.report.forms.terminal import render_terminal
+from eval.report.forms.verdict import (
     comparison_json,
     comparison_junit,
     comparison_markdown,
     render_comparison,
 )
+from eval.report.gate import ERROR, FAIL, MARGIN, SKIP, Comparison, cannot_compare, compare_runs
+from eval.report.scores import RunFigures, load_run
+from eval.report.tables import Table, build_tables
 
 __all__ = [
     "ERROR",

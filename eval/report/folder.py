@@ -12,8 +12,8 @@ from pathlib import Path
 import orjson
 
 from eval.errors import UsageError
-from eval.reading import exists, is_folder, parse_json, read_bytes
-from eval.writing import PRETTY, is_alive, remove_leftovers
+from eval.storage.reading import exists, is_folder, parse_json, read_bytes
+from eval.storage.writing import PRETTY, is_alive, remove_leftovers
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ from typing import Any
 
 from eval.errors import RunError
 from eval.report.card import Card, Column
-from eval.report.compare import SCALE, clean, printable
-from eval.report.figures import MetricType, RunFigures, assumed_type
-from eval.run import SCORES, SUMMARY, RunFolder
-from eval.run_files import Judge, Summary
-from eval.stats import SLACK, Estimate, Tally, holm, t_quantile
+from eval.report.comparison import SCALE, clean, printable
+from eval.report.scores import MetricType, RunFigures, assumed_type
+from eval.run.files import Judge, Summary
+from eval.run.folder import SCORES, SUMMARY, RunFolder
+from eval.scoring.stats import SLACK, Estimate, Tally, holm, t_quantile
 
 PASS, REGRESSED, INCONCLUSIVE, INVALID = "pass", "regressed", "inconclusive", "invalid"
 LEFT_OUT = "left out"

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from eval.errors import RunError, UsageError
 from eval.report.card import BASE, CHAT, MISSING, Card
-from eval.report.compare import Comparison, clean, number
-from eval.report.figures import RunFigures
+from eval.report.comparison import Comparison, clean, number
 from eval.report.folder import PagesFolder
 from eval.report.gate import compare_runs
+from eval.report.scores import RunFigures
 from eval.report.site.board import OWN, Row, build_board
 from eval.report.site.runs import Run
 from eval.report.tables import CHATML, build_tables, named_runs

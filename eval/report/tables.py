@@ -21,7 +21,7 @@ from eval.report.card import (
     HeaderRows,
     header_paths,
 )
-from eval.report.compare import (
+from eval.report.comparison import (
     DECIMALS,
     SCALE,
     Cell,
@@ -31,7 +31,7 @@ from eval.report.compare import (
     compare,
     number,
 )
-from eval.report.figures import RunFigures, TaskFigures
+from eval.report.scores import RunFigures, TaskFigures
 
 CHATML = "chatml"  # the chat format of a Chat checkpoint
 KINDS = {BASE: "base", CHAT: "Chat"}

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from eval.digests import Digests
 from eval.errors import CheckpointError, UsageError
-from eval.reading import Schema, exists, reason, shown_path
 from eval.runtime import hub, recognise
 from eval.runtime.recognise import CONFIG, GENERATION, MAX_JSON_BYTES, VOCABULARY
 from eval.runtime.weights import SETS, Stored, choose, stored, tensors, weight_files
+from eval.storage.digests import Digests
+from eval.storage.reading import Schema, exists, reason, shown_path
 
 REMEMBERED = ".qwen-vl-eval.digests"
 UNSPLIT = ["Block", "VisionTransformer"]  # classes that stay on one device

@@ -10,8 +10,8 @@ from pydantic import Field
 from transformers import PretrainedConfig
 
 from eval.errors import CheckpointError
-from eval.reading import Schema, parse_json, read_bytes, unique_keys
 from eval.runtime import recognise
+from eval.storage.reading import Schema, parse_json, read_bytes, unique_keys
 
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
 Layers = Annotated[int, Field(ge=1, le=1000)]  # each costs time before anything is computed

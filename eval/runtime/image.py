@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from eval.errors import DataError
-from eval.picture import FILE_BYTES, FORMATS, NO_MEMORY, size_fault
+from eval.storage.picture import FILE_BYTES, FORMATS, NO_MEMORY, size_fault
 
 PREPROCESSING = 1  # to be raised when other pixels come out of the same file
 IN_MEMORY = "an image given in memory"

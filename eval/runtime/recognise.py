@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.errors import CheckpointError
-from eval.reading import exists, open_file, parse_json, read_bytes
+from eval.storage.reading import exists, open_file, parse_json, read_bytes
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"

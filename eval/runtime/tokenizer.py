@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from eval.errors import CheckpointError
-from eval.prompt import IMAGE
-from eval.reading import read_bytes, without_bom
+from eval.protocols.qwen_vl import IMAGE
+from eval.storage.reading import read_bytes, without_bom
 
 IMAGE_SLOTS = 256
 TAGS = ("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<img>", "</img>", "<imgpad>")

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from eval.errors import CheckpointError
-from eval.reading import open_file, reason
 from eval.runtime import recognise
+from eval.storage.reading import open_file, reason
 
 MAX_PICKLE_BYTES = 4_000_000
 MAX_INSTRUCTIONS = 500_000  # of a pickle: 25 for each parameter

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from eval.errors import CheckpointError, UsageError
-from eval.reading import Schema, open_file, read_bytes, unique_keys
 from eval.runtime import recognise
 from eval.runtime.torch_file import DTYPES, damaged, read_tensors
+from eval.storage.reading import Schema, open_file, read_bytes, unique_keys
 
 INDEX = ".index.json"
 SETS = (  # in the order in which transformers looks for them

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from workloads import by_image
 
-from eval import registry
+from eval import plugins
 from eval.api import Backend, Request
-from eval.asked import Asked, requests
 from eval.demo.data import write_demo_data
 from eval.engine.plain import PlainEngine
 from eval.engine.shared import SharedEngine
+from eval.run.spec import Asked, requests
 from eval.runtime import QwenVL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         write_demo_data(data)
-        tasks = registry.find_tasks(["all"])
+        tasks = plugins.find_tasks(["all"])
         asked = by_image(each for task in tasks for _, each in requests(task, data, Asked()))
         table: dict[str, dict[str, int]] = {}
         for dtype in ("float32", "bfloat16"):

@@ -39,7 +39,7 @@ from launch_worker import own_queue
 from eval.launch.plan import Plan
 from eval.launch.queue import Order, Queue
 from eval.launch.store import open_store
-from eval.run import Wanted
+from eval.run.folder import Wanted
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "eval" / "demo" / "checkpoint"

@@ -23,11 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eval.asked import Asked, describe_task
 from eval.metrics.vqa_tables import ARTICLES, CONTRACTIONS, NUMBER_WORDS, PUNCTUATION
-from eval.registry import find_tasks
-from eval.run import RunFolder
-from eval.score import score_run
+from eval.plugins import find_tasks
+from eval.run.folder import RunFolder
+from eval.run.spec import Asked, describe_task
+from eval.scoring.score import score_run
 
 QUESTIONS, IMAGES = 214354, 40504
 SEED = 2023

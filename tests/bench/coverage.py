@@ -3,9 +3,9 @@
     python tests/bench/coverage.py [--quick]
 
 Values of samples are drawn again and again, clustered by image, from distributions whose mean is
-known; counted is how often an interval holds it. Beside the method of eval.stats stand the one it
+known; counted is how often an interval holds it. Beside the method of eval.scoring.stats stand the one it
 replaced and two others. For many draws at once the methods are written here in numpy; in every
-scene one draw is compared with eval.stats itself.
+scene one draw is compared with eval.scoring.stats itself.
 
 Writes results/bench/coverage.md. Exit status 1 where our intervals leave the range or cover less
 than LEAST, or where equally good runs alarm too often. With --quick few draws, and nothing is
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtri, stdtr, stdtrit
 
-from eval.stats import CONFIDENCE, FEWEST, Tally, score_interval, t_quantile
+from eval.scoring.stats import CONFIDENCE, FEWEST, Tally, score_interval, t_quantile
 
 PAGE = Path(__file__).resolve().parents[2] / "results" / "bench" / "coverage.md"
 SEED = 20231107
@@ -173,7 +173,7 @@ def dispersion(p: Array, variance: Array, images: float, *, difference: bool = F
 
 
 def ours(sums: Array, questions: NDArray[np.int64]) -> Ends:
-    """The method of eval.stats, whatever the number of images."""
+    """The method of eval.scoring.stats, whatever the number of images."""
     p, _, variance, images = clustered(sums, questions)
     size = images / dispersion(p, variance, images)
     quantile = stdtrit(images - 1, 1 - TAIL)
@@ -234,7 +234,7 @@ METHODS = {OURS: ours, BEFORE: before, SURVEY: korn_graubard, LOGIT: logit}
 
 
 def check(scene: Scene, sums: Array, ends: Ends) -> None:
-    """What was computed for many draws at once is what eval.stats makes of the first of them."""
+    """What was computed for many draws at once is what eval.scoring.stats makes of the first of them."""
     tally = Tally()
     tally.clusters = {
         image: [int(count), float(total)]
@@ -388,7 +388,7 @@ def page(found: Sequence[Found], images: Sequence[int], draws: int) -> list[str]
           are skewed. Images have one question each, four each, or 1 to 7, or one image has half of
           all questions."""),
         "",
-        prose(f"""*{OURS}* is the method of `eval/stats.py`: Wilson's score interval with continuity
+        prose(f"""*{OURS}* is the method of `eval/scoring/stats.py`: Wilson's score interval with continuity
           correction, an effective sample size, and Student's t, each by image, with one image
           assumed that is half right and half wrong. *{BEFORE}* is what it replaced: Student's t
           over images, Wilson's interval for proportions and equal values, a bootstrap for CIDEr.

@@ -4,7 +4,7 @@
 
 Two checkpoints are drawn again and again: which samples change their value, and in which direction.
 The per-image sums become the gate's own estimates, and its own functions judge them: Holm, the
-p-values and the verdict are eval.report.gate's and eval.stats'. Only mean and error are computed
+p-values and the verdict are eval.report.gate's and eval.scoring.stats'. Only mean and error are computed
 here for many images at a time, by Tally's formula, and compared with Tally's on every benchmark.
 
 Writes results/bench/gate.md. Exit status 1 where, beyond chance, more than 5% alarm, a drop of the
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from eval import registry
+from eval import plugins
 from eval.api import Corpus
 from eval.report.gate import (
     INCONCLUSIVE,
@@ -37,7 +37,7 @@ from eval.report.gate import (
     _judge,
     _smallest,
 )
-from eval.stats import Estimate, Tally, t_quantile
+from eval.scoring.stats import Estimate, Tally, t_quantile
 
 PAGE = Path(__file__).resolve().parents[2] / "results" / "bench" / "gate.md"
 SEED = 20230824
@@ -97,7 +97,7 @@ def sizes() -> list[Size]:
     """
     random = np.random.default_rng(SEED)
     found = []
-    for task in registry.find_tasks(["all"]):
+    for task in plugins.find_tasks(["all"]):
         elsewhere = task.judged or (task.submission is not None and task.submission.alone)
         if elsewhere or task.size is None or task.name == "ai2d_test_lettered":
             continue

@@ -8,7 +8,7 @@ from eval.api import Generate, Request
 from eval.demo.questions import questions
 from eval.demo.scenes import HELD_OUT_SEEDS, draw_scene, make_scene
 from eval.demo.writer import OPEN_FAMILIES, save_image, write_json
-from eval.run import Wanted
+from eval.run.folder import Wanted
 
 PICTURE = "coco/val2014/COCO_val2014_{:012d}.jpg"
 PROMPT = "<img>{}</img>{} Answer:"

@@ -13,14 +13,14 @@ from typing import Any
 from launch_data import nothing
 from launch_worker import SIMULATED, Simulated, peak_bytes, times_file
 
-from eval import journal
 from eval.launch.coordinator import Coordinator
 from eval.launch.local import Processes
 from eval.launch.plan import Plan
 from eval.launch.queue import Here, Order, Queue
 from eval.launch.store import open_store
 from eval.launch.worker import Worker
-from eval.run import RunFolder
+from eval.run import journal
+from eval.run.folder import RunFolder
 
 WORKER = (sys.executable, str(Path(__file__).with_name("launch_worker.py")))
 # A worker's share of the cores is a setting of its own, which overrides OMP_NUM_THREADS; the limit

@@ -14,7 +14,7 @@ from random import Random
 from time import monotonic, sleep
 from typing import Any
 
-from eval.journal import HEADER
+from eval.run.journal import HEADER
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 WAYS: dict[str, tuple[Sequence[str], Sequence[str]]] = {  # what starts it, and arguments
@@ -91,8 +91,10 @@ class Running:
 
         def works(line: list[str], rank: str) -> bool:
             if self.way == "torchrun":  # rank 0 has a worker of its own
-                return ("eval.cli" in line and rank == "1") or "eval.cli.worker" in " ".join(line)
-            return "eval.cli.worker" in " ".join(line) or line[0].startswith("ray::Actor")
+                return ("eval.cli" in line and rank == "1") or "eval.launch.process" in " ".join(
+                    line
+                )
+            return "eval.launch.process" in " ".join(line) or line[0].startswith("ray::Actor")
 
         return sorted(number for number, told in self.all().items() if works(*told))
 

@@ -14,7 +14,7 @@ from PIL import Image
 from random_model import LETTERED, SEED, words
 
 from eval.api import Decode, Generate, Rank, Request
-from eval.prompt import IMAGE
+from eval.protocols.qwen_vl import IMAGE
 
 ASKED = "<img>{image}</img>{text} Answer:"
 REFERRED = "<img>{image}</img><ref>{text}</ref><box>"

@@ -15,10 +15,10 @@ from eval.errors import RunError
 from eval.report.browser.pages import LONGEST, script, write_task
 from eval.report.browser.pictures import Pictures
 from eval.report.browser.rows import read_rows
-from eval.report.compare import clean
+from eval.report.comparison import clean
 from eval.report.folder import PagesFolder
 from eval.report.gate import ASKED
-from eval.run import RunFolder
+from eval.run.folder import RunFolder
 
 ASSETS = Path(__file__).parent / "assets"
 LINK, COPY = "link", "copy"

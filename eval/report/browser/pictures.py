@@ -10,8 +10,8 @@ from PIL import Image
 
 from eval.data.pictures import quiet
 from eval.errors import DataError
-from eval.picture import FORMATS
-from eval.reading import MAX_INTEGER, open_file
+from eval.storage.picture import FORMATS
+from eval.storage.reading import MAX_INTEGER, open_file
 
 UPRIGHT = 1
 ORIENTATION = 0x0112  # of EXIF: 1 to 8

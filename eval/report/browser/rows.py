@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 
 from eval.api import Prediction, Sample, Task
-from eval.asked import Asked, read_samples
 from eval.data import safe_path
 from eval.errors import DataError, RunError
 from eval.metrics.box import Box, box_iou, has_box, parse_box, true_box
-from eval.run import RunFolder
+from eval.run.folder import RunFolder
+from eval.run.spec import Asked, read_samples
 
 IMAGE = "image"  # begins the names of fields that are pictures
 NOT_VALUES = ("id", "image")  # of a line of scores

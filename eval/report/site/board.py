@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from eval.report.card import BASE, CHAT, MISSING, Card, CardGroup, CardRow, CardTable
-from eval.report.compare import Comparison, clean, number
-from eval.report.figures import RunFigures
+from eval.report.comparison import Comparison, clean, number
+from eval.report.scores import RunFigures
 from eval.report.site.rank import Draws, Figure, Rank
 from eval.report.site.runs import Run
 from eval.report.tables import build_tables

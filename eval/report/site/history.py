@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from eval.report.compare import clean
+from eval.report.comparison import clean
 from eval.report.site.board import Board, Cell, Row
 
 

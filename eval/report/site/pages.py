@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 
 from eval.report.card import MISSING
-from eval.report.compare import clean
+from eval.report.comparison import clean
 from eval.report.site import history, text
 from eval.report.site.board import ALL, OWN, RUN, Board, Row
 from eval.report.site.rank import Rank

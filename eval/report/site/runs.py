@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eval.errors import RunError, UsageError
-from eval.reading import is_folder, is_there, parse_json, read_bytes
-from eval.report.compare import clean
-from eval.report.figures import RunFigures, load_run, scored_tasks
-from eval.run import MANIFEST, SUMMARY
+from eval.report.comparison import clean
+from eval.report.scores import RunFigures, load_run, scored_tasks
+from eval.run.folder import MANIFEST, SUMMARY
+from eval.storage.reading import is_folder, is_there, parse_json, read_bytes
 
 # What ends the name of one checkpoint of many, such as checkpoint-1000 or .step_20.
 NUMBERED = re.compile(r"(?:^|[-_./])(?:checkpoint|ckpt|step|global_step|epoch|iter)[-_=]?[0-9]+$")

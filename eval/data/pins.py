@@ -1,0 +1,238 @@
+"""qwen-vl-eval.lock.json in the data root: what was fetched once, and must be the same ever after.
+
+Official digests are known of hardly any benchmark. So the digest of a file is pinned when it was
+first received whole and could be read, and holds from then on.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import orjson
+
+from eval.data.paths import safe_path
+from eval.errors import DataError
+from eval.storage.reading import SHOWN, Schema, reason
+
+NAME = "qwen-vl-eval.lock.json"
+GUARD = ".qwen-vl-eval.pin"  # held while the lock file is changed; the file itself is replaced
+FORMAT = 1
+SHA256 = "[0-9a-f]{64}"
+COMMIT = "[0-9a-f]{40}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A file.
+
+    url  where it came from, or the archive's that held it; empty for what a person brought
+    """
+
+    sha256: str
+    bytes: int
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What was kept of an archive: so many members, below the folder `into`."""
+
+    into: str
+    keep: str
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """An archive, which need not be there any more, and what was unpacked of it."""
+
+    sha256: str
+    bytes: int
+    unpacked: tuple[Unpacked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """A dataset of the model hub, at a commit."""
+
+    repo: str
+    revision: str
+
+
+@dataclass(slots=True)
+class Lock:
+    """The pins of a data root.
+
+    files     path below the root -> file
+    archives  URL -> archive
+    mirrors   folder below the root -> dataset
+    """
+
+    root: Path
+    files: dict[str, Pinned] = field(default_factory=dict)
+    archives: dict[str, Archived] = field(default_factory=dict)
+    mirrors: dict[str, Mirrored] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, root: Path) -> "Lock":
+        """The pins, none where there is no lock file. Raises DataError for one that is malformed.
+
+        Nothing in it is passed over: a pin that is misread would no longer be enforced.
+        """
+        path = root / NAME
+        if not os.path.lexists(path):
+            return cls(root)
+        try:
+            found = SCHEMA.read(path, DataError)
+            found.check(str(path))
+            return cls(root, found.files, found.archives, found.mirrors)
+        except DataError as error:
+            raise DataError(
+                f"{error}. The lock file was edited or damaged: restore it from a copy, or delete "
+                "it, and the next 'qwen-vl-eval data prepare' pins anew"
+            ) from None
+
+    def digest(self, path: str) -> str | None:
+        """Hexadecimal SHA-256 that the file at a path below the root must have, or None."""
+        return self.files[path].sha256 if path in self.files else None
+
+    def pin(self, files: Mapping[str, Pinned]) -> None:
+        """Add files. Raises DataError, changing nothing, where one is pinned otherwise."""
+
+        def change(lock: Lock) -> None:
+            for path, file in files.items():
+                _check_same(path, lock.files.get(path), file)
+                lock.files.setdefault(path, file)
+
+        self._change(change)
+
+    def pin_archive(self, url: str, archive: Archived) -> None:
+        """Add an archive, or what else was unpacked of it. Raises DataError as `pin` does."""
+
+        def change(lock: Lock) -> None:
+            known = lock.archives.get(url)
+            _check_same(url, known, archive)
+            fresh = {(one.into, one.keep): one for one in (known or archive).unpacked}
+            fresh |= {(one.into, one.keep): one for one in archive.unpacked}
+            lock.archives[url] = replace(archive, unpacked=tuple(fresh.values()))
+
+        self._change(change)
+
+    def pin_mirror(self, into: str, mirror: Mirrored) -> None:
+        """Add a dataset. Raises DataError as `pin` does."""
+
+        def change(lock: Lock) -> None:
+            known = lock.mirrors.setdefault(into, mirror)
+            if known != mirror:
+                raise DataError(
+                    f"{lock.root / into}: commit {known.revision} of {known.repo} is pinned in "
+                    f"{NAME}, {mirror.revision} of {mirror.repo} found"
+                )
+
+        self._change(change)
+
+    def _change(self, change: Callable[["Lock"], None]) -> None:
+        """Apply to what the file holds now: another process may have pinned in between."""
+        with held(self.root / GUARD):
+            latest = Lock.read(self.root)
+            change(latest)
+            latest._write()
+        self.files, self.archives, self.mirrors = latest.files, latest.archives, latest.mirrors
+
+    def _write(self) -> None:
+        values = {
+            "format": FORMAT,
+            "files": {path: asdict(file) for path, file in sorted(self.files.items())},
+            "archives": {url: asdict(archive) for url, archive in sorted(self.archives.items())},
+            "mirrors": {into: asdict(mirror) for into, mirror in sorted(self.mirrors.items())},
+        }
+        content = orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        try:
+            write_whole(self.root / NAME, content, durable=True)
+        except OSError as error:
+            raise DataError(
+                f"{self.root / NAME}: cannot be written: {reason(error)}; what was pinned before "
+                "is in it"
+            ) from None
+
+
+def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write a file beside its place and move it there, so that it is whole if it is there.
+
+    durable  wait for the disk too, for what a power cut must not take
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Let one process at a time through; the lock ends with its process, however that ends.
+
+    waiting  called once where another process has to be waited for
+
+    Raises DataError where the file cannot be made.
+    """
+    try:  # O_NONBLOCK: a pipe in its place must not wait for a reader
+        guard = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {reason(error)}") from None
+    with os.fdopen(guard, "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass  # some cluster file systems have no locks: then it is for the user to take turns
+        yield
+
+
+def _check_same(name: str, known: Pinned | Archived | None, found: Pinned | Archived) -> None:
+    if known and known.sha256 != found.sha256:
+        raise DataError(
+            f"{name}: sha256 {known.sha256} is pinned in {NAME}, {found.sha256} found. If the "
+            "file has changed for a reason, delete its entry there"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What the lock file holds."""
+
+    format: Literal[1]
+    files: dict[str, Pinned]
+    archives: dict[str, Archived]
+    mirrors: dict[str, Mirrored]
+
+    def check(self, where: str) -> None:
+        """Raise DataError for a path that leaves the data root, or a digest that is none."""
+        for path in (*self.files, *self.mirrors):
+            safe_path(path, where)
+        digests: Mapping[str, Pinned | Archived] = {**self.files, **self.archives}
+        for name, pinned in digests.items():
+            if not re.fullmatch(SHA256, pinned.sha256) or pinned.bytes < 0:
+                raise DataError(f"{where}: {name[:SHOWN]!r} has no SHA-256 or no size")
+        if any(part.members < 1 for each in self.archives.values() for part in each.unpacked):
+            raise DataError(f"{where}: an archive of which nothing was unpacked")
+        for name, mirror in self.mirrors.items():
+            if not re.fullmatch(COMMIT, mirror.revision):
+                raise DataError(f"{where}: {name[:SHOWN]!r} has no commit")
+
+
+SCHEMA: Schema[_Content] = Schema(_Content, closed=True)

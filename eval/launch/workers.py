@@ -1,0 +1,249 @@
+"""Who answers a run's questions: this process, processes of this machine, ranks, or Ray."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+
+from eval import plugins
+from eval.api import Backend
+from eval.cli.console import err
+from eval.errors import UsageError
+from eval.launch import process as worker_process
+from eval.launch.coordinator import LEASE_S, Coordinator, Crew
+from eval.launch.local import Processes, shares
+from eval.launch.plan import Plan
+from eval.launch.queue import Here, Order, Queue, Report, Store
+from eval.launch.ray import Actors
+from eval.launch.store import Rank, open_store
+from eval.launch.worker import Worker
+from eval.run.folder import RunFolder
+
+COMMAND = (sys.executable, "-P", "-c", "from eval.launch.process import main; main()")
+CPU_PROCESSES = 8  # without a GPU, on any machine: the model is loaded by each
+FITS = 0.85  # of a GPU's memory that weights may take
+Show = Callable[[Mapping[int, Report]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a run's work is spread.
+
+    gpus      that are used, or without any so many processes; None for this process alone
+    launcher  None, or "ray"
+    address   of a Ray cluster that is there
+    lease_s   seconds without an answer before a worker counts as lost
+    """
+
+    gpus: int | None = None
+    launcher: str | None = None
+    address: str | None = None
+    lease_s: float = LEASE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker must open.
+
+    backend    its entry point's name
+    arguments  of its opener, beside the checkpoint
+    in_turn    see Worker
+    """
+
+    backend: str
+    checkpoint: str
+    arguments: Mapping[str, Any]
+    in_turn: bool = False
+
+    def open(self) -> Backend:
+        """The back end, in this process."""
+        return plugins.backend(self.backend)(self.checkpoint, **self.arguments)
+
+    def settings(self, run: Path) -> dict[str, Any]:
+        """As a worker's process is told; paths are the same wherever it runs."""
+        paths = [name for name, value in self.arguments.items() if isinstance(value, Path)]
+        told = {
+            name: str(value.resolve()) if isinstance(value, Path) else value
+            for name, value in self.arguments.items()
+        }
+        if told.get("device") == "cuda":
+            told["device"] = "auto"  # a worker sees its own GPUs only, and may need several
+        local = Path(self.checkpoint).expanduser()
+        return {
+            "run": str(run.resolve()),
+            "backend": self.backend,
+            "checkpoint": str(local.resolve()) if local.exists() else self.checkpoint,
+            "arguments": told,
+            "paths": paths,
+            "in_turn": self.in_turn,
+        }
+
+
+class Team(Protocol):
+    """Workers of a run, and what each reported last."""
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        ...
+
+    @property
+    def reports(self) -> Mapping[int, Report]:
+        """The last report of each."""
+        ...
+
+    def about(self) -> Mapping[str, Any]:
+        """What a manifest says of the model, once one has loaded it."""
+        ...
+
+    def work(self, run: RunFolder, plan: Plan, order: Order, show: Show) -> bool:
+        """Answer a round; whether a worker was lost. `show` is called with the reports."""
+        ...
+
+
+class Alone:
+    """This process."""
+
+    size = 1
+
+    def __init__(self, backend: Backend, in_turn: bool) -> None:
+        self.backend = backend
+        self.in_turn = in_turn
+        self.reports: dict[int, Report] = {}
+
+    def about(self) -> Mapping[str, Any]:
+        """What a manifest says of the model."""
+        return self.backend.describe()
+
+    def work(self, run: RunFolder, plan: Plan, order: Order, show: Show) -> bool:
+        """Answer a round."""
+
+        def told(report: Report) -> None:
+            self.reports[0] = report
+            show(self.reports)
+
+        worker = Worker(0, Queue(Here()), run.journals(0), in_turn=self.in_turn, told=told)
+        worker.drain(order, self.backend)
+        return False
+
+
+@contextmanager
+def gathered(
+    job: Job, launch: Launch, run: Path, lock: int, meeting: tuple[Rank, Store] | None
+) -> Iterator[Team]:
+    """The team for a run, sent home at the end.
+
+    lock     descriptor that keeps the run's folder: workers hold it too
+    meeting  this process as one of many that a launcher has started, and where they meet
+
+    Raises UsageError for what this machine or the launcher does not have.
+    """
+    if launch.gpus is None and launch.launcher is None and meeting is None:
+        backend = job.open()
+        if job.arguments.get("device") in ("auto", "cuda") and len(worker_process.devices()) > 1:
+            count = len(worker_process.devices())
+            err.print(f"{count} GPUs are here; --gpus {count} uses them all", highlight=False)
+        yield Alone(backend, job.in_turn)
+        return
+    if meeting and launch.gpus not in (None, meeting[0].size):
+        raise UsageError(
+            f"--gpus {launch.gpus}: the launcher has started {meeting[0].size} processes, of which "
+            "each is a worker; leave the option out"
+        )
+    store, crew = _crew(job, launch, run, lock, meeting)
+    coordinator: Coordinator | None = None
+    at_once = True
+    try:
+        coordinator = Coordinator(Queue(store), crew, lease_s=launch.lease_s)
+        yield coordinator
+        at_once = False
+    finally:
+        if coordinator:
+            coordinator.stop(at_once=at_once)
+        else:
+            crew.stop(0.0)
+
+
+def _crew(
+    job: Job, launch: Launch, run: Path, lock: int, meeting: tuple[Rank, Store] | None
+) -> tuple[Store, Crew]:
+    settings = job.settings(run)
+    log = run / ".work" / "worker-{}.log"
+    if launch.launcher == "ray":
+        actors = Actors("eval.launch.process", "serve", launch.gpus, launch.address)
+        store, address = open_store(actors.host)
+        actors.settings = {**settings, "store": address, "prefix": ""}
+        return store, actors
+    if meeting:
+        rank, store = meeting
+        others = range(1, rank.size)
+        told = {**settings, "store": rank.near, "prefix": rank.prefix}
+        store.set(
+            worker_process.SETTINGS, orjson.dumps({**told, "lease_s": launch.lease_s}).decode()
+        )
+        places = [worker_process.share_of(rank)]
+        return store, Processes(COMMAND, told, places, log, kept=(lock,), others=others)
+    assert launch.gpus is not None  # gathered() takes this process otherwise
+    store, address = open_store()
+    told = {**settings, "store": address, "prefix": ""}
+    return store, Processes(COMMAND, told, _places(job, launch.gpus), log, kept=(lock,))
+
+
+def _places(job: Job, gpus: int) -> list[dict[str, str]]:
+    """What each worker sees of this machine: as many GPUs as a model needs."""
+    device = str(job.arguments.get("device", "auto"))
+    found = [] if device == "cpu" else worker_process.devices()
+    cores = len(os.sched_getaffinity(0))
+    if device not in ("auto", "cuda", "cpu"):
+        raise UsageError(f"--device {device}: with --gpus it is auto, cuda or cpu")
+    lost = "" if device == "cpu" else _unseen(len(found))
+    if device == "cuda" and not found:
+        raise UsageError(f"--device cuda: this machine has no GPU{lost}")
+    if not found:
+        most = max(CPU_PROCESSES, 2 * cores)
+        if gpus > most:
+            raise UsageError(
+                f"--gpus {gpus}: no GPU is here, and at most {most} processes fit{lost}"
+            )
+        told = f"no GPU: {gpus} processes share {cores} cores{lost}"
+        err.print(told, highlight=False, soft_wrap=True)
+        given = "OMP_NUM_THREADS" in os.environ
+        return [{}] * gpus if given else shares(gpus, [], cores)
+    if gpus > len(found):
+        raise UsageError(f"--gpus {gpus}: this machine has {len(found)}{lost}")
+    need = plugins.footprint(
+        plugins.backend(job.backend),
+        job.checkpoint,
+        job.arguments.get("revision"),
+        str(job.arguments.get("dtype", "auto")),
+        weights=job.arguments.get("weights"),
+    )
+    return shares(replicas(gpus, need or 0, _gpu_bytes()), found[:gpus], cores)
+
+
+def _unseen(seen: int) -> str:
+    """GPUs that CUDA_VISIBLE_DEVICES names and torch does not see, as a part of a sentence."""
+    named = len(worker_process.named_devices())
+    if named <= seen:
+        return ""
+    gpus = "1 GPU" if named == 1 else f"{named} GPUs"
+    why = " (CPU build or driver)" if not seen else ""
+    return f"; CUDA_VISIBLE_DEVICES names {gpus}, torch sees {seen or 'none'}{why}"
+
+
+def replicas(gpus: int, need: int, each: int) -> int:
+    """How many models of `need` bytes so many GPUs of `each` bytes hold: at least one."""
+    per_model = max(-(-need // int(FITS * each)), 1)
+    return max(gpus // per_model, 1)
+
+
+def _gpu_bytes() -> int:
+    import torch
+
+    count = torch.cuda.device_count()
+    return min(torch.cuda.get_device_properties(n).total_memory for n in range(count))

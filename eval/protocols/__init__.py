@@ -1,0 +1,1 @@
+"""How a model family is asked: its prompts, and what its replies mean."""

@@ -1,0 +1,1 @@
+"""How scores are laid out: one module for each form."""

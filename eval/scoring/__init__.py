@@ -1,0 +1,1 @@
+"""From predictions to scores, their intervals and signature, and the files that servers take."""

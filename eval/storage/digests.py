@@ -1,0 +1,93 @@
+"""sha256 of files, remembered as long as a file's size, times and place on disk stay.
+
+What is remembered lies in a file of JSON lines, appended. Copying, overwriting or touching a file
+changes its change time, which no program can set, so a file that was replaced is read again even
+where its name, size and modification time are those of the old one.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import stat
+import threading
+import time
+from pathlib import Path
+
+import orjson
+
+from eval.errors import EvalError
+from eval.storage.reading import read_bytes
+
+MAX_MEMORY_BYTES = 1 << 30
+SHA256 = re.compile("[0-9a-f]{64}")
+SETTLED_NS = 2_000_000_000  # a younger change may be followed by another of the same time stamp
+
+
+class Digests:
+    """Digests of the files below one folder.
+
+    memory  the file that remembers them; nothing is remembered where it cannot be written
+    verify  read every file again, and remember that
+    """
+
+    def __init__(self, memory: Path | None, *, verify: bool = False) -> None:
+        self.memory = memory
+        self.known: dict[str, tuple[list[int], str]] = {}
+        self.fresh: list[bytes] = []
+        self.lock = threading.Lock()
+        if memory is not None and not verify:
+            with contextlib.suppress(EvalError):
+                for line in read_bytes(memory, EvalError, MAX_MEMORY_BYTES).splitlines():
+                    with contextlib.suppress(ValueError, TypeError):  # torn by a crash
+                        name, state, digest = orjson.loads(line)
+                        if SHA256.fullmatch(digest):
+                            self.known[str(name)] = (list(state), digest)
+
+    def of(self, name: str, file: Path) -> str:
+        """Hexadecimal sha256 of a file. Raises OSError where it is none that can be read.
+
+        name  what it is remembered by
+        """
+        told = file.stat()
+        if not stat.S_ISREG(told.st_mode):
+            raise OSError(f"{file}: not a regular file")
+        state = [told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_ino]
+        found = self.known.get(name)
+        if found and found[0] == state:
+            return found[1]
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if time.time_ns() - max(told.st_mtime_ns, told.st_ctime_ns) > SETTLED_NS:
+            with self.lock:
+                self.known[name] = (state, digest)
+                self.fresh.append(orjson.dumps([name, state, digest]) + b"\n")
+        return digest
+
+    def keep(self) -> None:
+        """Remember what was read; where that fails, it is read again next time."""
+        with self.lock:
+            lines, self.fresh = b"".join(self.fresh), []
+        if not lines or self.memory is None:
+            return
+        with contextlib.suppress(OSError):
+            self.memory.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.memory, "ab", buffering=0, opener=_own) as file:
+                if file.tell() and not _ends_whole(self.memory):
+                    lines = b"\n" + lines
+                file.write(lines)
+
+
+def _own(path: str, flags: int) -> int:
+    """Open a file of ours to append: neither a link to another one nor a pipe, which blocks."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(f"{path}: not a regular file")
+
+
+def _ends_whole(file: Path) -> bool:
+    with file.open("rb") as content:
+        content.seek(-1, os.SEEK_END)
+        return content.read() == b"\n"
