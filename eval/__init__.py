@@ -3,22 +3,17 @@
 The names a benchmark module or a plugin needs; importing them never imports torch.
 """
 
-from eval.api import (
+from eval.api import Backend, Generate, Nucleus, Prediction, Rank, Request
+from eval.data.declare import (
     Archive,
-    Backend,
     Build,
     ByHand,
     Corpus,
     Download,
     Expect,
-    Generate,
     Layout,
     Mirror,
-    Nucleus,
     Pictures,
-    Prediction,
-    Rank,
-    Request,
     Sample,
     Source,
     Submission,

@@ -21,16 +21,18 @@ import orjson
 from rich.markup import escape
 from rich.table import Table
 
-from eval.api import Prediction, Task
+from eval.api import Prediction
 from eval.cli.console import err, out
 from eval.cli.options import new_folder
 from eval.config import Config
+from eval.data.declare import Task
 from eval.errors import RunError, UsageError
 from eval.launch import store
 from eval.launch.process import devices
 from eval.launch.workers import Launch
 from eval.pipeline import Place, obtain
-from eval.run.folder import RunFolder, Wanted
+from eval.run.folder import RunFolder
+from eval.run.requests import Identified
 from eval.storage.reading import exists, is_folder
 from eval.storage.writing import PRETTY, remove_leftovers, write_file
 
@@ -54,16 +56,16 @@ class Variant:
     engine: Mapping[str, Any] = field(default_factory=dict)
     backend: str | None = None
     batch: int = 1
-    order: Callable[[Iterable[Wanted]], Iterable[Wanted]] = iter
+    order: Callable[[Iterable[Identified]], Iterable[Identified]] = iter
     workers: int | None = None
     stop: bool = False
 
 
-def _reversed(questions: Iterable[Wanted]) -> Iterable[Wanted]:
+def _reversed(questions: Iterable[Identified]) -> Iterable[Identified]:
     return reversed(list(questions))
 
 
-def _shuffled(questions: Iterable[Wanted]) -> Iterable[Wanted]:
+def _shuffled(questions: Iterable[Identified]) -> Iterable[Identified]:
     shuffled = list(questions)
     random.Random(0).shuffle(shuffled)
     return shuffled
@@ -183,7 +185,7 @@ def _answers(
     found = {
         f"{task.name}/{sample}": prediction
         for task in tasks
-        for sample, prediction in folder.predictions(task.name).items()
+        for sample, prediction in folder.answers(task.name).by_id().items()
     }
     return found, folder.manifest["model"]
 
@@ -228,7 +230,9 @@ def _kill_in_the_middle(config: Config, tasks: Sequence[Task], place: Place) -> 
             if sum(file.stat().st_size for file in journals) > 1000:
                 process.kill()
                 process.wait()
-                return not all(RunFolder.open(place.out).sealed(task.name) for task in tasks)
+                return not all(
+                    RunFolder.open(place.out).answers(task.name).complete for task in tasks
+                )
             time.sleep(0.01)
         if process.returncode:
             said = process.stderr.read().decode("utf-8", "replace").strip().splitlines()

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from eval import plugins
-from eval.api import PROTOCOLS, PUBLISHED
 from eval.errors import EvalError, UsageError
+from eval.protocols.qwen_vl import PROTOCOLS, PUBLISHED
 from eval.storage.reading import MAX_INTEGER, exists, is_folder, read_text, read_toml, shown_path
 
 TOML = ".toml"

@@ -15,19 +15,23 @@ from typing import Any
 from rich.markup import escape
 
 from eval import __version__, plugins
-from eval.api import Corpus, Nucleus, Task
+from eval.api import Nucleus
 from eval.cli.console import err, print_summary, progress
 from eval.cli.options import check_model
 from eval.config import Config
+from eval.data.declare import Corpus, Task
 from eval.errors import RunError, UsageError
 from eval.launch.coordinator import rounds
 from eval.launch.plan import AT_ONCE, Plan
 from eval.launch.process import meeting
 from eval.launch.queue import Order, Report
 from eval.launch.workers import Job, Launch, Team, gathered
-from eval.run.folder import MANIFEST, RunFolder, Wanted, held
+from eval.run.check import check_data
+from eval.run.files import MANIFEST
+from eval.run.folder import RunFolder, held
 from eval.run.journal import identity
-from eval.run.spec import Asked, check_data, describe_task
+from eval.run.requests import Identified
+from eval.run.spec import Spec, describe_task
 from eval.scoring.score import AsPublished, score_run
 from eval.storage.reading import is_there
 
@@ -61,7 +65,7 @@ class Place:
     retry_failed: bool = False
     verify: bool = False
     as_published: AsPublished | None = None
-    order: Callable[[Iterable[Wanted]], Iterable[Wanted]] = iter
+    order: Callable[[Iterable[Identified]], Iterable[Identified]] = iter
 
 
 def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> int:
@@ -74,7 +78,7 @@ def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> int:
         summaries = [_scored(folder, task, place) for task in tasks]
     for summary in summaries:
         print_summary(summary)
-    if waiting := [t.name for t in tasks if t.judged and not folder.server_scores(t.name)]:
+    if waiting := [t.name for t in tasks if t.judged and not folder.scores(t.name).server()]:
         err.print(
             f"{', '.join(waiting)}: answered; a judge scores the answers: qwen-vl-eval judge "
             f"{escape(shlex.quote(str(place.out)))}",
@@ -92,7 +96,7 @@ def obtain(config: Config, tasks: Sequence[Task], place: Place) -> RunFolder:
     """
     job = _job(config, place)
     _check_engine(place, job)
-    asked: dict[str, Asked] = {}
+    asked: dict[str, Spec] = {}
     sizes: dict[str, int] = {}
     for task in tasks:  # all data are looked at before an hour is spent on the first task
         how = wanted(config, place, task)
@@ -112,7 +116,7 @@ def _answered(
     tasks: Sequence[Task],
     place: Place,
     entries: dict[str, dict[str, Any]],
-    asked: Mapping[str, Asked],
+    asked: Mapping[str, Spec],
     sizes: Mapping[str, int],
     job: Job,
     lock: int,
@@ -128,26 +132,34 @@ def _answered(
             err.print(f"device: {escape(str(model['device']))}", highlight=False)
         if place.retry_failed:
             for task in tasks:
-                if folder.failed(task.name):
-                    folder.reopen(task.name)
+                if folder.answers(task.name).failed():
+                    folder.answers(task.name).reopen()
         digests = folder.digests(verify=place.verify)
         for task in tasks:
             how = asked[task.name]
-            if folder.sealed(task.name) and not folder.current(task, place.data, how, digests):
-                folder.open_task(task, place.data, how)
+            if folder.answers(task.name).complete and not folder.answers(task.name).is_current(
+                task, place.data, how, digests
+            ):
+                folder.answers(task.name).open(task, place.data, how)
 
         def write(number: int, careful: bool) -> Plan:
-            lacking = folder.lacking(tasks, place.data, asked, digests, config.batch_size)
+            pending = (
+                request
+                for task in tasks
+                for request in folder.answers(task.name).pending(
+                    task, place.data, asked[task.name], digests, config.batch_size
+                )
+            )
             file = folder.work_file(f"plan-{number}.sqlite")
             plan = Plan.write(
                 file,
-                place.order(lacking),
+                place.order(pending),
                 alone=careful and config.batch_size == 1,  # a batch is answered or fails as a whole
                 most=max(AT_ONCE, config.batch_size),
             )
             for task in tasks:
                 if task.name in plan.counts():
-                    folder.open_task(task, place.data, asked[task.name])
+                    folder.answers(task.name).open(task, place.data, asked[task.name])
             digests.keep()
             return plan
 
@@ -158,7 +170,7 @@ def _answered(
 
         rounds(write, work, team.size)
         for task in tasks:
-            folder.seal(task, place.data, asked[task.name], digests)
+            folder.answers(task.name).finalize(task, place.data, asked[task.name], digests)
         _say_usage(team.reports.values())
     return folder
 
@@ -213,7 +225,7 @@ def _say_failed(folder: RunFolder, tasks: Sequence[str]) -> int:
     """Name samples without an answer, and why; how many there are."""
     count = 0
     for task in tasks:
-        failed = folder.failed(task)
+        failed = folder.answers(task).failed()
         count += len(failed)
         for number, (sample, reason) in enumerate(failed.items()):
             if number == SHOWN:
@@ -226,14 +238,14 @@ def _say_failed(folder: RunFolder, tasks: Sequence[str]) -> int:
 def _scored(folder: RunFolder, task: Task, place: Place) -> dict[str, Any]:
     """The task's summary, of this very way to score."""
     if _is_scored(folder, task, place):
-        return asdict(folder.summary(task.name))
+        return asdict(folder.scores(task.name).summary())
     return score_run(folder, task, place.data, as_published=place.as_published)
 
 
 def _is_scored(folder: RunFolder, task: Task, place: Place) -> bool:
-    if not folder.scored(task.name):
+    if not folder.scores(task.name).complete:
         return False
-    found = folder.summary(task.name).as_published
+    found = folder.scores(task.name).summary().as_published
     how = place.as_published
     return (found and asdict(found)) == (how and asdict(how))
 
@@ -242,11 +254,11 @@ def _all_scored(folder: RunFolder, tasks: Sequence[Task], place: Place) -> bool:
     return all(_is_scored(folder, task, place) for task in tasks)
 
 
-def wanted(config: Config, place: Place, task: Task) -> Asked:
+def wanted(config: Config, place: Place, task: Task) -> Spec:
     """How the configuration wants a task asked."""
     leaks = isinstance(next(iter(task.metrics.values())), Corpus)  # as published, captions alone
     samples = isinstance(task.decode, Nucleus) and not config.greedy
-    return Asked(
+    return Spec(
         limit=place.limit,
         protocol=config.protocol,
         few_shot=config.few_shot,
@@ -273,7 +285,7 @@ def _finished(
     tasks: Sequence[Task],
     place: Place,
     entries: dict[str, dict[str, Any]],
-    asked: Mapping[str, Asked],
+    asked: Mapping[str, Spec],
     job: Job,
 ) -> RunFolder | None:
     """The run, if it answers all of these tasks, asked this way, by this very checkpoint."""
@@ -281,9 +293,9 @@ def _finished(
         folder = RunFolder.open(place.out)
     except RunError:
         return None  # none yet; what else lies there is found out when the run is started
-    if not all(folder.sealed(name) for name in entries):
+    if not all(folder.answers(name).complete for name in entries):
         return None
-    if place.retry_failed and any(folder.failed(name) for name in entries):
+    if place.retry_failed and any(folder.answers(name).failed() for name in entries):
         return None
     if _but_place(folder.manifest.get("settings", {})) != _but_place(settings(config, job)):
         return None
@@ -297,7 +309,10 @@ def _finished(
     if plugins.generation(opener) != model.get("generation"):
         return None
     digests = folder.digests(verify=place.verify)
-    current = (folder.current(task, place.data, asked[task.name], digests) for task in tasks)
+    current = (
+        folder.answers(task.name).is_current(task, place.data, asked[task.name], digests)
+        for task in tasks
+    )
     return folder if all(current) else None
 
 

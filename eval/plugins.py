@@ -20,7 +20,8 @@ from inspect import signature
 from types import ModuleType
 from typing import Any
 
-from eval.api import Backend, Corpus, Generate, Layout, Rank, Source, Task
+from eval.api import Backend, Generate, Rank
+from eval.data.declare import Corpus, Layout, Source, Task
 from eval.errors import EvalError, PluginError, UsageError
 
 DISTRIBUTION = "qwen-vl-eval"

@@ -5,7 +5,8 @@ import random
 
 from small import command
 
-from eval.api import Generate, Prediction, Sample, Task
+from eval.api import Generate, Prediction
+from eval.data.declare import Sample, Task
 from eval.report import load_card
 from eval.run.folder import RunFolder
 from eval.scoring.score import Scoring
@@ -76,7 +77,7 @@ def make_run(
                 for a in answers
             ),
         )
-        run.write_scores(task, scoring.rows(samples, answers), scoring.summary)
+        run.scores(task).write(scoring.rows(samples, answers), scoring.summary)
     return folder
 
 

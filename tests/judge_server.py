@@ -49,7 +49,7 @@ WHICH = "a share of all (1.0), the numbers of some as they arrive (0,3), or a te
 
 
 @dataclass
-class Asked:
+class Spec:
     """One request for a chat completion.
 
     number   in order of arrival, from 0
@@ -216,7 +216,7 @@ class FaultyJudge(JudgeServer):
         with self.lock:
             self.record.in_flight += 1
             self.record.in_flight_max = max(self.record.in_flight_max, self.record.in_flight)
-            asked = Asked(
+            asked = Spec(
                 len(self.record.asked),
                 digest,
                 self.attempted[digest],
@@ -411,7 +411,7 @@ class FaultyJudge(JudgeServer):
         with self.lock:
             attempt = self.attempted[digest]
             self.attempted[digest] += 1
-            asked = Asked(-1, digest, attempt, request, {}, time.time())
+            asked = Spec(-1, digest, attempt, request, {}, time.time())
             fault = self._fault(asked)
             known = FAULTS.index(fault) >= FAULTS.index("nonsense") if fault else False
             answer = self._hurt(request, fault if known else "")

@@ -83,7 +83,7 @@ def answer_all(folder, tasks, data, asked, backend):
         )
         for task in tasks:
             if task.name in plan.counts():
-                folder.open_task(task, data, asked[task.name])
+                folder.answers(task.name).open(task, data, asked[task.name])
         return plan
 
     def work(_plan, order):

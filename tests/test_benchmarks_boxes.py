@@ -17,6 +17,7 @@ from eval import Archive, Generate, Mirror, Sample
 from eval.data import unique, verify
 from eval.data.paths import path_tail
 from eval.errors import DataError
+from eval.run.requests import render
 
 GOLDEN = Path(__file__).parent / "golden" / "prompts"
 REAL = Path(__file__).resolve().parents[2] / "shared" / "samples"
@@ -184,7 +185,7 @@ def test_each_recorded_layout_gives_the_recorded_samples_and_prompt(tmp_path, na
     expected = [Sample(**{**row, "options": tuple(row["options"])}) for row in recorded["samples"]]
     actual = read(name, tmp_path)
     assert expected == actual
-    assert recorded["prompt"] == task.request(actual[0]).prompt
+    assert recorded["prompt"] == render(task, actual[0]).prompt
 
 
 @pytest.mark.parametrize("name", REFCOCO)

@@ -14,6 +14,7 @@ from benchmarks import grit
 from eval.data import read_json, unique
 from eval.data.sizes import picture_size
 from eval.errors import DataError
+from eval.run.requests import render
 
 GOLDEN = Path(__file__).parent / "golden" / "prompts"
 REAL = Path(__file__).resolve().parents[2] / "shared" / "samples"
@@ -180,4 +181,4 @@ def test_grits_published_example_becomes_a_sample_and_a_box(tmp_path):
     assert [box] == grit.boxes(text, tmp_path / sample.images[0])
     reference = {"box": box, "width": width, "height": height}
     assert TASKS["grit_refexp_test"].metrics["accuracy"](text, reference) == 1.0
-    assert "<ref>white cat</ref><box>" in TASKS["grit_refexp_test"].request(sample).prompt
+    assert "<ref>white cat</ref><box>" in render(TASKS["grit_refexp_test"], sample).prompt

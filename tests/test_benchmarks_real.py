@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import flickr30k, gqa, nocaps, okvqa, refcoco, scienceqa, textvqa
 from eval.data import coco_captions, read_json, read_predictions, unique, verify
+from eval.run.requests import render
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
 
@@ -201,5 +202,5 @@ def test_a_phrase_of_grit_fits_the_refcoco_layout(tmp_path):
     (tmp_path / "refcoco/refcoco_val.jsonl").write_text(json.dumps(row))
     (sample,) = refcoco.TASKS[0].layout(tmp_path).read(tmp_path)
     expected = "<img>grit/examples/images/refexp_1.png</img><ref>white cat</ref><box>"
-    assert expected == refcoco.TASKS[0].request(sample).prompt
+    assert expected == render(refcoco.TASKS[0], sample).prompt
     assert (SAMPLES / sample.images[0]).is_file()

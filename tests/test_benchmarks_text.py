@@ -30,6 +30,7 @@ from eval.data.mirrors import digest_name, distinct
 from eval.data.records import Record
 from eval.demo.data import SIZES, write_demo_data
 from eval.errors import DataError
+from eval.run.requests import render
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
 real = pytest.mark.skipif(
@@ -61,9 +62,9 @@ def test_prompts_are_the_published_ones(name):
     """Byte for byte, in both protocols; the question stands as it is, braces and line feeds too."""
     first, *_ = recorded(name)
     task, image, question = TASKS[name], first.fields["image"], first.fields["question"]
-    assert RECORDED[name]["prompt"] == task.request(first).prompt
-    assert f"<img>{image}</img>{question} Answer:" == task.request(first).prompt
-    chat = task.request(first, "chatml")
+    assert RECORDED[name]["prompt"] == render(task, first).prompt
+    assert f"<img>{image}</img>{question} Answer:" == render(task, first).prompt
+    chat = render(task, first, "chatml")
     assert (True, f"Picture 1: <img>{image}</img>\n{question}") == (chat.chat, chat.prompt)
 
 
@@ -236,7 +237,7 @@ def test_few_shot_examples_come_from_the_training_split(tmp_path, name):
     }[task.benchmark]
     (example,) = task.examples(tmp_path).read(tmp_path)
     asked = recorded(name)[0]
-    assert expected + task.request(asked).prompt == task.request(asked, examples=[example]).prompt
+    assert expected + render(task, asked).prompt == render(task, asked, examples=[example]).prompt
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -26,6 +26,7 @@ from eval import Archive, Download, Generate, Mirror, Sample
 from eval.data import Examples, read_predictions, unique, verify
 from eval.demo.data import write_demo_data
 from eval.errors import DataError
+from eval.run.requests import render
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
 real = pytest.mark.skipif(
@@ -89,10 +90,10 @@ def test_prompts_are_the_published_ones(name):
     for sample in recorded(name):
         image, question = sample.fields["image"], sample.fields["question"]
         published = f"<img>{image}</img>{question} Answer:"
-        assert published == TASKS[name].request(sample).prompt
-        chat = TASKS[name].request(sample, "chatml")
+        assert published == render(TASKS[name], sample).prompt
+        chat = render(TASKS[name], sample, "chatml")
         assert (True, f"Picture 1: <img>{image}</img>\n{question}") == (chat.chat, chat.prompt)
-    assert RECORDED[name]["prompt"] == TASKS[name].request(recorded(name)[0]).prompt
+    assert RECORDED[name]["prompt"] == render(TASKS[name], recorded(name)[0]).prompt
 
 
 def test_the_tasks_are_those_of_the_card():
@@ -173,7 +174,7 @@ def test_examples_show_one_answer(tmp_path, name):
     row = {"image": f"data/{image}", "question": question, "question_id": number, "answer": answer}
     write(tmp_path / "converted", {lines: [row]})
     assert expected == Examples(TASKS[name], tmp_path / "converted").samples
-    shot = TASKS[name].request(recorded(name)[0], examples=expected).prompt
+    shot = render(TASKS[name], recorded(name)[0], examples=expected).prompt
     assert f"<img>{image}</img>{question} Answer: {answer}{RECORDED[name]['prompt']}" == shot
 
 

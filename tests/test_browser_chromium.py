@@ -10,7 +10,8 @@ from browser import chromium, watched
 from PIL import Image
 from test_browser_pages import HOSTILE, make_data, make_run, make_task, question
 
-from eval.api import Corpus, Prediction, Rank, Sample
+from eval.api import Prediction, Rank
+from eval.data.declare import Corpus, Sample
 from eval.data.records import MAX_ID_CHARACTERS
 from eval.metrics.box import box_accuracy
 from eval.report.browser import ASSETS, COPY, build_browser

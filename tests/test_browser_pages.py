@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from eval.api import Corpus, Generate, Layout, Prediction, Rank, Sample, Source, Task
+from eval.api import Generate, Prediction, Rank
 from eval.cli.main import app
+from eval.data.declare import Corpus, Layout, Sample, Source, Task
 from eval.data.records import MAX_ID_CHARACTERS
 from eval.demo.data import demo_seeds
 from eval.demo.referring import refcoco
@@ -28,9 +29,10 @@ from eval.report.browser import COPY, build_browser
 from eval.report.browser.pages import AT_ONCE, LARGEST, LONGEST, write_task
 from eval.report.browser.pictures import Pictures
 from eval.report.browser.rows import Answer, Row
-from eval.run.folder import PREDICTIONS, RunFolder
+from eval.run.files import PREDICTIONS
+from eval.run.folder import RunFolder
 from eval.run.journal import line
-from eval.run.spec import Asked, describe_task
+from eval.run.spec import Spec, describe_task
 from eval.scoring.score import score_run
 
 STATEMENT = re.compile(r'\(window\.parts \?\?= \{\}\)\["([^"]+)"\] = (.*);\n', re.DOTALL)
@@ -92,7 +94,7 @@ def make_run(folder, data, answers, *, scored=True, asked=None):
     manifest = {
         "name": folder.name,
         "model": {"checkpoint": "none", "digest": "0" * 64, "dtype": "float32"},
-        "tasks": {task.name: describe_task(task, data, asked or Asked()) for task, _ in answers},
+        "tasks": {task.name: describe_task(task, data, asked or Spec()) for task, _ in answers},
         "data": str(data),
     }
     run = RunFolder.start(folder, manifest)
@@ -210,7 +212,7 @@ def test_two_runs_lie_side_by_side(tmp_path):
         tmp_path / "candidate",
         data,
         [(task, ["dog", broken]), (other, ["cat"])],
-        asked=Asked(limit=2),
+        asked=Spec(limit=2),
     )
     build_browser([base, candidate], [task, other], data, tmp_path / "out")
     _, index = read(tmp_path / "out/data/shapes_val/index.js")
@@ -440,8 +442,8 @@ def test_values_that_a_judge_gave_are_shown(tmp_path):
     run = make_run(tmp_path / "run", data, answers, scored=False)
     ratings = {"0": {"rating": 7.5}, "1": {"rating": 0.5}}
     told = {"server": "a judge", "metrics": {"rating": 4.0}}
-    run.write_server_scores("dialogue_en", told | {"samples": ratings})
-    run.write_server_scores("hidden_test", {"server": "a server", "metrics": {"exact_match": 0.5}})
+    run.scores("dialogue_en").write_server(told | {"samples": ratings})
+    run.scores("hidden_test").write_server({"server": "a server", "metrics": {"exact_match": 0.5}})
     for task in (judged, server):
         score_run(run, task, data)
     build_browser([run], [judged, server], data, tmp_path / "out")

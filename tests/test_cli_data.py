@@ -16,7 +16,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PACKAGE = """
 import json
 from eval import *
-from eval.api import Download, Mirror, ByHand
+from eval.data.declare import Download, Mirror, ByHand
 from eval.data.parquet import read_parquet, read_pictures
 def read(root):
     for n in json.loads((root / "toy/q.json").read_text()):

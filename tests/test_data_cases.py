@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from small import command
 
-from eval.api import Source
 from eval.data import read_json, read_jsonl, read_list, read_parquet, sha256_file, verify
+from eval.data.declare import Source
 from eval.data.files import PIECE_BYTES, read_records
 from eval.data.pictures import picture_fault
 from eval.data.pins import NAME, Lock
@@ -502,7 +502,7 @@ def test_a_damaged_part_of_a_mirror_is_named(tmp_path):
 
 
 def test_damaged_sizes_of_a_column_are_an_error(tmp_path):
-    """Asked for such a column's sizes pyarrow would end the process, without an exception."""
+    """Spec for such a column's sizes pyarrow would end the process, without an exception."""
     file = tmp_path / "m/val-0.parquet"
     file.parent.mkdir()
     table = pyarrow.table({"a": [["x", "y"]] * 50})

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from web import Web
 
-from eval.api import (
+from eval.api import Generate
+from eval.data.declare import (
     Archive,
     Build,
     ByHand,
     Download,
     Expect,
-    Generate,
     Layout,
     Pictures,
     Sample,

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from eval.api import Expect, Generate, Layout, Sample, Source, Task
+from eval.api import Generate
+from eval.data.declare import Expect, Layout, Sample, Source, Task
 from eval.data.pins import Lock, Pinned
 from eval.data.verify import pin_sources, verify
 from eval.errors import DataError

@@ -13,7 +13,8 @@ from eval.data import Examples
 from eval.errors import DataError, UsageError
 from eval.pipeline import Place, wanted
 from eval.plugins import find_tasks
-from eval.run.spec import Asked, describe_task, requests
+from eval.run.requests import requests
+from eval.run.spec import Spec, describe_task
 from eval.scoring.score import AsPublished
 
 PROMPT = "<img>{image}</img>{question} Answer:"
@@ -78,7 +79,7 @@ def test_seed_and_question_decide(root):
 
 
 def test_the_prompt_is_examples_each_with_its_answer_and_nothing_between(root):
-    asked = Asked(few_shot=2, seed=0)
+    asked = Spec(few_shot=2, seed=0)
     _, request = next(requests(make_task(), root, asked))
     assert request.prompt == (
         "<img>3.jpg</img>Q? Answer: a3<img>19.jpg</img>Q? Answer: a19<img>q0.jpg</img>Now? Answer:"
@@ -102,7 +103,7 @@ def test_an_example_cannot_name_a_file(root):
         yield Sample("t", {"image": "a.jpg", "question": "Q?", "answer": "<img>/etc/passwd</img>"})
 
     with pytest.raises(DataError, match="image tag"):
-        next(requests(make_task(train=hostile), root, Asked(few_shot=1)))
+        next(requests(make_task(train=hostile), root, Spec(few_shot=1)))
 
 
 @pytest.mark.parametrize("fields", [{"answer": ""}, {}])
@@ -137,7 +138,7 @@ def test_captions_as_published_come_from_the_split_itself(root):
         sample.id for sample in Examples(task, root, leaking=True).samples
     }
     assert all(sample.id.startswith("t") for sample in Examples(task, root).samples)
-    asked = Asked(few_shot=2, leaking=True)
+    asked = Spec(few_shot=2, leaking=True)
     prompts = [request.prompt for _, request in requests(task, root, asked)]
     assert all("Describe: one" in prompt or "Describe: two" in prompt for prompt in prompts)
     assert describe_task(task, root, asked)["leaking"]

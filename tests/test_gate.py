@@ -29,11 +29,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from small import answer_all, make_data
 
-from eval.api import Corpus, Prediction
+from eval.api import Prediction
+from eval.data.declare import Corpus
 from eval.plugins import find_tasks
 from eval.report import compare_runs, load_run
 from eval.run.folder import RunFolder
-from eval.run.spec import Asked, describe_task
+from eval.run.spec import Spec, describe_task
 from eval.scoring.score import score_run
 
 BENCH = Path(__file__).parent / "bench" / "gate_power.py"
@@ -745,17 +746,17 @@ class Says:
 def real_run(folder, data, words):
     (task,) = find_tasks(["okvqa_val"])
     backend = Says(words)
-    entries = {task.name: describe_task(task, data, Asked())}
+    entries = {task.name: describe_task(task, data, Spec())}
     manifest = {"name": folder.name, "model": backend.describe(), "tasks": entries}
     run = RunFolder.start(folder, manifest)
-    answer_all(run, [task], data, {task.name: Asked()}, backend)
-    run.seal(task, data, Asked(), run.digests())
+    answer_all(run, [task], data, {task.name: Spec()}, backend)
+    run.answers(task.name).finalize(task, data, Spec(), run.digests())
     score_run(run, task, data)
     return folder
 
 
 def test_runs_as_they_are_left_behind_can_be_compared(tmp_path):
-    """Asked, sealed and scored; the runs made up above have the same keys."""
+    """Spec, sealed and scored; the runs made up above have the same keys."""
     data = make_data(tmp_path / "data", 30)
     first = real_run(tmp_path / "a", data, ("red", "red"))
     second = real_run(tmp_path / "b", data, ("red", "blue"))

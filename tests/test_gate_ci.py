@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import command
 
-from eval.api import Corpus, Generate, Prediction, Sample, Task
+from eval.api import Generate, Prediction
+from eval.data.declare import Corpus, Sample, Task
 from eval.scoring.score import Scoring
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,8 @@ from eval.engine.plain import GENERATION
 from eval.engine.shared import open_backend
 from eval.pipeline import bundled_checkpoint
 from eval.plugins import find_tasks
-from eval.run.spec import Asked, requests
+from eval.run.requests import requests
+from eval.run.spec import Spec
 
 RECORDED = Path(__file__).parent / "golden" / "generation.json"
 OF_A_TASK = 3
@@ -30,7 +31,7 @@ def answers(data: Path, dtype: str) -> dict[str, list]:
     asked = {}
     for task in find_tasks(["all"]):
         for protocol in ("published", "chatml") if task.name in CHATML else ("published",):
-            for _, request in islice(requests(task, data, Asked(protocol=protocol)), OF_A_TASK):
+            for _, request in islice(requests(task, data, Spec(protocol=protocol)), OF_A_TASK):
                 asked.setdefault(protocol, []).append(request)
     found = {}
     for protocol, questions in asked.items():

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from eval.api import Corpus, Generate, Prediction, Sample, Task
+from eval.api import Generate, Prediction
+from eval.data.declare import Corpus, Sample, Task
 from eval.errors import RunError
 from eval.report import build_tables, load_card, load_run
 from eval.report.scores import RunFigures, TaskFigures
@@ -333,7 +334,7 @@ def run(tmp_path):
     manifest = {"name": "r", "model": {"digest": "0"}, "tasks": {}}
     folder = RunFolder.start(tmp_path / "run", manifest)
     (tmp_path / "run" / "okvqa_val").mkdir()
-    folder.write_scores("okvqa_val", rows, lambda: summary)
+    folder.scores("okvqa_val").write(rows, lambda: summary)
     return tmp_path / "run"
 
 

@@ -14,7 +14,8 @@ from eval.errors import RunError
 from eval.plugins import find_tasks
 from eval.run.folder import RunFolder
 from eval.run.journal import Answers, Journal, header, identity, line, parse, read
-from eval.run.spec import Asked, describe_task, requests
+from eval.run.requests import requests
+from eval.run.spec import Spec, describe_task
 
 QUESTIONS = 7
 MODEL = identity({"digest": "a" * 64, "device": "cuda:1", "dtype": "float32", "generation": 1})
@@ -28,13 +29,13 @@ def asked(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     data = make_data(root / "data", QUESTIONS)
     (task,) = find_tasks([TASK])
-    how = Asked()
+    how = Spec()
     entries = {TASK: describe_task(task, data, how)}
     folder = RunFolder.start(
         root / "run", {"model": {**MODEL, "device": "cuda:0"}, "tasks": entries}
     )
-    folder.open_task(task, data, how)
-    wanted = list(folder.lacking([task], data, {TASK: how}, folder.digests()))
+    folder.answers(task.name).open(task, data, how)
+    wanted = list(folder.answers(task.name).pending(task, data, how, folder.digests()))
     assert [f"{TASK}/{10 * n + 5}" for n in range(QUESTIONS)] == [w.request.id for w in wanted]
     assert [r.id for _, r in requests(task, data, how)] == [w.request.id for w in wanted]
     return folder, task, data, how, wanted
@@ -60,7 +61,7 @@ def sealed(asked, files):
     clear(folder)
     for name, content in files.items():
         (folder.path / TASK / f"journal-{name}.jsonl").write_bytes(FIRST + content)
-    assert 0 == folder.seal(task, data, how, folder.digests())
+    assert 0 == folder.answers(task.name).finalize(task, data, how, folder.digests())
     told = [folder.path / TASK / name for name in ("predictions.jsonl", "losses.jsonl")]
     return [file.read_bytes() if file.exists() else None for file in told]
 
@@ -116,11 +117,11 @@ def test_what_is_lacking_is_what_has_neither_answer_nor_failure(asked, answered,
     rows = [b"".join(failure(wanted[n]) for n in failed)]
     rows.insert(first, b"".join(answer(wanted[n]) for n in answered))
     (folder.path / TASK / "journal-3.jsonl").write_bytes(FIRST + b"".join(rows))
-    lacking = list(folder.lacking([task], data, {TASK: how}, folder.digests()))
+    lacking = list(folder.answers(task.name).pending(task, data, how, folder.digests()))
     assert [w for n, w in enumerate(wanted) if n not in answered | failed] == lacking
-    assert len(lacking) == folder.seal(task, data, how, folder.digests())
-    assert folder.sealed(TASK) == (not lacking)
-    assert failed - answered == {int(name) // 10 for name in folder.failed(TASK)}
+    assert len(lacking) == folder.answers(task.name).finalize(task, data, how, folder.digests())
+    assert folder.answers(TASK).complete == (not lacking)
+    assert failed - answered == {int(name) // 10 for name in folder.answers(TASK).failed()}
 
 
 def test_batches_are_asked_again_as_a_whole(asked):
@@ -129,7 +130,7 @@ def test_batches_are_asked_again_as_a_whole(asked):
     clear(folder)
     done = b"".join(answer(wanted[n]) for n in (0, 1, 2, 4, 6))
     (folder.path / TASK / "journal-0.jsonl").write_bytes(FIRST + done)
-    lacking = list(folder.lacking([task], data, {TASK: how}, folder.digests(), 3))
+    lacking = list(folder.answers(task.name).pending(task, data, how, folder.digests(), 3))
     assert [w.request.id for w in wanted[3:6]] == [w.request.id for w in lacking]
     assert {f"{TASK} 1"} == {w.group for w in lacking}
 
@@ -142,7 +143,7 @@ def test_losses_lie_beside_the_predictions(asked):
     predictions, beside = sealed(asked, {"0": b"".join(lines)})
     assert b"".join(map(answer, wanted)) == predictions
     assert ["25", "55"] == [json.loads(row)["id"] for row in beside.splitlines()]
-    told = {p.id: p.losses for p in folder.answers(TASK) if p.losses}
+    told = {p.id: p.losses for p in folder.answers(TASK).predictions() if p.losses}
     assert {"25": losses[2], "55": losses[5]} == told
 
 

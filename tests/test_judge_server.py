@@ -22,7 +22,7 @@ from touchstone.prompt import OWN
 
 KEY = "sk-secret-123456"
 BRACKETED = (  # headings in brackets, as other judges' prompts have them
-    "[Picture]\n{told}\n\n[Asked]\n{question}\n\n"
+    "[Picture]\n{told}\n\n[Spec]\n{question}\n\n"
     "[Start: assistant 1]\n{one}\n\n[End: assistant 1]\n\n"
     "[Start: assistant 2]\n{two}\n\n[End: assistant 2]\n\n"
     "[Task]\nRate both from 1 to 10, the one of assistant 1 first.\n\n"

@@ -16,7 +16,8 @@ from eval.launch.local import shares
 from eval.launch.plan import AT_ONCE, IMAGE_WORK, Plan
 from eval.launch.queue import Here, Order, Queue, Report
 from eval.launch.worker import Worker, _Taking
-from eval.run.folder import RunFolder, Wanted
+from eval.run.folder import RunFolder
+from eval.run.requests import Identified
 
 DECODES = (Generate(5), Generate(30, 2), Rank((" A", " B", " a longer one")))
 
@@ -34,7 +35,7 @@ def questions(draw, most=40):
         keys += ["many"] * draw(st.integers(AT_ONCE - 1, 2 * AT_ONCE + 1))
     seed = random.Random(draw(st.integers(0, 99)))
     return [
-        Wanted(
+        Identified(
             Request(
                 f"{seed.choice(['one_x', 'two_y'])}/{n}",
                 f"<img>{key}</img>" + "word " * seed.randrange(60),
@@ -216,7 +217,7 @@ def test_orders_and_reports_travel_unchanged():
 
 
 def plan_of(folder, ids, careful=False):
-    wanted = [Wanted(Request(f"t_x/{n}", "?", Generate(1)), f"{n}", "") for n in sorted(ids)]
+    wanted = [Identified(Request(f"t_x/{n}", "?", Generate(1)), f"{n}", "") for n in sorted(ids)]
     return Plan.write(folder / "plan-n", wanted, alone=careful)
 
 
@@ -296,7 +297,7 @@ def lose_workers(tmp_path, held):
             queue.tell(worker, Report("working", order.round, held=[number]))
             crew.deaths = {worker: "signal 9"}
             assert coordinator.work(folder, plan, order, lambda reports: None)
-        return {plan.group(n).requests[0].id: n for n in set(held)}, folder.failed("t_x")
+        return {plan.group(n).requests[0].id: n for n in set(held)}, folder.answers("t_x").failed()
     finally:
         plan.close()
 
@@ -343,7 +344,7 @@ def test_shares_of_a_machine(workers, devices, cores, expected):
 def test_a_batch_is_never_cut(tmp_path):
     """Samples that are one batch by request are one group, however many they are."""
     asked = [
-        Wanted(Request(f"t_val/{n}", "a?", Generate(1)), f"{n:016x}", f"t_val {n // 300}")
+        Identified(Request(f"t_val/{n}", "a?", Generate(1)), f"{n:016x}", f"t_val {n // 300}")
         for n in range(700)
     ]
     plan = Plan.write(tmp_path / "plan", asked, most=300)

@@ -20,7 +20,7 @@ from eval.engine.plain import PlainEngine
 from eval.engine.shared import SharedEngine
 from eval.plugins import find_tasks
 from eval.run.folder import RunFolder
-from eval.run.spec import Asked, describe_task
+from eval.run.spec import Spec, describe_task
 from eval.runtime import QwenVL
 
 REASON = "scores that are no numbers"
@@ -215,11 +215,11 @@ def test_losses_of_any_back_end_are_numbers_or_a_failure(tmp_path):
     """JSON has no infinity: a journal with one could not be read back."""
     data = make_data(tmp_path / "data")
     (task,) = find_tasks(["okvqa_val"])
-    entries = {task.name: describe_task(task, data, Asked())}
+    entries = {task.name: describe_task(task, data, Spec())}
     manifest = {"model": Stranger().describe(), "tasks": entries}
     folder = RunFolder.start(tmp_path / "run", manifest)
-    answer_all(folder, [task], data, {task.name: Asked()}, Stranger())
-    recorded = list(folder.recorded(task.name).values())
+    answer_all(folder, [task], data, {task.name: Spec()}, Stranger())
+    recorded = list(folder.answers(task.name).recorded().values())
     assert [(0.5, 1.0), ()] * 3 + [(0.5, 1.0)] == [each.losses for each in recorded]
     assert ["", "the back end's losses are NaN or infinite"] == sorted({e.error for e in recorded})
 

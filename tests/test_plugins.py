@@ -159,7 +159,7 @@ def test_an_installed_package_adds_a_task_and_a_back_end(site, tmp_path):
         assert task in plugins.find_tasks(["all"]) and plugins.find_tasks(["okvqa_val"])
         samples = list(task.layout(root).read(root))
         backend = plugins.backend("parrot")("polly", image_root=root, device="cpu")
-        answers = list(backend.answer(task.request(sample) for sample in samples))
+        answers = list(backend.answer(render(task, sample) for sample in samples))
         assert "shapes_test/1" == answers[0].id
         scored = [task.metrics["accuracy"](a.text, s.reference) for a, s in zip(answers, samples)]
         assert [1.0, 0.0] == scored, scored

@@ -119,7 +119,7 @@ def test_torn_line_is_dropped(finished, checkpoint, tmp_path):
     journal.write_bytes(first + whole[: len(whole) // 2])
     manifest = (finished / "run" / "manifest.json").read_bytes()
     (tmp_path / "run" / "manifest.json").write_bytes(manifest)
-    assert len(RunFolder.open(tmp_path / "run").recorded("okvqa_val")) < 7
+    assert len(RunFolder.open(tmp_path / "run").answers("okvqa_val").recorded()) < 7
     assert run_okvqa(checkpoint, finished / "data", tmp_path / "run").returncode == 0
     assert whole == (journal.parent / "predictions.jsonl").read_bytes()
 
@@ -128,7 +128,7 @@ def test_torn_line_is_dropped(finished, checkpoint, tmp_path):
 def test_an_unreadable_image_fails_its_own_samples(finished, checkpoint, data, tmp_path, batch):
     """Exit code 3, sample and file named, the reason in the journal, all others are scored.
 
-    Asked again with --retry-failed once the image is there, the run equals an undisturbed one.
+    Spec again with --retry-failed once the image is there, the run equals an undisturbed one.
     """
     picture = data / IMAGE.format(2)
     whole = picture.read_bytes()
@@ -481,7 +481,7 @@ def test_damaged_journal_is_named(finished, tmp_path):
     file = folder / "okvqa_val" / "journal-0.jsonl"
     file.write_bytes(first + b'{"id": "5", "text": "x"}\nnonsense\n')
     with pytest.raises(RunError, match=r"journal-0.jsonl, line 3: invalid JSON"):
-        RunFolder.open(folder).recorded("okvqa_val")
+        RunFolder.open(folder).answers("okvqa_val").recorded()
 
 
 def test_prediction_is_frozen():

@@ -132,7 +132,7 @@ def test_a_prediction_with_a_wrong_type_is_named(made, run, fields):
     for reader in ("browse", "run", "score"):
         refused(reader, made, run, "predictions.jsonl")
     with pytest.raises(RunError, match=rf"predictions\.jsonl, line 1: {next(iter(fields))}"):
-        list(RunFolder.open(run).answers(TASK))
+        list(RunFolder.open(run).answers(TASK).predictions())
 
 
 @pytest.mark.case("hostile/27")
@@ -205,7 +205,7 @@ def test_a_server_s_scores_with_a_wrong_type_are_named(run, fields):
     assert told == read_server(file)
     file.write_text(json.dumps(told | fields))
     with pytest.raises(RunError, match=r"server\.json: "):
-        RunFolder.open(run).server_scores(TASK)
+        RunFolder.open(run).scores(TASK).server()
 
 
 JUDGED = {"key": "a", "reported": "j", "fingerprint": "", "reply": "7 8", "scores": [7.0, 8.0]}
@@ -219,7 +219,7 @@ def test_judgements_are_digested_but_for_their_place_in_the_ledger(run):
 
     def digest(**fields):
         rounds = [{**JUDGED, "fault": "", **fields}]
-        folder.write_judgements(TASK, [{"id": "5", "rounds": rounds}])
+        folder.scores(TASK).write_judgements([{"id": "5", "rounds": rounds}])
         return source_digests(run / TASK)["judgements.jsonl"]
 
     assert digest() == digest(key="b") != digest(reply="7 9")

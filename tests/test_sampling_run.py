@@ -13,24 +13,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from small import command, make_checkpoint
 
-from eval.api import (
-    CHATML,
-    Generate,
-    Layout,
-    Nucleus,
-    Prediction,
-    Rank,
-    Sample,
-    Source,
-    Task,
-)
+from eval.api import Generate, Nucleus, Prediction, Rank
+from eval.data.declare import Layout, Sample, Source, Task
 from eval.engine.plain import PlainEngine
 from eval.errors import DataError, UsageError
 from eval.launch.plan import Plan
-from eval.protocols.qwen_vl import fill
+from eval.protocols.qwen_vl import CHATML, fill
 from eval.run import journal
 from eval.run.folder import RunFolder
-from eval.run.spec import Asked, describe_task, requests
+from eval.run.requests import render, requests
+from eval.run.spec import Spec, describe_task
 from eval.runtime import QwenVL
 
 PICTURES = 3
@@ -100,39 +92,39 @@ ONE = Sample("1", {"image": "a.png", "question": "What?"})
 
 def test_a_dialogue_s_request():
     """The published prompt is the user's turn, with a seed of its own; examples are refused."""
-    request = a_task().request(ONE)
+    request = render(a_task(), ONE)
     assert ("sketch_test/1", "Picture 1: <img>a.png</img>\nWhat?", True) == (
         request.id,
         request.prompt,
         request.chat,
     )
     assert Nucleus(20, top_p=0.9).drawn("sketch_test/1") == request.decode
-    other = a_task().request(replace(ONE, id="2"))
+    other = render(a_task(), replace(ONE, id="2"))
     assert request.decode.seed != other.decode.seed
     assert (request.prompt, replace(request.decode, seed=0)) == (
         other.prompt,
         replace(other.decode, seed=0),
     )
     with pytest.raises(UsageError, match="sketch_test: a dialogue takes no few-shot examples"):
-        a_task().request(ONE, examples=[ONE])
-    assert not a_task(dialogue=False).request(ONE).chat
+        render(a_task(), ONE, examples=[ONE])
+    assert not render(a_task(dialogue=False), ONE).chat
 
 
 def test_a_dialogue_in_the_other_protocol():
     """Protocol chatml asks its own prompt, which a dialogue need not have."""
-    request = a_task(chat="{question} {pictures}").request(ONE, CHATML)
+    request = render(a_task(chat="{question} {pictures}"), ONE, CHATML)
     assert ("What? Picture 1: <img>a.png</img>\n", True) == (request.prompt, request.chat)
     assert Nucleus(20, top_p=0.9).drawn("sketch_test/1") == request.decode
     with pytest.raises(UsageError, match="sketch_test: has no prompt in protocol chatml"):
-        a_task().request(ONE, CHATML)
+        render(a_task(), ONE, CHATML)
 
 
 def test_another_way_to_decode():
     """What is given stands in for the task's own; its seed is made the request's, too."""
-    assert Generate(3) == a_task().request(ONE, decode=Generate(3)).decode
-    given = a_task().request(ONE, decode=Nucleus(20, top_p=0.9, seed=5)).decode
+    assert Generate(3) == render(a_task(), ONE, decode=Generate(3)).decode
+    given = render(a_task(), ONE, decode=Nucleus(20, top_p=0.9, seed=5)).decode
     assert Nucleus(20, top_p=0.9, seed=5).drawn("sketch_test/1") == given
-    assert given != a_task().request(ONE).decode
+    assert given != render(a_task(), ONE).decode
 
 
 @given(seed=st.integers(0, 2**40), name=st.text())
@@ -192,13 +184,13 @@ def test_a_text_cannot_open_an_image(name, hostile):
     """Neither a question nor a path can name a file to show beside those of its sample."""
     fields = {"image": "a.png", "image_2": "b.png", "question": "What?", name: hostile}
     with pytest.raises(DataError, match="holds the image tag"):
-        a_task().request(Sample("1", fields))
+        render(a_task(), Sample("1", fields))
 
 
 def test_a_text_is_not_filled_again():
     """Braces in a question are a question's."""
     fields = {"image": "a.png", "question": "{pictures}{image}{answer}"}
-    assert a_task().request(Sample("1", fields)).prompt.endswith("\n{pictures}{image}{answer}")
+    assert render(a_task(), Sample("1", fields)).prompt.endswith("\n{pictures}{image}{answer}")
 
 
 # -- runs ----------------------------------------------------------------------------------------
@@ -207,17 +199,17 @@ def test_a_text_is_not_filled_again():
 def wanted(task, data, asked):
     """What an empty run lacks."""
     folder = RunFolder(data / "none", {})
-    return list(folder.lacking([task], data, {task.name: asked}, folder.digests()))
+    return list(folder.answers(task.name).pending(task, data, asked, folder.digests()))
 
 
 @pytest.mark.parametrize(
     "asked",
     [
-        Asked(),
-        Asked(seed=7),
-        Asked(greedy=True),
-        Asked(limit=3, seed=7, few_shot=2, leaking=True),
-        Asked(seed=7, few_shot=2, leaking=True, greedy=True),
+        Spec(),
+        Spec(seed=7),
+        Spec(greedy=True),
+        Spec(limit=3, seed=7, few_shot=2, leaking=True),
+        Spec(seed=7, few_shot=2, leaking=True, greedy=True),
     ],
 )
 def test_a_manifest_tells_how_it_was_drawn(data, asked):
@@ -227,10 +219,10 @@ def test_a_manifest_tells_how_it_was_drawn(data, asked):
     bounds = {"max_new_tokens": 20, "min_new_tokens": 0}
     sampled = {"greedy": False, **bounds, "top_p": 0.9, "seed": asked.seed}
     assert ({"greedy": True, **bounds} if asked.greedy else sampled) == entry["decode"]
-    assert asked == Asked.of(entry)
+    assert asked == Spec.of(entry)
     if not asked.few_shot:
         expected = list(requests(task, data, asked))
-        assert expected == list(requests(task, data, Asked.of(entry)))
+        assert expected == list(requests(task, data, Spec.of(entry)))
         if not asked.greedy:
             how = Nucleus(20, top_p=0.9, seed=asked.seed)
             assert all(how.drawn(request.id) == request.decode for _, request in expected)
@@ -242,22 +234,22 @@ def test_what_is_drawn_otherwise_is_asked_again(data):
     """An answer of another seed, or of the best tokens, is no answer to what is asked now."""
     told = [
         {each.of for each in wanted(a_task(), data, asked)}
-        for asked in (Asked(), Asked(seed=1), Asked(greedy=True), Asked(seed=1, greedy=True))
+        for asked in (Spec(), Spec(seed=1), Spec(greedy=True), Spec(seed=1, greedy=True))
     ]
     assert [4, 4, 4, 4] == [len(identities) for identities in told]
     assert told[2] == told[3]
     assert 12 == len(told[0] | told[1] | told[2])
-    assert told[0] == {each.of for each in wanted(a_task(), data, Asked())}
+    assert told[0] == {each.of for each in wanted(a_task(), data, Spec())}
 
 
 @pytest.mark.parametrize("decode", [Generate(5), Rank])
 def test_a_task_that_does_not_sample_has_no_seed(data, decode):
     """Neither a seed nor --greedy makes it another run."""
     task = a_task(decode=decode)
-    entries = [describe_task(task, data, asked) for asked in (Asked(), Asked(seed=3, greedy=True))]
+    entries = [describe_task(task, data, asked) for asked in (Spec(), Spec(seed=3, greedy=True))]
     assert entries[0] == entries[1]
-    assert wanted(task, data, Asked()) == wanted(task, data, Asked(seed=3, greedy=True))
-    assert wanted(task, data, Asked()) == wanted(task, data, Asked.of(entries[0]))
+    assert wanted(task, data, Spec()) == wanted(task, data, Spec(seed=3, greedy=True))
+    assert wanted(task, data, Spec()) == wanted(task, data, Spec.of(entries[0]))
 
 
 @pytest.mark.parametrize("seed", [None, 0, 2**63 - 1])
@@ -270,7 +262,7 @@ def test_a_line_keeps_the_seed(seed):
 
 def test_a_plan_keeps_how_a_question_is_drawn(data):
     """Workers are told by it what to ask; a seed of 63 bits is not rounded on the way."""
-    expected = wanted(a_task(decode=Nucleus(20, 2, top_p=0.1 + 0.2)), data, Asked(seed=3))
+    expected = wanted(a_task(decode=Nucleus(20, 2, top_p=0.1 + 0.2)), data, Spec(seed=3))
     plan = Plan.write(data / "plan", expected, alone=True)
     found = [plan.group(number).requests[0] for number in range(plan.groups)]
     plan.close()
@@ -314,7 +306,7 @@ def rows(path):
 def test_a_run_records_what_was_drawn(run, model, data, tmp_path, more, size):
     """Each line has the seed of its question, with which the engine gives the same tokens."""
     run(tmp_path / "run", "--seed", "5", *more)
-    asked = [request for _, request in requests(a_task(), data, Asked(seed=5))]
+    asked = [request for _, request in requests(a_task(), data, Spec(seed=5))]
     expected = {
         name.partition("/")[2]: (p.text, list(p.tokens), Nucleus(20, 0, 0.9, 5).drawn(name).seed)
         for name, p in answers(PlainEngine(model, data, size), asked).items()

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import make_data
 
-from eval.api import Prediction, Sample
+from eval.api import Prediction
+from eval.data.declare import Sample
 from eval.errors import DataError, PredictionError
 from eval.plugins import find_tasks
 from eval.run.folder import RunFolder
-from eval.run.spec import Asked, read_samples
+from eval.run.spec import Spec, read_samples
 from eval.scoring.score import AsPublished, Scoring, score, score_file
 
 PROMPTS = Path(__file__).parent / "golden" / "prompts"
@@ -243,10 +244,10 @@ def test_losses_outlive_a_task_that_is_opened_again(tmp_path):
         '{"id":"1","losses":[1.0,2.0]}\n{"id":"3","losses":[2.0,1.0]}\n'
     )
     expected = {"1": (1.0, 2.0), "2": (), "3": (2.0, 1.0)}
-    assert expected == {p.id: p.losses for p in folder.answers(task.name)}
-    folder.open_task(task, tmp_path, Asked())
-    assert not folder.sealed(task.name)
-    assert expected == {p.id: p.losses for p in folder.recorded(task.name).values()}
-    folder.reopen(task.name)
+    assert expected == {p.id: p.losses for p in folder.answers(task.name).predictions()}
+    folder.answers(task.name).open(task, tmp_path, Spec())
+    assert not folder.answers(task.name).complete
+    assert expected == {p.id: p.losses for p in folder.answers(task.name).recorded().values()}
+    folder.answers(task.name).reopen()
     del expected["2"]
-    assert expected == {p.id: p.losses for p in folder.recorded(task.name).values()}
+    assert expected == {p.id: p.losses for p in folder.answers(task.name).recorded().values()}

@@ -8,9 +8,12 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from eval.api import CHATML, Generate, Layout, Nucleus, Prediction, Rank, Sample, Source, Task
+from eval.api import Generate, Nucleus, Prediction, Rank
+from eval.data.declare import Layout, Sample, Source, Task
+from eval.protocols.qwen_vl import CHATML
 from eval.run.folder import RunFolder
-from eval.run.spec import Asked, describe_task, requests
+from eval.run.requests import requests
+from eval.run.spec import Spec, describe_task
 from eval.scoring.score import AsPublished, score_file, score_run
 
 MODEL = {
@@ -47,7 +50,7 @@ TASK = Task(
     {"match": lambda text, reference: float(text.strip() == reference)},
     chat="Picture 1: <img>{image}</img>\n{question}",
 )
-ASKED = Asked()
+ASKED = Spec()
 RANKED = replace(TASK, decode=Rank)
 SAMPLED = replace(TASK, decode=Nucleus(10, 0, 0.5))
 
@@ -78,9 +81,9 @@ def scored(
         Image.new("RGB", (4, 4), color).save(root / f"{number}.png")
     entries = {task.name: describe_task(task, root, asked) | (entry or {})}
     run = RunFolder.start(folder / "run", {"model": model, "tasks": entries, **(about or {})})
-    run.open_task(task, root, asked)
+    run.answers(task.name).open(task, root, asked)
     digests = run.digests()
-    wanted = list(run.lacking([task], root, {task.name: asked}, digests))
+    wanted = list(run.answers(task.name).pending(task, root, asked, digests))
     random.Random(order).shuffle(wanted)
     for number in range(workers):
         journals = run.journals(number)
@@ -89,9 +92,9 @@ def scored(
             answer = Prediction(each.request.id, "" if error else "a", error=error)
             journals.write(answer, each.of)
         journals.close()
-    assert not run.seal(task, root, asked, digests)
+    assert not run.answers(task.name).finalize(task, root, asked, digests)
     if server:
-        run.write_server_scores(task.name, server)
+        run.scores(task.name).write_server(server)
     return score_run(run, task, root, published)["signature"]
 
 
@@ -100,7 +103,7 @@ def judged(**changes):
     return {"server": told, "data": {"reference": None}}
 
 
-CHAT = {"asked": Asked(protocol=CHATML)}
+CHAT = {"asked": Spec(protocol=CHATML)}
 DECIDES = {
     "prompt": ({}, {"task": replace(TASK, prompt="<img>{image}</img>{question} Reply:")}),
     "chat prompt": (CHAT, {**CHAT, "task": replace(TASK, chat="<img>{image}</img>{question}")}),
@@ -111,16 +114,16 @@ DECIDES = {
     "least tokens": ({}, {"task": replace(TASK, decode=Generate(10, 1))}),
     "sampling": ({}, {"task": SAMPLED}),
     "top_p": ({"task": SAMPLED}, {"task": replace(TASK, decode=Nucleus(10, 0, 0.6))}),
-    "sampling seed": ({"task": SAMPLED}, {"task": SAMPLED, "asked": Asked(seed=1)}),
-    "greedy": ({"task": SAMPLED}, {"task": SAMPLED, "asked": Asked(greedy=True)}),
+    "sampling seed": ({"task": SAMPLED}, {"task": SAMPLED, "asked": Spec(seed=1)}),
+    "greedy": ({"task": SAMPLED}, {"task": SAMPLED, "asked": Spec(greedy=True)}),
     "ranking": ({}, {"task": RANKED}),
     "how options are appended": ({"task": RANKED}, {"task": replace(RANKED, dialogue=True)}),
     "options": ({"task": RANKED}, {"task": RANKED, "data": {"options": ["a", "b"]}}),
     "bytes of the data": ({}, {"space": " "}),
     "bytes of the pictures": ({}, {"color": (0, 0, 255)}),
-    "limit": ({}, {"asked": Asked(limit=5)}),
-    "samples left out": ({}, {"asked": Asked(left_out=("3",), faults=("x",))}),
-    "faults": ({}, {"asked": Asked(faults=("images: 1 missing",))}),
+    "limit": ({}, {"asked": Spec(limit=5)}),
+    "samples left out": ({}, {"asked": Spec(left_out=("3",), faults=("x",))}),
+    "faults": ({}, {"asked": Spec(faults=("images: 1 missing",))}),
     "failed samples": ({}, {"failed": ("3",)}),
     "checkpoint": ({}, {"model": {**MODEL, "digest": "b" * 64}}),
     "dtype": ({}, {"model": {**MODEL, "dtype": "bfloat16"}}),
@@ -175,9 +178,9 @@ def test_the_way_to_ask_is_told_whatever_the_samples(tmp_path):
         re.search(r" asked=([0-9a-f]{12}) ", scored(tmp_path / name, **more))[1]
         for name, more in (
             ("whole", {}),
-            ("limited", {"asked": Asked(limit=2)}),
+            ("limited", {"asked": Spec(limit=2)}),
             ("other data", {"space": " ", "data": {"samples": 4}}),
-            ("left out", {"asked": Asked(left_out=("3",), faults=("x",))}),
+            ("left out", {"asked": Spec(left_out=("3",), faults=("x",))}),
         )
     ]
     assert 1 == len(set(found))
@@ -196,27 +199,27 @@ def test_the_way_to_ask_is_told_whatever_the_samples(tmp_path):
 )
 def test_each_rule_of_few_shot_examples_has_a_digest_of_its_own(entry, tmp_path):
     """Their number, seed, and the split that they are drawn from."""
-    from eval.run.spec import asked_digest
+    from eval.run.spec import spec_digest
 
     base = {"prompt": "x", "protocol": "published", "decode": {"greedy": True}}
     others = [
         {**base, "few_shot": 3, "seed": 0, "leaking": False},
         {**base, "few_shot": 4, "seed": 2, "leaking": False},
     ]
-    found = asked_digest(TASK, base | entry)
-    assert found not in [asked_digest(TASK, other) for other in others]
+    found = spec_digest(TASK, base | entry)
+    assert found not in [spec_digest(TASK, other) for other in others]
     if entry:
-        assert found != asked_digest(TASK, base)
+        assert found != spec_digest(TASK, base)
 
 
 def test_an_earlier_manifest_has_the_digest_of_its_system_text(tmp_path):
     """It was not recorded then, and was the one that there is today."""
-    from eval.run.spec import asked_digest
+    from eval.run.spec import spec_digest
 
     scored(tmp_path / "a", **CHAT)
     entry = RunFolder.open(tmp_path / "a/run").manifest["tasks"][TASK.name]
     earlier = {name: value for name, value in entry.items() if name != "system"}
-    assert asked_digest(TASK, entry) == asked_digest(TASK, earlier)
+    assert spec_digest(TASK, entry) == spec_digest(TASK, earlier)
     assert "system" in entry
 
 
@@ -226,7 +229,7 @@ def test_a_file_of_answers_does_not_claim_what_is_not_known(tmp_path):
     root = tmp_path / "a" / "data"
     rows = [
         {"question_id": r.id.partition("/")[2], "answer": "a"}
-        for _, r in requests(TASK, root, Asked())
+        for _, r in requests(TASK, root, Spec())
     ]
     file = tmp_path / "answers.json"
     file.write_text(json.dumps(rows))

@@ -13,8 +13,9 @@ from eval.demo.server import score_submission
 from eval.demo.writer import SIZES
 from eval.errors import DataError, PredictionError, RunError, UsageError
 from eval.plugins import find_tasks
+from eval.run.check import check_data
 from eval.run.folder import RunFolder
-from eval.run.spec import Asked, check_data, describe_task
+from eval.run.spec import Spec, describe_task
 from eval.scoring.score import score_run
 from eval.scoring.submission import record, submit
 
@@ -43,13 +44,13 @@ def data(tmp_path_factory):
 
 
 def make_run(path, task, data, limit=None, seal=True):
-    _, asked = check_data(task, data, Asked(limit=limit), allow_partial=True)
+    _, asked = check_data(task, data, Spec(limit=limit), allow_partial=True)
     entries = {task.name: describe_task(task, data, asked)}
     manifest = {"name": "x", "model": Constant().describe(), "tasks": entries, "data": str(data)}
     folder = RunFolder.start(path, manifest)
     answer_all(folder, [task], data, {task.name: asked}, Constant())
     if seal:
-        assert folder.seal(task, data, asked, folder.digests()) == 0
+        assert folder.answers(task.name).finalize(task, data, asked, folder.digests()) == 0
     return folder
 
 
@@ -85,7 +86,7 @@ def test_a_split_that_is_scored_here_can_be_sent_and_keeps_its_figure(data, tmp_
     for scored_here in (task, other):
         with pytest.raises(UsageError, match="it is scored here"):
             record(scored_here, folder, {"cider": 1.0}, "a stand-in")
-    assert folder.server_scores(task.name) is None
+    assert folder.scores(task.name).server() is None
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
@@ -173,7 +174,7 @@ def test_a_server_s_figure_is_checked(data, tmp_path):
         record(task, folder, {"anls": 6.51}, "RRC")
     with pytest.raises(UsageError, match="a day such as"):
         record(task, folder, {"anls": 0.651}, "RRC", "yesterday")
-    assert folder.server_scores(task.name) is None
+    assert folder.scores(task.name).server() is None
 
 
 def test_from_the_command_line(data, tmp_path):

@@ -21,14 +21,17 @@ from PIL import Image
 from small import answer_all, command
 from web import Web
 
-from eval.api import Expect, Prediction
+from eval.api import Prediction
+from eval.data.declare import Expect
 from eval.data.fetch import Fetcher
 from eval.data.prepare import plan, prepare
 from eval.data.verify import verify
 from eval.errors import DataError, EvalError, UsageError
 from eval.plugins import find_tasks
+from eval.run.check import check_data
 from eval.run.folder import RunFolder
-from eval.run.spec import Asked, check_data, describe_task
+from eval.run.requests import render
+from eval.run.spec import Spec, describe_task
 from eval.scoring.submission import submit
 from touchstone.table import (
     ANSWERS,
@@ -317,7 +320,7 @@ def test_several_pictures(tmp_path, cell):
     assert found.images == sample.images
     one, two = found.images
     expected = f"Picture 1: <img>{one}</img>\nPicture 2: <img>{two}</img>\nWhat is shown?"
-    assert expected == ENGLISH.request(sample).prompt
+    assert expected == render(ENGLISH, sample).prompt
 
 
 @pytest.mark.parametrize("cut", ["\n", " \r\n", "\t"])
@@ -536,7 +539,7 @@ def test_a_sample_tells_the_model_nothing_that_the_judge_is_told(tmp_path):
     (sample,) = ENGLISH.layouts[0].read(tmp_path)
     assert {"category": "recognition,comprehension", "task_name": "t1"} == sample.groups
     assert ({"image", "question"}, None) == (set(sample.fields), sample.reference)
-    request = ENGLISH.request(sample)
+    request = render(ENGLISH, sample)
     assert (True, 512, 0.3) == (request.chat, request.decode.max_new_tokens, request.decode.top_p)
     assert "annotation" not in repr(request)
 
@@ -632,12 +635,12 @@ def test_submission_is_the_published_table_with_responses(tmp_path):
     expect = Expect(distinct={"task_name": 1})
     data, task = tmp_path / "data", replace(ENGLISH, size=3, expect=expect)
     indexed(data, *(row(n) for n in range(3)))
-    _, asked = check_data(task, data, Asked())
+    _, asked = check_data(task, data, Spec())
     entries = {task.name: describe_task(task, data, asked)}
     manifest = {"name": "x", "model": Echo().describe(), "tasks": entries, "data": str(data)}
     folder = RunFolder.start(tmp_path / "run", manifest)
     answer_all(folder, [task], data, {task.name: asked}, Echo())
-    assert 0 == folder.seal(task, data, asked, folder.digests())
+    assert 0 == folder.answers(task.name).finalize(task, data, asked, folder.digests())
     written = submit(task, folder, data)
     assert "touchstone_en.tsv" == written.name
     assert HEAD.encode() == written.read_bytes().splitlines(keepends=True)[0]

@@ -271,7 +271,7 @@ def test_whatever_a_judge_says_the_run_can_be_read(run, found):
     told = figures(found)
     about = {"model": "m", "reported": [], "prompt": {"digest": "d"}}
     scores = {**told, "server": "m at h", "judge": told["judge"] | about, "doubts": told["faults"]}
-    folder.write_server_scores(task.name, scores)
+    folder.scores(task.name).write_server(scores)
     score_run(folder, task, data)
     read = load_run(folder.path).tasks[task.name]
     assert (told["metrics"], told["by"]) == (read.metrics, read.by)

@@ -10,7 +10,7 @@ from eval.api import Prediction
 from eval.data import sha256_file, verify
 from eval.errors import DataError, PredictionError
 from eval.run.folder import RunFolder, held
-from eval.run.spec import Asked, describe_task, read_samples
+from eval.run.spec import Spec, describe_task, read_samples
 from eval.storage.writing import write_rows
 from touchstone.table import TEXTS, Dialogue, as_read_back, read_answers
 from touchstone.tasks import TABLES, dialogues
@@ -35,11 +35,11 @@ def answers_of(folder: RunFolder, task: Task, data: Path) -> Answers:
 
     Raises RunError where the run is not finished or was asked from other data.
     """
-    folder.check_asked(task.name)
+    folder.check_task(task.name)
     folder.check_sources(task, data)
-    predictions = folder.predictions(task.name)
+    predictions = folder.answers(task.name).by_id()
     texts = {name: p.text for name, p in predictions.items() if not p.error}
-    asked = Asked.of(folder.manifest["tasks"][task.name])
+    asked = Spec.of(folder.manifest["tasks"][task.name])
     wanted = [sample.id for sample in read_samples(task, data, asked)]
     given = {name: texts[name] for name in wanted if name in texts}
     if not given:
@@ -99,7 +99,7 @@ def take_in(
             _write_texts(given, file, described / index)
         ids = {each.id for each in given}
         every = (sample.id for sample in read_samples(task, described))
-        asked = Asked(
+        asked = Spec(
             left_out=tuple(name for name in every if name not in ids), faults=tuple(faults)
         )
         digest = sha256_file(file)
@@ -119,7 +119,7 @@ def take_in(
             **about,
         }
         folder = RunFolder.start(out, manifest)
-        if not folder.sealed(task.name):
+        if not folder.answers(task.name).complete:
             if data is None:
                 _write_texts(given, file, root / index)
             _put_down(folder, task, root, asked, given)
@@ -127,18 +127,18 @@ def take_in(
 
 
 def _put_down(
-    folder: RunFolder, task: Task, root: Path, asked: Asked, given: Sequence[Dialogue]
+    folder: RunFolder, task: Task, root: Path, asked: Spec, given: Sequence[Dialogue]
 ) -> None:
     """Write the answers as a worker would have, and close the task."""
     texts = {each.id: str(each.response) for each in given}
     digests = folder.digests()
-    folder.open_task(task, root, asked)
+    folder.answers(task.name).open(task, root, asked)
     journals = folder.journals(0)
-    for wanted in list(folder.lacking([task], root, {task.name: asked}, digests)):
+    for wanted in list(folder.answers(task.name).pending(task, root, asked, digests)):
         sample = wanted.request.id.partition("/")[2]
         journals.write(Prediction(wanted.request.id, texts[sample]), wanted.of)
     journals.close()
-    missing = folder.seal(task, root, asked, digests)
+    missing = folder.answers(task.name).finalize(task, root, asked, digests)
     assert not missing, "every sample that is asked has its answer in the file"
 
 

@@ -22,7 +22,7 @@ class Replay:
         for request in requests:
             task, _, sample = request.id.partition("/")
             if task not in self.recorded:
-                self.recorded[task] = self.run.predictions(task)
+                self.recorded[task] = self.run.answers(task).by_id()
             if sample not in self.recorded[task]:
                 raise RunError(f"{self.run.path}: no prediction recorded for {request.id}")
             yield replace(self.recorded[task][sample], id=request.id)

@@ -50,7 +50,7 @@ def browse_command(
     ready = [
         name
         for name in names
-        if all(folder.sealed(name) for folder in folders if name in folder.tasks)
+        if all(folder.answers(name).complete for folder in folders if name in folder.tasks)
     ]
     wanted = [found.name for found in plugins.find_tasks(task)] if task else names
     if task and not set(wanted) & set(names):

@@ -12,15 +12,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from eval import plugins, report
-from eval.api import Build, Task
 from eval.cli.console import err, out
 from eval.cli.options import folder_option, new_folder
 from eval.config import Config
+from eval.data.declare import Build, Task
 from eval.errors import DataError, RunError, UsageError
 from eval.launch.workers import Launch
 from eval.pipeline import DEMO, Place, evaluate, wanted
+from eval.run.check import check_data
 from eval.run.folder import RunFolder
-from eval.run.spec import check_data
 from eval.scoring import submission
 from eval.scoring.score import score_run
 from eval.storage.reading import reason
@@ -123,11 +123,11 @@ def _state(out_folder: Path, task: Task, count: int) -> str:
         folder = RunFolder.open(out_folder)
     except RunError:
         return "to run"
-    if folder.scored(task.name):
+    if folder.scores(task.name).complete:
         return "done"
-    if folder.sealed(task.name):
+    if folder.answers(task.name).complete:
         return "answered, to be scored"
-    answered = len(folder.recorded(task.name))
+    answered = len(folder.answers(task.name).recorded())
     return f"answered {answered:,} of {count:,}" if answered else "to run"
 
 
@@ -152,7 +152,7 @@ def ask_demo_servers(tasks: Sequence[Task], place: Place) -> None:
 
     folder = RunFolder.open(place.out)
     for task in tasks:
-        if not (task.submission and task.submission.alone) or folder.server_scores(task.name):
+        if not (task.submission and task.submission.alone) or folder.scores(task.name).server():
             continue
         written = submission.submit(task, folder, place.data, None)
         metrics = score_submission(place.data, task.name, written)
@@ -168,7 +168,7 @@ def ask_demo_judge(tasks: Sequence[Task], place: Place) -> None:
     from touchstone.judge import Judge
 
     folder = RunFolder.open(place.out)
-    judged = [task for task in tasks if task.judged and not folder.server_scores(task.name)]
+    judged = [task for task in tasks if task.judged and not folder.scores(task.name).server()]
     if not judged:
         return
     with JudgeServer() as server:

@@ -25,9 +25,9 @@ from rich.table import Table
 from rich.text import Text
 
 from eval import plugins
-from eval.api import Archive, Build, ByHand, Download, Mirror, Pictures, Task
 from eval.cli.console import PLAIN_LINE_S, err, out
 from eval.cli.options import folder_option
+from eval.data.declare import Archive, Build, ByHand, Download, Mirror, Pictures, Task
 from eval.data.prepare import Wanted, Watch, plan, prepare
 from eval.data.verify import Findings, pin_sources, verify
 from eval.errors import DataError, UsageError

@@ -18,13 +18,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eval import __version__, plugins
-from eval.api import Task
 from eval.cli.card import print_report
 from eval.cli.console import PLAIN_LINE_S, err
 from eval.cli.costs import agree_on_cost, say, shown_cost
 from eval.cli.judged import print_figures
 from eval.cli.judges import KEY, TIMEOUT_S, How, parse_parameters, read_judge
 from eval.cli.options import folder_option
+from eval.data.declare import Task
 from eval.errors import JudgeError, UsageError
 from eval.run.folder import RunFolder, held
 from eval.scoring.score import score_run
@@ -403,8 +403,8 @@ def _score(
     """Write down what the ledger has of these answers; the task's summary."""
     rows, scores = result(occasion, answers.dialogues, ledger, as_published=how.as_published)
     with held(run.path):
-        run.write_judgements(task.name, rows)
-        run.write_server_scores(task.name, scores)
+        run.scores(task.name).write_judgements(rows)
+        run.scores(task.name).write_server(scores)
         return score_run(run, task, root)
 
 

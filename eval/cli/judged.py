@@ -6,8 +6,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from eval.api import Task
 from eval.cli.console import err, out
+from eval.data.declare import Task
 from touchstone.anchors import drift
 from touchstone.judging import Occasion
 from touchstone.ledger import Ledger

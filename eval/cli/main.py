@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eval import __version__, plugins, report
-from eval.api import PUBLISHED, Nucleus, Task
+from eval.api import Nucleus
 from eval.certify import certify
 from eval.cli import card
 from eval.cli import data as data_commands
@@ -43,9 +43,11 @@ from eval.cli.plot import plot_command
 from eval.cli.process import run_process
 from eval.config import DTYPES, Config, find_config, read_config
 from eval.data import sha256_file
+from eval.data.declare import Task
 from eval.errors import UsageError
 from eval.launch.coordinator import LEASE_S
 from eval.pipeline import DEMO, Place, evaluate
+from eval.protocols.qwen_vl import PUBLISHED
 from eval.run.folder import RunFolder, held
 from eval.scoring import submission
 from eval.scoring.score import score_file, score_run

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eval.api import Sample, Task
+from eval.data.declare import Sample, Task
 from eval.data.samples import unique
 from eval.errors import DataError, UsageError
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from eval.api import Mirror
+from eval.data.declare import Mirror
 from eval.data.files import sha256_file
 from eval.data.paths import safe_path
 from eval.data.pins import NAME, Lock, Mirrored, Pinned

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.api import Source
+from eval.data.declare import Source
 from eval.data.files import MAX_FILE_BYTES
 from eval.data.records import Record, describe
 from eval.errors import DataError

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from eval.api import Archive, Build, ByHand, Download, Layout, Mirror, Pictures, Step, Task
 from eval.data.archives import unpack
+from eval.data.declare import Archive, Build, ByHand, Download, Layout, Mirror, Pictures, Step, Task
 from eval.data.fetch import PICTURES, Fetcher, Unreachable
 from eval.data.files import sha256_file
 from eval.data.hub import fetch_mirror, mirror_is_there

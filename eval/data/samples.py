@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eval.api import Sample, Source
+from eval.data.declare import Sample, Source
 from eval.data.files import read_records
 from eval.data.records import MAX_ID_CHARACTERS, Record, describe, is_id
 from eval.errors import DataError

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eval.api import Sample, Source, Task
+from eval.data.declare import Sample, Source, Task
 from eval.data.files import sha256_file
 from eval.data.pictures import in_threads, is_pixel, picture_fault, quiet
 from eval.data.pins import NAME, Lock, Pinned

@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from eval.api import Corpus, Sample, Task
+from eval.data.declare import Corpus, Sample, Task
 from eval.demo.data import write_demo_data
 from eval.demo.writer import SIZES, TRUTH
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from eval.api import Decode, Generate, Nucleus, Rank, Request
 from eval.errors import RunError
-from eval.run.folder import Wanted
+from eval.run.requests import Identified
 
 AT_ONCE = 256  # questions of a group on one image, at most: a larger one is cut
 IMAGE_WORK = 300  # an image and what is read of it, in tokens
@@ -81,7 +81,7 @@ class Plan:
 
     @classmethod
     def write(
-        cls, path: Path, wanted: Iterable[Wanted], *, alone: bool = False, most: int = AT_ONCE
+        cls, path: Path, wanted: Iterable[Identified], *, alone: bool = False, most: int = AT_ONCE
     ) -> "Plan":
         """Put questions down in groups. Raises RunError where the disk takes no more.
 
@@ -141,7 +141,7 @@ def _decode(told: dict[str, Any]) -> Decode:
     return Nucleus(**told) if "top_p" in told else Generate(**told)
 
 
-def _rows(wanted: Iterable[Wanted], alone: bool) -> Iterator[tuple[object, ...]]:
+def _rows(wanted: Iterable[Identified], alone: bool) -> Iterator[tuple[object, ...]]:
     for number, each in enumerate(wanted):
         decode = each.request.decode
         if isinstance(decode, Generate):

@@ -21,7 +21,7 @@ from eval.launch.local import shares
 from eval.launch.queue import Queue, Store
 from eval.launch.store import Rank, join_store
 from eval.launch.worker import Worker
-from eval.run.folder import Journals
+from eval.run.answers import Journals
 
 ORPHANED = 5  # exit code of a worker whose coordinator has ended
 LAUNCHED: list[Rank] = []  # this process among those that a launcher has started for one command

@@ -15,7 +15,7 @@ from time import monotonic
 from eval.api import Backend, Prediction, Request
 from eval.launch.plan import Group, Plan
 from eval.launch.queue import Order, Queue, Report
-from eval.run.folder import Journals
+from eval.run.answers import Journals
 
 REPORT_S = 0.5  # between two reports of a worker that works
 SHARE = 2  # a worker holds at most one part in so many of its share of what is left

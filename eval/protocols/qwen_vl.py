@@ -1,18 +1,51 @@
-"""Qwen-VL's notation: `<img>path</img>`, `<ref>phrase</ref>`, `<box>(x1,y1),(x2,y2)</box>`.
+"""Qwen-VL's protocols: a task's template becomes the text that the model is given.
 
-The notation is text. This module fills a task's template and says
-what an image span is.
+published  raw prompts for both models, as in the authors' scripts: the card's
+chatml     a dialogue of one turn, for Chat checkpoints
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from eval.errors import DataError
+from eval.data.declare import Sample, Task, image_paths
+from eval.errors import DataError, UsageError
+from eval.runtime.notation import IMAGE as IMAGE
+from eval.runtime.notation import SYSTEM as SYSTEM
 
+PUBLISHED = "published"
+CHATML = "chatml"
+PROTOCOLS = (PUBLISHED, CHATML)
 PLACE = re.compile(r"\{(\w+)\}")
-SYSTEM = "You are a helpful assistant."  # of every dialogue, as Qwen-VL-Chat was taught
 PICTURES = "pictures"  # the place of all of a sample's images
-IMAGE = re.compile(r"<img>(.*?)</img>", re.DOTALL)
+
+
+def prompt(task: Task, sample: Sample, protocol: str, examples: Sequence[Sample] = ()) -> str:
+    """A sample's prompt, or the user's turn of a dialogue.
+
+    examples  of the training split, put before the question with their answers
+
+    Raises UsageError for a protocol that does not fit the task, DataError for a field that holds an
+    image tag.
+    """
+    if protocol == CHATML:
+        if not task.chat:
+            raise UsageError(f"{task.name}: has no prompt in protocol {CHATML}")
+        if examples:
+            raise UsageError(f"protocol {CHATML} takes no few-shot examples; {PUBLISHED} does")
+        return fill(task.chat, sample.fields)
+    if protocol != PUBLISHED:
+        raise UsageError(f"protocol {protocol!r}: one of {', '.join(PROTOCOLS)} expected")
+    if task.dialogue and examples:
+        raise UsageError(f"{task.name}: a dialogue takes no few-shot examples")
+    # nothing stands between examples: each is its own prompt, a space and its answer
+    shown = f"{task.prompt} {{answer}}"
+    shots = "".join(fill(shown, example.fields) for example in examples)
+    return shots + fill(task.prompt, sample.fields)
+
+
+def is_dialogue(task: Task, protocol: str) -> bool:
+    """Whether a task's prompt is the user's turn of a dialogue."""
+    return protocol == CHATML or task.dialogue
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:
@@ -24,18 +57,10 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
     def text(match: re.Match[str]) -> str:
         if match[1] != PICTURES:
             return plain(fields, match[1])
-        paths = (plain({"image": path}, "image") for path in images(fields))
+        paths = (plain({"image": path}, "image") for path in image_paths(fields))
         return "".join(f"Picture {n}: <img>{path}</img>\n" for n, path in enumerate(paths, 1))
 
     return PLACE.sub(text, template)
-
-
-def images(fields: Mapping[str, str]) -> tuple[str, ...]:
-    """The paths in `image`, `image_2`, `image_3` and so on, up to the first that there is not."""
-    found: list[str] = []
-    while path := fields.get(f"image_{len(found) + 1}" if found else "image"):
-        found.append(path)
-    return tuple(found)
 
 
 def plain(fields: Mapping[str, str], name: str) -> str:

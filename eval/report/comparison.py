@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
-from eval.api import PUBLISHED
 from eval.errors import RunError
+from eval.protocols.qwen_vl import PUBLISHED
 from eval.report.card import JUDGE, MISSING, CardRow, Column
 from eval.report.scores import RunFigures, TaskFigures
-from eval.run.folder import SUMMARY
+from eval.run.files import SUMMARY
 
 SCALE, DECIMALS = 100, 2  # of a figure that belongs to no column
 SCORED_BY_SERVER, SCORED_BY_JUDGE = "to be scored by its server", "to be scored by the judge"

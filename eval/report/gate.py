@@ -23,8 +23,8 @@ from eval.errors import RunError
 from eval.report.card import Card, Column
 from eval.report.comparison import SCALE, clean, printable
 from eval.report.scores import MetricType, RunFigures, assumed_type
-from eval.run.files import Judge, Summary
-from eval.run.folder import SCORES, SUMMARY, RunFolder
+from eval.run.files import SCORES, SUMMARY, Judge, Summary
+from eval.run.folder import RunFolder
 from eval.scoring.stats import SLACK, Estimate, Tally, holm, t_quantile
 
 PASS, REGRESSED, INCONCLUSIVE, INVALID = "pass", "regressed", "inconclusive", "invalid"
@@ -160,7 +160,7 @@ def compare_runs(
         metric = _metric(base, candidate, name, columns.get(name))
         try:
             for folder in folders:  # raises where a summary is wrong
-                if why := folder.verify(name):
+                if why := folder.scores(name).verify():
                     unverified.setdefault((folder.path, why), []).append(name)
             if server := _server(name, base, candidate, folders):
                 why = f"scored by {server}, which tells no value of a sample"
@@ -304,7 +304,7 @@ def _differing(
         nobody = "no server or judge"
         by = [clean(task.scored_by) if task.scored_by else nobody for task in (first, second)]
         return f"scored by {by[0]} and by {by[1]}"
-    return _judges([folder.summary(name).judge for folder in folders])
+    return _judges([folder.scores(name).summary().judge for folder in folders])
 
 
 def _judges(found: Sequence[Judge | None]) -> str:
@@ -339,7 +339,7 @@ def _server(
             continue
         if not task.samples or (task.metrics and not task.scored_by):
             return ""
-        if any(row.keys() - {"id", "image"} for row in folder.scores(name)):
+        if any(row.keys() - {"id", "image"} for row in folder.scores(name).rows()):
             return ""
         servers = servers or task.scored_by
     return clean(servers or "its server")
@@ -363,7 +363,7 @@ def _type(
             found.append(task.metric_types[metric])
         elif column:
             found.append(MetricType(0.0, column.maximum))
-        elif _method(folder.summary(name), metric) == OF_CORPUS:
+        elif _method(folder.scores(name).summary(), metric) == OF_CORPUS:
             raise RunError(
                 f"{clean(run.name)} does not say whether {metric} is a mean of per-sample values. "
                 "Score it again: qwen-vl-eval score"
@@ -393,7 +393,7 @@ def _paired(
     flips: list[Flip] = []
     totals = [0.0, 0.0]
     count = 0
-    for rows in zip_longest(folders[0].scores(name), folders[1].scores(name)):
+    for rows in zip_longest(folders[0].scores(name).rows(), folders[1].scores(name).rows()):
         first, second = rows
         if first is None or second is None:
             raise RunError(f"other samples: one run has {count:,}, and the other has more")

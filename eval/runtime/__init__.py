@@ -1,10 +1,17 @@
-"""Qwen-VL in PyTorch: token ids and pixels in, logits out. It knows no benchmark.
+"""Qwen-VL in PyTorch. torch is loaded when one of these names is first used."""
 
-Read beside the papers, in this order: config, image, visual, language, model, tokenizer, chat,
-generation, checkpoint, qwen_vl.
-"""
+from typing import TYPE_CHECKING, Any
 
-from eval.runtime.generation import Sampling
-from eval.runtime.qwen_vl import Generated, QwenVL
+if TYPE_CHECKING:
+    from eval.runtime.generation import Sampling
+    from eval.runtime.qwen_vl import Generated, QwenVL
 
 __all__ = ["Generated", "QwenVL", "Sampling"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from eval.runtime import generation, qwen_vl
+
+    return getattr(generation if name == "Sampling" else qwen_vl, name)

@@ -10,7 +10,7 @@ from unicodedata import normalize
 
 from torch import Tensor
 
-from eval.protocols.qwen_vl import SYSTEM as SYSTEM
+from eval.runtime.notation import SYSTEM as SYSTEM
 from eval.runtime.tokenizer import Tokenizer
 
 WINDOW = 6144  # ids of system text and history that the published Chat model keeps

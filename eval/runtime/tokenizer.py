@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from eval.errors import CheckpointError
-from eval.protocols.qwen_vl import IMAGE
+from eval.runtime.notation import IMAGE
 from eval.storage.reading import read_bytes, without_bom
 
 IMAGE_SLOTS = 256

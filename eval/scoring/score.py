@@ -9,23 +9,13 @@ from typing import Any
 import orjson
 
 from eval import __version__
-from eval.api import (
-    Corpus,
-    Generate,
-    Metric,
-    Nucleus,
-    Prediction,
-    Rank,
-    Sample,
-    Task,
-    is_mean,
-    value_range,
-)
+from eval.api import Generate, Nucleus, Prediction, Rank
 from eval.data import read_predictions, sha256_file
+from eval.data.declare import Corpus, Metric, Sample, Task, is_mean, value_range
 from eval.errors import DataError, PredictionError
 from eval.run.folder import RunFolder
 from eval.run.journal import identity
-from eval.run.spec import Asked, asked_digest, describe_task, read_samples
+from eval.run.spec import Spec, describe_task, read_samples, spec_digest
 from eval.scoring.stats import METHOD, Tally
 
 EXACT = "float32"  # the dtype in which the published choice of options is ours
@@ -113,7 +103,7 @@ class Scoring:
         *,
         choose_anew: bool = False,
     ) -> None:
-        self.task, self.settings, self.asked = task, settings, Asked.of(asked)
+        self.task, self.settings, self.asked = task, settings, Spec.of(asked)
         self.as_published = as_published
         self.choose_anew = choose_anew and task.decode is Rank
         self.functions = {n: m for n, m in task.metrics.items() if not isinstance(m, Corpus)}
@@ -366,12 +356,12 @@ def plain_sum(values: Iterable[float]) -> float:
 
 
 def signature(
-    task: Task, summary: Mapping[str, Any], settings: Mapping[str, str], asked: Asked
+    task: Task, summary: Mapping[str, Any], settings: Mapping[str, str], asked: Spec
 ) -> str:
     """One line that a score can be quoted with: value, counts, and all that decides it.
 
     decode     most and least tokens, and where it samples its top_p and its seed
-    asked      see asked_digest
+    asked      see spec_digest
     data       digest of the benchmark's files
     questions  digest of all that was asked: prompts with their options, decoding, pictures' bytes
     ckpt, dtype, device, engine, gen, batch  of the model; see eval.run.journal.identity
@@ -426,7 +416,7 @@ def score_run(
     model = folder.manifest["model"]
     told = {name: "?" if value is None else value for name, value in identity(model).items()}
     settings = {
-        "asked": asked_digest(task, entry),
+        "asked": spec_digest(task, entry),
         "data": _short(sources),
         "questions": "?",  # known when the last answer is read
         "ckpt": str(told["digest"])[:12],
@@ -442,12 +432,12 @@ def score_run(
     # a model without a dtype has no losses: its answers come from a file
     anew = as_published is not None and model.get("dtype", EXACT) != EXACT
     scoring = Scoring(task, settings, entry, as_published, choose_anew=anew)
-    scoring.server = folder.server_scores(task.name) or {}
-    samples = read_samples(task, data, Asked.of(entry))
+    scoring.server = folder.scores(task.name).server() or {}
+    samples = read_samples(task, data, Spec.of(entry))
     questions = hashlib.sha256()
 
     def answers() -> Iterator[Prediction]:
-        for answer in folder.finished(task.name):
+        for answer in folder.answers(task.name).entries():
             questions.update(f"{answer.prediction.id} {answer.of}\n".encode())
             yield answer.prediction
 
@@ -455,7 +445,7 @@ def score_run(
         settings["questions"] = questions.hexdigest()[:12]
         return scoring.summary()
 
-    return folder.write_scores(task.name, scoring.rows(samples, answers()), summary)
+    return folder.scores(task.name).write(scoring.rows(samples, answers()), summary)
 
 
 def score_file(
@@ -472,7 +462,7 @@ def score_file(
         "decode": "?",
         "asked": "?",
         "answers": sha256_file(predictions)[:12],
-        "data": _short(describe_task(task, data, Asked())["sources"]),
+        "data": _short(describe_task(task, data, Spec())["sources"]),
         "eval": __version__,
     }
     samples: Iterable[Sample] = read_samples(task, data)

@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from eval.api import Task, value_range
 from eval.data import sha256_file
+from eval.data.declare import Task, value_range
 from eval.errors import DataError, PredictionError, UsageError
 from eval.run.folder import RunFolder
 from eval.run.spec import read_samples
@@ -37,10 +37,10 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
     """
     if task.submission is None:
         raise UsageError(f"{task.name}: no server scores it; its figure is in the run's summary")
-    folder.check_asked(task.name)
-    folder.verify(task.name)
+    folder.check_task(task.name)
+    folder.scores(task.name).verify()
     folder.check_sources(task, data)
-    predictions = folder.predictions(task.name)
+    predictions = folder.answers(task.name).by_id()
     answers: dict[str, str] = {}
     missing: list[str] = []
     for sample in read_samples(task, data):
@@ -58,7 +58,7 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
         )
     content = task.submission.build(data, answers, folder.manifest["model"])
     _check(content, task)
-    path = file or folder.submission_file(task.name, task.submission.file)
+    path = file or folder.scores(task.name).submission_file(task.submission.file)
     suffix = Path(task.submission.file).suffix
     if path.suffix != suffix and (path.is_file() or not path.exists()):  # a device takes anything
         raise UsageError(f"--file {path}: a name that ends in {suffix} expected")
@@ -112,9 +112,9 @@ def record(
     """
     if task.submission is None or not task.submission.alone:
         raise UsageError(f"{task.name}: it is scored here; its figure is in the run's summary")
-    folder.check_asked(task.name)
-    folder.verify(task.name)
-    folder.answers(task.name)  # refuses a run that is not finished
+    folder.check_task(task.name)
+    folder.scores(task.name).verify()
+    folder.answers(task.name).predictions()  # refuses a run that is not finished
     for name, value in metrics.items():
         _, most = value_range(task.metrics[name])
         if not 0 <= value <= most:
@@ -130,7 +130,7 @@ def record(
     told: dict[str, Any] = {"server": server, "metrics": dict(metrics)}
     told |= {"day": day} if day else {}
     told |= {"submission": sha256_file(submission)} if submission else {}
-    folder.write_server_scores(task.name, told)
+    folder.scores(task.name).write_server(told)
 
 
 def _check(content: Any, task: Task) -> None:

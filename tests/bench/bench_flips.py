@@ -19,7 +19,8 @@ from eval.api import Backend, Request
 from eval.demo.data import write_demo_data
 from eval.engine.plain import PlainEngine
 from eval.engine.shared import SharedEngine
-from eval.run.spec import Asked, requests
+from eval.run.requests import requests
+from eval.run.spec import Spec
 from eval.runtime import QwenVL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ def main() -> int:
         data = Path(folder)
         write_demo_data(data)
         tasks = plugins.find_tasks(["all"])
-        asked = by_image(each for task in tasks for _, each in requests(task, data, Asked()))
+        asked = by_image(each for task in tasks for _, each in requests(task, data, Spec()))
         table: dict[str, dict[str, int]] = {}
         for dtype in ("float32", "bfloat16"):
             model = QwenVL.from_pretrained(CHECKPOINT, dtype=dtype)

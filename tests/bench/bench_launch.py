@@ -39,7 +39,7 @@ from launch_worker import own_queue
 from eval.launch.plan import Plan
 from eval.launch.queue import Order, Queue
 from eval.launch.store import open_store
-from eval.run.folder import Wanted
+from eval.run.requests import Identified
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "eval" / "demo" / "checkpoint"
@@ -198,8 +198,8 @@ def skew(folder: Path, quick: bool) -> None:
 def idle(
     folder: Path,
     name: str,
-    wanted: Sequence[Wanted],
-    parts: tuple[Sequence[Wanted], Sequence[Wanted]] | None,
+    wanted: Sequence[Identified],
+    parts: tuple[Sequence[Identified], Sequence[Identified]] | None,
 ) -> tuple[float, float]:
     """Largest idle share of two workers, and seconds from the first claim to the last answer.
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from eval import plugins
-from eval.api import Corpus
+from eval.data.declare import Corpus
 from eval.report.gate import (
     INCONCLUSIVE,
     LEVEL,

@@ -8,7 +8,7 @@ from eval.api import Generate, Request
 from eval.demo.questions import questions
 from eval.demo.scenes import HELD_OUT_SEEDS, draw_scene, make_scene
 from eval.demo.writer import OPEN_FAMILIES, save_image, write_json
-from eval.run.folder import Wanted
+from eval.run.requests import Identified
 
 PICTURE = "coco/val2014/COCO_val2014_{:012d}.jpg"
 PROMPT = "<img>{}</img>{} Answer:"
@@ -46,10 +46,10 @@ def write_okvqa(folder: Path, per_image: Sequence[int]) -> None:
     write_json(folder / "okvqa/mscoco_val2014_annotations.json", {"annotations": annotations})
 
 
-def skewed(folder: Path, crowded: int, single: int) -> list[Wanted]:
+def skewed(folder: Path, crowded: int, single: int) -> list[Identified]:
     """In the order of a dataset: one image with many questions, then many with one."""
     return [
-        Wanted(Request(f"skewed/{number}-{nth}", PROMPT.format(path, text), SHORT), "", path)
+        Identified(Request(f"skewed/{number}-{nth}", PROMPT.format(path, text), SHORT), "", path)
         for number, pairs in scenes(folder, [crowded] + [1] * single)
         for path in [PICTURE.format(number)]
         for nth, (text, _) in enumerate(pairs)
@@ -63,8 +63,8 @@ def warming(folder: Path, images: int) -> Iterator[Request]:
         yield Request(f"warming/{number}", PROMPT.format(path, text), SHORT)
 
 
-def nothing(groups: int) -> Iterator[Wanted]:
+def nothing(groups: int) -> Iterator[Identified]:
     """Questions for the simulated back end, each a group of its own."""
     for number in range(groups):
         request = Request(f"simulated/{number}", PROMPT.format(f"{number}.jpg", "What?"), SHORT)
-        yield Wanted(request, "", f"{number}")
+        yield Identified(request, "", f"{number}")

@@ -18,7 +18,7 @@ from eval.api import Backend, Prediction, Request
 from eval.launch.queue import Order, Queue, Report, Store
 from eval.launch.store import join_store
 from eval.launch.worker import Worker
-from eval.run.folder import Journals
+from eval.run.answers import Journals
 
 WARMING = 8  # questions that are asked before the clock runs
 SIMULATED = "simulated"

@@ -26,7 +26,7 @@ from fuzz.serving import Asked, Piece, answer
 PLUGIN = """
 import os
 from eval import Generate, Layout, Sample, Source, Task
-from eval.api import Archive, Download, Expect, Pictures
+from eval.data.declare import Archive, Download, Expect, Pictures
 from eval.data import read_json
 
 URL = os.environ["TOY_URL"]

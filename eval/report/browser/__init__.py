@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from eval.api import Corpus, Task
+from eval.data.declare import Corpus, Task
 from eval.errors import RunError
 from eval.report.browser.pages import LONGEST, script, write_task
 from eval.report.browser.pictures import Pictures
@@ -87,7 +87,7 @@ def _about(task: Task, folders: Sequence[RunFolder]) -> dict[str, Any]:
         "asked": [_asked(entry) if entry else "" for entry in entries],
         "differ": list(dict.fromkeys(differ)),
         "unverified": [
-            folder.verify(task.name) if entry else ""
+            folder.scores(task.name).verify() if entry else ""
             for folder, entry in zip(folders, entries, strict=True)
         ],
     }

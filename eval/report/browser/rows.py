@@ -10,12 +10,14 @@ from typing import Any
 
 import orjson
 
-from eval.api import Prediction, Sample, Task
+from eval.api import Prediction
 from eval.data import safe_path
+from eval.data.declare import Sample, Task
 from eval.errors import DataError, RunError
 from eval.metrics.box import Box, box_iou, has_box, parse_box, true_box
 from eval.run.folder import RunFolder
-from eval.run.spec import Asked, read_samples
+from eval.run.requests import render
+from eval.run.spec import Spec, read_samples
 
 IMAGE = "image"  # begins the names of fields that are pictures
 NOT_VALUES = ("id", "image")  # of a line of scores
@@ -82,7 +84,7 @@ def read_rows(task: Task, data: Path, folders: Sequence[RunFolder]) -> Iterator[
         yield Row(
             sample.id,
             tuple((k, v) for k, v in sample.fields.items() if not k.startswith(IMAGE)),
-            task.request(sample, asked[0].protocol).prompt,
+            render(task, sample, asked[0].protocol).prompt,
             tuple(safe_path(path, f"{task.name}: sample {sample.id}") for path in sample.images),
             tuple(_references(sample, size)),
             sample.options,
@@ -100,10 +102,10 @@ class _Told:
 
     def __init__(self, folder: RunFolder, task: str) -> None:
         self.what = f"{folder.path}: {task}"
-        self.asked = Asked.of(folder.manifest["tasks"][task])
-        self.answers = folder.answers(task)
-        folder.verify(task)
-        self.scores = folder.scores(task) if folder.scored(task) else iter(())
+        self.asked = Spec.of(folder.manifest["tasks"][task])
+        self.answers = folder.answers(task).predictions()
+        folder.scores(task).verify()
+        self.scores = folder.scores(task).rows() if folder.scores(task).complete else iter(())
         self.answer = next(self.answers, None)
         self.score = next(self.scores, None)
 
@@ -132,12 +134,12 @@ class _Told:
                 )
 
 
-def _of_all(asked: Sequence[Asked]) -> Asked:
+def _of_all(asked: Sequence[Spec]) -> Spec:
     """What reads the samples of all runs."""
     limits = [each.limit for each in asked]
     told = [limit for limit in limits if limit is not None]
     left_out = set(asked[0].left_out).intersection(*(each.left_out for each in asked))
-    return Asked(max(told) if len(told) == len(limits) else None, left_out=tuple(left_out))
+    return Spec(max(told) if len(told) == len(limits) else None, left_out=tuple(left_out))
 
 
 def _true_box(reference: Any) -> tuple[Box | None, tuple[float, float]]:

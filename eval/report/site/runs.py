@@ -10,7 +10,7 @@ from typing import Any
 from eval.errors import RunError, UsageError
 from eval.report.comparison import clean
 from eval.report.scores import RunFigures, load_run, scored_tasks
-from eval.run.folder import MANIFEST, SUMMARY
+from eval.run.files import MANIFEST, SUMMARY
 from eval.storage.reading import is_folder, is_there, parse_json, read_bytes
 
 # What ends the name of one checkpoint of many, such as checkpoint-1000 or .step_20.

@@ -1,0 +1,9 @@
+"""Qwen-VL's notation, as text: `<img>path</img>`, `<ref>phrase</ref>`, `<box>(x1,y1),(x2,y2)</box>`.
+
+It needs no torch.
+"""
+
+import re
+
+IMAGE = re.compile(r"<img>(.*?)</img>", re.DOTALL)
+SYSTEM = "You are a helpful assistant."  # of every dialogue, as Qwen-VL-Chat was taught
