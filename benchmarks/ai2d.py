@@ -26,12 +26,12 @@ from pathlib import Path
 from eval import Archive, Build, Download, Expect, Generate, Layout, Mirror, Sample, Source, Task
 from eval.data import Record, converted_source, read_json, read_jsonl, read_pictures
 from eval.data.mirrors import digest_name, distinct
-from eval.data.pins import write_whole
 from eval.data.samples import Folders
 from eval.errors import DataError
 from eval.metrics.exact import exact_match
 from eval.storage.reading import read_text
 from eval.storage.tree import is_file
+from eval.storage.writing import write_file
 
 ZIP = "https://ai2-public-datasets.s3.amazonaws.com/diagrams/ai2d-all.zip"
 IDS = "https://s3-us-east-2.amazonaws.com/prior-datasets/ai2d_test_ids.csv"
@@ -222,7 +222,8 @@ def paint(source: Path, letters: list[tuple[list[float], str]], target: Path) ->
             draw.text(middle, text, fill="black", font=font, anchor="mm")
     file = BytesIO()
     picture.save(file, format="PNG")
-    write_whole(target, file.getvalue())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_file(target, file.getvalue(), error=DataError, durable=False)
 
 
 def four_options(sample: Sample) -> str | None:

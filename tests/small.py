@@ -78,7 +78,13 @@ def answer_all(folder, tasks, data, asked, backend):
     def write(number, careful):
         plan = Plan.write(
             folder.work_file(f"plan-{number}"),
-            folder.lacking(tasks, data, asked, digests),
+            (
+                request
+                for task in tasks
+                for request in folder.answers(task.name).pending(
+                    task, data, asked[task.name], digests
+                )
+            ),
             alone=careful,
         )
         for task in tasks:

@@ -12,17 +12,18 @@ import pytest
 from PIL import Image
 from small import command
 
-from eval.data import read_json, read_jsonl, read_list, read_parquet, sha256_file, verify
+from eval.data import read_json, read_jsonl, read_list, read_parquet, verify
 from eval.data.declare import Source
 from eval.data.files import PIECE_BYTES, read_records
 from eval.data.pictures import picture_fault
-from eval.data.pins import NAME, Lock
+from eval.data.pins import NAME, Pins
 from eval.data.sizes import picture_size
 from eval.demo.data import write_demo_data
 from eval.errors import DataError
 from eval.metrics.caption import why_zero
 from eval.plugins import find_tasks
 from eval.runtime.image import load_image
+from eval.storage.digests import sha256_file
 from eval.storage.tree import files_below, files_like
 
 BOM = b"\xef\xbb\xbf"
@@ -270,7 +271,7 @@ def test_answers_lists_of_ids_and_the_lock_file_may_have_a_mark(tmp_path, demo, 
     lock.write_bytes(mark + lock.read_bytes())
     write(tmp_path, "ai2d/ai2d_test_ids.csv", mark + b"1\n")
     write(tmp_path, "ai2d/questions/1.png.json", {"questions": {}})
-    readers = (Lock.read, lambda root: list(task("ai2d_test").layouts[0].read(root)))
+    readers = (Pins.read, lambda root: list(task("ai2d_test").layouts[0].read(root)))
     for reader in readers:
         if code:
             with pytest.raises(DataError, match="this is UTF-16"):
@@ -296,7 +297,7 @@ def test_a_key_that_stands_twice_is_found(tmp_path):
             list(READERS[name][0](path))
     write(tmp_path, NAME, '{"format": 1, "files": {}, "files": {}, "archives": {}, "mirrors": {}}')
     with pytest.raises(DataError, match=r"an object has two keys .files."):
-        Lock.read(tmp_path)
+        Pins.read(tmp_path)
     covers(tmp_path, ".jpg", "1", "2")
     path = tmp_path / "ocrvqa/dataset.json"
     path.write_text(path.read_text().replace('"2"', '"1"'))

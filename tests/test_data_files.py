@@ -18,12 +18,12 @@ from eval.data import (
     read_list,
     read_predictions,
     safe_path,
-    sha256_file,
     unique,
     vqa_samples,
 )
 from eval.data.paths import path_tail
 from eval.errors import DataError, PredictionError
+from eval.storage.digests import sha256_file
 
 
 def write(path, content):

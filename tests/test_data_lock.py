@@ -9,10 +9,11 @@ import sys
 import pytest
 from small import make_data
 
-from eval.data.pins import NAME, Archived, Lock, Mirrored, Pinned, Unpacked, held, write_whole
+from eval.data.pins import NAME, Archived, Mirrored, Pinned, Pins, Unpacked
 from eval.errors import DataError
 from eval.plugins import find_tasks
 from eval.run.spec import Spec, describe_task
+from eval.storage.lock import locked
 
 ONE, TWO = "1" * 64, "2" * 64
 URL = "https://x/a.zip"
@@ -24,18 +25,18 @@ def archived(*unpacked, sha256=ONE):
 
 def test_what_was_pinned_is_read(tmp_path):
     """All kinds of pins come back as they were; without a file there are none."""
-    lock = Lock.read(tmp_path)
+    lock = Pins.read(tmp_path)
     assert (None, {}, {}) == (lock.digest("a"), lock.archives, lock.mirrors)
     lock.pin({"a/b.json": Pinned(ONE, 3, URL)})
     lock.pin_archive(URL, archived(Unpacked("coco", "x", 7)))
     lock.pin_mirror("okvqa/mirror", Mirrored("lab/x", "3" * 40))
-    read = Lock.read(tmp_path)
+    read = Pins.read(tmp_path)
     assert (ONE, lock) == (read.digest("a/b.json"), read)
 
 
 def test_pin_holds(tmp_path):
     """Another digest is refused and changes nothing, the same one is welcome."""
-    lock = Lock.read(tmp_path)
+    lock = Pins.read(tmp_path)
     lock.pin({"a": Pinned(ONE, 3)})
     lock.pin({"a": Pinned(ONE, 3)})
     before = (tmp_path / NAME).read_bytes()
@@ -48,7 +49,7 @@ def test_pin_holds(tmp_path):
     with pytest.raises(DataError, match=f"commit {'3' * 40} of lab/x is pinned"):
         lock.pin_mirror("m", Mirrored("lab/x", "4" * 40))
     assert before != (tmp_path / NAME).read_bytes()
-    assert {"a": Pinned(ONE, 3)} == Lock.read(tmp_path).files
+    assert {"a": Pinned(ONE, 3)} == Pins.read(tmp_path).files
 
 
 def test_nothing_is_asked_from_another_file_than_the_pinned(tmp_path):
@@ -56,32 +57,32 @@ def test_nothing_is_asked_from_another_file_than_the_pinned(tmp_path):
     (task,) = find_tasks(["okvqa_val"])
     make_data(tmp_path)
     pinned, _ = (source.path for source in task.layouts[0].sources)
-    Lock(tmp_path).pin({pinned: Pinned("0" * 64, 1)})
+    Pins(tmp_path).pin({pinned: Pinned("0" * 64, 1)})
     with pytest.raises(DataError, match=f"{pinned}: sha256 0{{64}} expected, .* found"):
         describe_task(task, tmp_path, Spec())
 
 
 def test_what_was_unpacked_is_added(tmp_path):
     """Two tasks take different members of one archive."""
-    lock = Lock.read(tmp_path)
+    lock = Pins.read(tmp_path)
     first, second = Unpacked("coco", "x", 7), Unpacked("coco", "y", 8)
     lock.pin_archive(URL, archived(first))
     lock.pin_archive(URL, archived(second))
     lock.pin_archive(URL, archived(second))
-    assert (first, second) == Lock.read(tmp_path).archives[URL].unpacked
+    assert (first, second) == Pins.read(tmp_path).archives[URL].unpacked
 
 
 def test_two_who_read_before_either_wrote(tmp_path):
     """Neither loses what the other pinned."""
-    first, second = Lock.read(tmp_path), Lock.read(tmp_path)
+    first, second = Pins.read(tmp_path), Pins.read(tmp_path)
     first.pin({"a": Pinned(ONE, 1)})
     second.pin({"b": Pinned(TWO, 1)})
-    assert {"a", "b"} == Lock.read(tmp_path).files.keys() == second.files.keys()
+    assert {"a", "b"} == Pins.read(tmp_path).files.keys() == second.files.keys()
 
 
 def pin_many(root, worker):
     for number in range(25):
-        Lock.read(root).pin({f"{worker}/{number}": Pinned(ONE, 1)})
+        Pins.read(root).pin({f"{worker}/{number}": Pinned(ONE, 1)})
 
 
 def test_processes_that_pin_at_once(tmp_path):
@@ -93,7 +94,7 @@ def test_processes_that_pin_at_once(tmp_path):
     for worker in workers:
         worker.join()
     assert [0] * 4 == [worker.exitcode for worker in workers]
-    assert 100 == len(Lock.read(tmp_path).files)
+    assert 100 == len(Pins.read(tmp_path).files)
     assert [] == list(tmp_path.glob("*.new"))
 
 
@@ -126,26 +127,17 @@ def test_malformed(tmp_path, values):
     content = json.dumps(values)
     (tmp_path / NAME).write_text(content)
     with pytest.raises(DataError, match="restore it from a copy, or delete it"):
-        Lock.read(tmp_path)
+        Pins.read(tmp_path)
     with pytest.raises(DataError, match="restore"):
-        Lock(tmp_path).pin({"a": Pinned(ONE, 1)})
+        Pins(tmp_path).pin({"a": Pinned(ONE, 1)})
     assert content == (tmp_path / NAME).read_text()
-
-
-def test_write_whole_leaves_the_old_file(tmp_path):
-    """What cannot be written leaves what was there, and nothing beside it."""
-    path = tmp_path / "a"
-    write_whole(path, b"old")
-    with pytest.raises(TypeError):
-        write_whole(path, "text")
-    assert (b"old", [path]) == (path.read_bytes(), list(tmp_path.iterdir()))
 
 
 def test_held_waits_and_ends_with_its_process(tmp_path):
     """Another process that holds it is waited for, and said so once; its death lets us through."""
     code = (
-        "import sys; from pathlib import Path; from eval.data.pins import held\n"
-        "with held(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
+        "import sys; from pathlib import Path; from eval.storage.lock import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
     )
     path, waited = tmp_path / "guard", []
     with subprocess.Popen(
@@ -160,7 +152,7 @@ def test_held_waits_and_ends_with_its_process(tmp_path):
             waited.append(process.poll())
             os.kill(process.pid, 9)
 
-        with held(path, waiting):
+        with locked(path, wait=True, waiting=waiting):
             assert [None] == waited
-    with held(path, waiting):
+    with locked(path, wait=True, waiting=waiting):
         assert [None] == waited

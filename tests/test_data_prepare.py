@@ -26,7 +26,7 @@ from eval.data.declare import (
 )
 from eval.data.fetch import Fetcher
 from eval.data.files import read_json
-from eval.data.pins import Lock
+from eval.data.pins import Pins
 from eval.data.prepare import plan, prepare
 from eval.data.verify import verify
 from eval.errors import DataError
@@ -97,7 +97,7 @@ def test_all_is_fetched_pinned_and_complete(web, tmp_path):
     assert 2 == len(plan([task], tmp_path))
     assert [] == get(task, tmp_path)
     assert () == verify(task, tmp_path, open_pictures=True, digests=True).faults
-    lock = Lock.read(tmp_path)
+    lock = Pins.read(tmp_path)
     assert ({"toy/q.json"}, {web.url("img.zip")}) == (lock.files.keys(), lock.archives.keys())
     assert [] == list((tmp_path / "archives").iterdir())
     assert [] == plan([task], tmp_path)
@@ -186,7 +186,7 @@ def test_failure_stops_no_other_step(web, tmp_path):
     first, second = get(task, tmp_path)
     assert ("404" in first, "truncated" in second) == (True, True)
     assert (tmp_path / "toy/q.json").is_file()
-    assert {} == Lock.read(tmp_path).archives
+    assert {} == Pins.read(tmp_path).archives
     web.page("img.zip", whole)
     assert 1 == len(get(task, tmp_path))
     assert () == verify(task, tmp_path).faults
@@ -204,7 +204,7 @@ def test_pictures_one_by_one(web, tmp_path):
     (failed,) = get(task, tmp_path)
     assert "1 could not be fetched" in failed
     assert "img/2.png: the server answers 404" in failed
-    assert "toy/img/1.png" in Lock.read(tmp_path).files
+    assert "toy/img/1.png" in Pins.read(tmp_path).files
     web.page("img/2.png", b"<html>")
     assert "a file .png expected" in get(task, tmp_path)[0]
     web.page("img/2.png", picture(2))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from eval.api import Generate
 from eval.data.declare import Expect, Layout, Sample, Source, Task
-from eval.data.pins import Lock, Pinned
+from eval.data.pins import Pinned, Pins
 from eval.data.verify import pin_sources, verify
 from eval.errors import DataError
 
@@ -107,7 +107,7 @@ def test_missing_and_damaged_pictures(root):
 def test_pinned_files(root):
     """Files that a person brought are pinned once; a change is then a fault."""
     assert (1, 0) == (pin_sources(TASK, root), pin_sources(TASK, root))
-    assert {"toy.json"} == Lock.read(root).files.keys()
+    assert {"toy.json"} == Pins.read(root).files.keys()
     (root / "toy.json").write_text("[3, 2, 1]")
     (fault,) = faults(root, digests=True)
     assert fault.startswith("toy.json: sha256 ")
@@ -116,7 +116,7 @@ def test_pinned_files(root):
 
 def test_pinned_pictures(root):
     """A picture that was fetched singly is compared when it is opened."""
-    Lock.read(root).pin({"2.png": Pinned("0" * 64, 1)})
+    Pins.read(root).pin({"2.png": Pinned("0" * 64, 1)})
     (fault,) = faults(root, open_pictures=True, digests=True)
     assert "2.png (not the file that is pinned in qwen-vl-eval.lock.json)" in fault
 

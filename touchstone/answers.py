@@ -7,10 +7,11 @@ from pathlib import Path
 
 from eval import Task
 from eval.api import Prediction
-from eval.data import sha256_file, verify
+from eval.data import verify
 from eval.errors import DataError, PredictionError
 from eval.run.folder import RunFolder, held
 from eval.run.spec import Spec, describe_task, read_samples
+from eval.storage.digests import sha256_file
 from eval.storage.writing import write_rows
 from touchstone.table import TEXTS, Dialogue, as_read_back, read_answers
 from touchstone.tasks import TABLES, dialogues

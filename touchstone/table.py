@@ -22,10 +22,11 @@ from typing import Any, TextIO
 
 import orjson
 
-from eval.data import Record, read_jsonl, safe_path, sha256_file
+from eval.data import Record, read_jsonl, safe_path
 from eval.data.files import read_bytes
 from eval.data.pictures import picture_fault, quiet
 from eval.errors import DataError
+from eval.storage.digests import sha256_file
 
 INDEX, IMAGE, RESPONSE = "index", "image", "response"
 TEXTS = ("question", "human_annotation", "gpt4_ha_answer", "category", "task_name")

@@ -42,7 +42,6 @@ from eval.cli.options import (
 from eval.cli.plot import plot_command
 from eval.cli.process import run_process
 from eval.config import DTYPES, Config, find_config, read_config
-from eval.data import sha256_file
 from eval.data.declare import Task
 from eval.errors import UsageError
 from eval.launch.coordinator import LEASE_S
@@ -51,6 +50,7 @@ from eval.protocols.qwen_vl import PUBLISHED
 from eval.run.folder import RunFolder, held
 from eval.scoring import submission
 from eval.scoring.score import score_file, score_run
+from eval.storage.digests import sha256_file
 from eval.storage.writing import write_rows
 
 app = typer.Typer(

@@ -2,11 +2,11 @@
 
 from eval.data.captions import coco_captions
 from eval.data.examples import Examples
-from eval.data.files import read_json, read_jsonl, read_list, sha256_file
+from eval.data.files import read_json, read_jsonl, read_list
 from eval.data.parquet import read_parquet, read_pictures
 from eval.data.paths import safe_path
 from eval.data.pickles import read_pickle
-from eval.data.pins import Lock
+from eval.data.pins import Pins
 from eval.data.predictions import read_predictions
 from eval.data.records import Record
 from eval.data.samples import converted_source, unique, vqa_samples
@@ -15,7 +15,7 @@ from eval.data.verify import Findings, verify
 __all__ = [
     "Examples",
     "Findings",
-    "Lock",
+    "Pins",
     "Record",
     "coco_captions",
     "converted_source",
@@ -27,7 +27,6 @@ __all__ = [
     "read_pictures",
     "read_predictions",
     "safe_path",
-    "sha256_file",
     "unique",
     "verify",
     "vqa_samples",

@@ -22,11 +22,12 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, MaxRetryError
 from urllib3.util import Retry
 
-from eval.data.files import read_bytes, read_json, read_jsonl, sha256_file
+from eval.data.files import read_bytes, read_json, read_jsonl
 from eval.data.pictures import picture_fault
-from eval.data.pins import write_whole
 from eval.errors import DataError
+from eval.storage.digests import sha256_file
 from eval.storage.reading import parse_json
+from eval.storage.writing import write_file
 
 pooch.get_logger().setLevel("ERROR")  # it announces what our own messages say
 
@@ -171,7 +172,8 @@ class Fetcher:
                 _forget(part)
                 if not encoded:  # what was decoded cannot be asked for from the middle
                     notes = Begun(url, _validator(answer), total)
-                    write_whole(_notes(part), orjson.dumps(asdict(notes)))
+                    content = orjson.dumps(asdict(notes))
+                    write_file(_notes(part), content, error=DataError, durable=False)
             with part.open("ab") as file:
                 for piece in _pieces(answer, encoded):
                     file.write(piece)

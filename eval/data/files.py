@@ -3,7 +3,6 @@
 How a file is opened and parsed, and what is refused, says eval.storage.reading.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from io import BufferedReader
@@ -16,8 +15,8 @@ import orjson
 from eval.data.records import Record, describe
 from eval.errors import DataError
 from eval.storage import reading
+from eval.storage.reading import MAX_FILE_BYTES
 
-MAX_FILE_BYTES = 4_000_000_000  # far more than any benchmark's file
 MAX_LINE_BYTES = 64_000_000
 PIECE_BYTES = 200_000  # of a long list, parsed at a time; what is parsed fits a cache
 MAX_TRIES = 16  # places looked at for a start or an end of a list, before more is read
@@ -97,15 +96,6 @@ def read_jsonl(path: Path) -> Iterator[Record]:
             if line.lstrip().startswith(b"["):
                 raise DataError(f"{where}: a list begins here; each line must be one object")
             yield Record(reading.parse_json(line, where, DataError), where)
-
-
-def sha256_file(path: Path, most: int = MAX_FILE_BYTES) -> str:
-    """Hexadecimal SHA-256 of the bytes of a file of at most so many, read piece by piece."""
-    with reading.open_file(path, DataError, most) as file:
-        try:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {reading.reason(error)}") from error
 
 
 def is_list(path: Path) -> bool:

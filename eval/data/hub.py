@@ -6,15 +6,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from eval.data.declare import Mirror
-from eval.data.files import sha256_file
 from eval.data.paths import safe_path
-from eval.data.pins import NAME, Lock, Mirrored, Pinned
+from eval.data.pins import NAME, Mirrored, Pinned, Pins
 from eval.errors import DataError
+from eval.storage.digests import sha256_file
 from eval.storage.tree import is_file
 
 
 def fetch_mirror(
-    mirror: Mirror, root: Path, lock: Lock, progress: Callable[[str, int, int], None]
+    mirror: Mirror, root: Path, pins: Pins, progress: Callable[[str, int, int], None]
 ) -> None:
     """Put the files of a mirror below `root`; pin the commit, then the files.
 
@@ -23,15 +23,15 @@ def fetch_mirror(
     Of the repositories the first that has such files is taken; once one is pinned, it alone. A
     download that was interrupted goes on. Raises DataError for what the hub cannot provide.
     """
-    pinned = lock.mirrors.get(mirror.into)
+    pinned = pins.mirrors.get(mirror.into)
     wanted, digests = _find(mirror, pinned)
-    lock.pin_mirror(mirror.into, wanted)  # before the first file: a second try takes this commit
+    pins.pin_mirror(mirror.into, wanted)  # before the first file: a second try takes this commit
     fetched: dict[str, Pinned] = {}
     for number, (file, told) in enumerate(digests.items()):
         progress(file, number, len(digests))
         path = f"{mirror.into}/{file}"
         found = _fetch(wanted, file, root / mirror.into)
-        for expected, source in ((told, "the hub tells"), (lock.digest(path), f"{NAME} has")):
+        for expected, source in ((told, "the hub tells"), (pins.digest(path), f"{NAME} has")):
             if expected not in (None, found):
                 (root / path).unlink()
                 raise DataError(
@@ -41,15 +41,15 @@ def fetch_mirror(
         origin = f"https://huggingface.co/datasets/{wanted.repo}/resolve/{wanted.revision}/{file}"
         fetched[path] = Pinned(found, (root / path).stat().st_size, origin)
         progress(file, number + 1, len(digests))
-    lock.pin(fetched)  # all at once: that they are pinned says that none is lacking
+    pins.pin(fetched)  # all at once: that they are pinned says that none is lacking
 
 
-def mirror_is_there(mirror: Mirror, root: Path, lock: Lock) -> bool:
+def mirror_is_there(mirror: Mirror, root: Path, pins: Pins) -> bool:
     """Whether all that was pinned of a mirror lies below `root`; False where nothing was."""
     folder = f"{mirror.into}/"
     paths = [
         path
-        for path in lock.files
+        for path in pins.files
         if path.startswith(folder) and _matches(path.removeprefix(folder), mirror.files)
     ]
     return bool(paths) and all(is_file(root / path) for path in paths)

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.data.declare import Source
-from eval.data.files import MAX_FILE_BYTES
 from eval.data.records import Record, describe
 from eval.errors import DataError
-from eval.storage.reading import open_file
+from eval.storage.reading import MAX_FILE_BYTES, open_file
 
 MAX_GROUP_BYTES = 4_000_000_000  # that a row group unpacks to; the largest of a mirror has 0.5 GB
 MAX_GROUP_ROWS = 10_000_000

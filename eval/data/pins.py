@@ -4,11 +4,9 @@ Official digests are known of hardly any benchmark. So the digest of a file is p
 first received whole and could be read, and holds from then on.
 """
 
-import contextlib
-import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,7 +15,9 @@ import orjson
 
 from eval.data.paths import safe_path
 from eval.errors import DataError
-from eval.storage.reading import SHOWN, Schema, reason
+from eval.storage.lock import locked
+from eval.storage.reading import SHOWN, Schema
+from eval.storage.writing import write_file
 
 NAME = "qwen-vl-eval.lock.json"
 GUARD = ".qwen-vl-eval.pin"  # held while the lock file is changed; the file itself is replaced
@@ -65,7 +65,7 @@ class Mirrored:
 
 
 @dataclass(slots=True)
-class Lock:
+class Pins:
     """The pins of a data root.
 
     files     path below the root -> file
@@ -79,7 +79,7 @@ class Lock:
     mirrors: dict[str, Mirrored] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, root: Path) -> "Lock":
+    def read(cls, root: Path) -> "Pins":
         """The pins, none where there is no lock file. Raises DataError for one that is malformed.
 
         Nothing in it is passed over: a pin that is misread would no longer be enforced.
@@ -104,42 +104,42 @@ class Lock:
     def pin(self, files: Mapping[str, Pinned]) -> None:
         """Add files. Raises DataError, changing nothing, where one is pinned otherwise."""
 
-        def change(lock: Lock) -> None:
+        def change(pins: Pins) -> None:
             for path, file in files.items():
-                _check_same(path, lock.files.get(path), file)
-                lock.files.setdefault(path, file)
+                _check_same(path, pins.files.get(path), file)
+                pins.files.setdefault(path, file)
 
         self._change(change)
 
     def pin_archive(self, url: str, archive: Archived) -> None:
         """Add an archive, or what else was unpacked of it. Raises DataError as `pin` does."""
 
-        def change(lock: Lock) -> None:
-            known = lock.archives.get(url)
+        def change(pins: Pins) -> None:
+            known = pins.archives.get(url)
             _check_same(url, known, archive)
             fresh = {(one.into, one.keep): one for one in (known or archive).unpacked}
             fresh |= {(one.into, one.keep): one for one in archive.unpacked}
-            lock.archives[url] = replace(archive, unpacked=tuple(fresh.values()))
+            pins.archives[url] = replace(archive, unpacked=tuple(fresh.values()))
 
         self._change(change)
 
     def pin_mirror(self, into: str, mirror: Mirrored) -> None:
         """Add a dataset. Raises DataError as `pin` does."""
 
-        def change(lock: Lock) -> None:
-            known = lock.mirrors.setdefault(into, mirror)
+        def change(pins: Pins) -> None:
+            known = pins.mirrors.setdefault(into, mirror)
             if known != mirror:
                 raise DataError(
-                    f"{lock.root / into}: commit {known.revision} of {known.repo} is pinned in "
+                    f"{pins.root / into}: commit {known.revision} of {known.repo} is pinned in "
                     f"{NAME}, {mirror.revision} of {mirror.repo} found"
                 )
 
         self._change(change)
 
-    def _change(self, change: Callable[["Lock"], None]) -> None:
+    def _change(self, change: Callable[["Pins"], None]) -> None:
         """Apply to what the file holds now: another process may have pinned in between."""
-        with held(self.root / GUARD):
-            latest = Lock.read(self.root)
+        with locked(self.root / GUARD, error=DataError, wait=True):
+            latest = Pins.read(self.root)
             change(latest)
             latest._write()
         self.files, self.archives, self.mirrors = latest.files, latest.archives, latest.mirrors
@@ -152,55 +152,7 @@ class Lock:
             "mirrors": {into: asdict(mirror) for into, mirror in sorted(self.mirrors.items())},
         }
         content = orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        try:
-            write_whole(self.root / NAME, content, durable=True)
-        except OSError as error:
-            raise DataError(
-                f"{self.root / NAME}: cannot be written: {reason(error)}; what was pinned before "
-                "is in it"
-            ) from None
-
-
-def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Write a file beside its place and move it there, so that it is whole if it is there.
-
-    durable  wait for the disk too, for what a power cut must not take
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Let one process at a time through; the lock ends with its process, however that ends.
-
-    waiting  called once where another process has to be waited for
-
-    Raises DataError where the file cannot be made.
-    """
-    try:  # O_NONBLOCK: a pipe in its place must not wait for a reader
-        guard = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {reason(error)}") from None
-    with os.fdopen(guard, "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting:
-                waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            pass  # some cluster file systems have no locks: then it is for the user to take turns
-        yield
+        write_file(self.root / NAME, content, error=DataError)
 
 
 def _check_same(name: str, known: Pinned | Archived | None, found: Pinned | Archived) -> None:

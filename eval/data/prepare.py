@@ -14,16 +14,18 @@ from urllib.parse import urlsplit
 from eval.data.archives import unpack
 from eval.data.declare import Archive, Build, ByHand, Download, Layout, Mirror, Pictures, Step, Task
 from eval.data.fetch import PICTURES, Fetcher, Unreachable
-from eval.data.files import sha256_file
 from eval.data.hub import fetch_mirror, mirror_is_there
 from eval.data.paths import safe_path
 from eval.data.pictures import in_threads, quiet
-from eval.data.pins import Archived, Lock, Pinned, Unpacked, held, write_whole
+from eval.data.pins import Archived, Pinned, Pins, Unpacked
 from eval.data.verify import SHOWN, verify
 from eval.errors import DataError
+from eval.storage.digests import sha256_file
+from eval.storage.lock import locked
 from eval.storage.picture import FILE_BYTES
 from eval.storage.reading import reason
 from eval.storage.tree import files_below, is_file
+from eval.storage.writing import write_file
 
 ARCHIVES = "archives"  # folder below the data root
 ARCHIVE_BYTES = 100_000_000_000  # bound of one
@@ -67,21 +69,21 @@ def plan(
     mirror    take a task's mirrors, where it has any, in place of its other steps
     few_shot  take the steps for few-shot examples too, for their pictures say
     """
-    lock = Lock.read(root)
+    pins = Pins.read(root)
     wanted: dict[Step, list[Task]] = {}
     for task in tasks:
         complete = is_complete(task, root)
         trained = not task.train or any(layout.complete(root) for layout in task.train)
         shown = task.train_steps if few_shot else ()
         for step in task.later_steps:
-            if not _is_there(step, (task,), root, lock):
+            if not _is_there(step, (task,), root, pins):
                 wanted.setdefault(step, []).append(task)
         if complete and (trained or mirror) and not shown:
             continue
         for step in (*steps_of(task, mirror=mirror), *shown):
             told_by_task = isinstance(step, ByHand | Build | Mirror | Pictures)
             if not (told_by_task and complete and step not in shown) and not _is_there(
-                step, (task,), root, lock
+                step, (task,), root, pins
             ):
                 wanted.setdefault(step, []).append(task)
     return [Wanted(step, tuple(needing)) for step, needing in wanted.items()]
@@ -128,8 +130,8 @@ def prepare(
     def waiting() -> None:
         watch.say(f"another process prepares {root}; waiting for it")
 
-    with held(root / GUARD, waiting):
-        work = _Work(root, Lock.read(root), fetcher or Fetcher(threads=THREADS), watch)
+    with locked(root / GUARD, error=DataError, wait=True, waiting=waiting):
+        work = _Work(root, Pins.read(root), fetcher or Fetcher(threads=THREADS), watch)
         needed = plan(tasks, root, mirror=mirror, few_shot=few_shot)
         for wanted in needed:
             try:
@@ -145,14 +147,14 @@ class _Work:
     """What all steps share."""
 
     root: Path
-    lock: Lock
+    pins: Pins
     fetcher: Fetcher
     watch: Watch
 
     def take(self, wanted: Wanted, needed: Sequence[Wanted], keep_archives: bool) -> None:
         """Take one step, unless those before it made it needless."""
         step = wanted.step
-        if _is_there(step, wanted.tasks, self.root, self.lock):
+        if _is_there(step, wanted.tasks, self.root, self.pins):
             return
         if isinstance(step, Download):
             self._download(step)
@@ -178,15 +180,15 @@ class _Work:
 
         with quiet():
             digest = self.fetcher.fetch(
-                step.url, self.root / path, sha256=self.lock.digest(path), progress=received
+                step.url, self.root / path, sha256=self.pins.digest(path), progress=received
             )
-        self.lock.pin({path: Pinned(digest, (self.root / path).stat().st_size, step.url)})
+        self.pins.pin({path: Pinned(digest, (self.root / path).stat().st_size, step.url)})
 
     def _unpack(self, url: str, parts: Sequence[Archive], keep_archives: bool) -> None:
         """Fetch an archive and take from it what several steps may want of it."""
         name = PurePosixPath(urlsplit(url).path).name
         archive = self.root / ARCHIVES / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
-        pinned = self.lock.archives.get(url)
+        pinned = self.pins.archives.get(url)
         known = pinned.sha256 if pinned else None
 
         def received(done: int, total: int | None) -> None:
@@ -216,9 +218,9 @@ class _Work:
                     archive.unlink()
                 raise
             files = [path for path in kept if PurePosixPath(path).suffix.lower() not in PICTURES]
-            self.lock.pin({f"{part.into}/{path}": _pinned(folder / path, url) for path in files})
+            self.pins.pin({f"{part.into}/{path}": _pinned(folder / path, url) for path in files})
             record = Unpacked(part.into, part.keep, len(kept))
-            self.lock.pin_archive(url, Archived(digest, size, (record,)))
+            self.pins.pin_archive(url, Archived(digest, size, (record,)))
         if not keep_archives:
             archive.unlink()
 
@@ -245,10 +247,10 @@ class _Work:
                         failures.append(f"{urlsplit(url).netloc} given up, {rest:,} not asked for")
                         break
                     if len(fetched) >= PINNED:
-                        self.lock.pin(fetched)
+                        self.pins.pin(fetched)
                         fetched.clear()
         finally:
-            self.lock.pin(fetched)
+            self.pins.pin(fetched)
         if failures:
             count = len(lacking) - done + len(failures)
             shown = "; ".join([*failures[:SHOWN], *failures[SHOWN:][-1:]])
@@ -258,7 +260,7 @@ class _Work:
         url, path = given
         place = self.root / path
         try:
-            digest = self.fetcher.fetch(url, place, sha256=self.lock.digest(path), limit=FILE_BYTES)
+            digest = self.fetcher.fetch(url, place, sha256=self.pins.digest(path), limit=FILE_BYTES)
             return Pinned(digest, place.stat().st_size, url)
         except (DataError, OSError) as error:
             return error
@@ -267,13 +269,13 @@ class _Work:
         def received(file: str, done: int, total: int) -> None:
             self.watch.progress(file, done, total, False)
 
-        by_hand = step.into not in self.lock.mirrors and all(
+        by_hand = step.into not in self.pins.mirrors and all(
             any(layout.complete(self.root) for layout in _mirrors(task.layouts, step))
             for task in tasks
         )
-        if not by_hand and not mirror_is_there(step, self.root, self.lock):
+        if not by_hand and not mirror_is_there(step, self.root, self.pins):
             self.watch.say(f"fetching {step.into} from the model hub")
-            fetch_mirror(step, self.root, self.lock, received)
+            fetch_mirror(step, self.root, self.pins, received)
         for layout in _mirrors(
             [each for task in tasks for each in (*task.layouts, *task.train)], step
         ):
@@ -285,16 +287,17 @@ class _Work:
         for number, (path, picture) in enumerate(pictures, 1):
             place = self.root / safe_path(path, name)
             if not is_file(place):
-                write_whole(place, picture)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_file(place, picture, error=DataError, durable=False)
             self.watch.progress(name, number, None, False)
 
 
-def _is_there(step: Step, tasks: Sequence[Task], root: Path, lock: Lock) -> bool:
+def _is_there(step: Step, tasks: Sequence[Task], root: Path, pins: Pins) -> bool:
     """Whether a step's files lie below `root`; False for a step that does not tell its files."""
     if isinstance(step, Download):
         return is_file(root / step.path)
     if isinstance(step, Archive):
-        return _was_unpacked(step, root, lock) or _has_members(step, tasks, root)
+        return _was_unpacked(step, root, pins) or _has_members(step, tasks, root)
     if isinstance(step, Pictures):
         try:
             return not any(_lacking(step, root))
@@ -303,9 +306,9 @@ def _is_there(step: Step, tasks: Sequence[Task], root: Path, lock: Lock) -> bool
     return False
 
 
-def _was_unpacked(step: Archive, root: Path, lock: Lock) -> bool:
+def _was_unpacked(step: Archive, root: Path, pins: Pins) -> bool:
     """Whether it was unpacked here and no member was lost since."""
-    archive = lock.archives.get(step.url)
+    archive = pins.archives.get(step.url)
     for one in archive.unpacked if archive else ():
         if (one.into, one.keep) == (step.into, step.keep):
             return one.members <= sum(1 for _ in _files_like(root / step.into, step.keep))

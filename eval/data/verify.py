@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eval.data.declare import Sample, Source, Task
-from eval.data.files import sha256_file
 from eval.data.pictures import in_threads, is_pixel, picture_fault, quiet
-from eval.data.pins import NAME, Lock, Pinned
+from eval.data.pins import NAME, Pinned, Pins
 from eval.data.samples import unique
 from eval.errors import DataError
+from eval.storage.digests import sha256_file
 from eval.storage.tree import is_file
 
 SHOWN = 3  # ids or paths that a fault about many names
@@ -81,14 +81,14 @@ def verify(
     faults += _some(outside, "samples are not of the split that this one is a part of")
     missing = [path for path in pictures if not is_file(root / path)]
     faults += _some(missing, f"of {len(pictures):,} images are missing")
-    lock = Lock.read(root) if digests else Lock(root)
+    pins = Pins.read(root) if digests else Pins(root)
     if digests:
-        faults += _changed(layout.sources, root, lock)
+        faults += _changed(layout.sources, root, pins)
     notes: list[str] = []
     if open_pictures:
         lacking = set(missing)
         there = [path for path in pictures if path not in lacking]
-        seen = _look_at(there, root, lock, opened)
+        seen = _look_at(there, root, pins, opened)
         faults += _some(seen.damaged, "images cannot be shown to a model")
         for line, count in seen.placeholders():
             few = count < MANY or count <= MANY_SHARE * len(there)
@@ -102,17 +102,17 @@ def pin_sources(task: Task, root: Path) -> int:
     For files that a person brought, once they are known to be right; those of its training split,
     where it is there, too. Pictures are not pinned.
     """
-    lock = Lock.read(root)
+    pins = Pins.read(root)
     sources = [*task.layout(root).sources]
     if trained := [layout for layout in task.train if layout.complete(root)]:
         sources += trained[0].sources
     fresh = {
         path: Pinned(sha256_file(root / path), (root / path).stat().st_size)
         for path in dict.fromkeys(path for path, _ in _files(sources, root))
-        if lock.digest(path) is None
+        if pins.digest(path) is None
     }
     if fresh:
-        lock.pin(fresh)
+        pins.pin(fresh)
     return len(fresh)
 
 
@@ -123,10 +123,10 @@ def _files(sources: Iterable[Source], root: Path) -> Iterator[tuple[str, str | N
             yield file.relative_to(root).as_posix(), source.sha256
 
 
-def _changed(sources: Iterable[Source], root: Path, lock: Lock) -> list[str]:
+def _changed(sources: Iterable[Source], root: Path, pins: Pins) -> list[str]:
     faults = []
     for path, demanded in _files(sources, root):
-        pinned = demanded or lock.digest(path)
+        pinned = demanded or pins.digest(path)
         if pinned is not None and (found := sha256_file(root / path)) != pinned:
             faults.append(
                 f"{path}: sha256 {pinned} {'expected' if demanded else f'is pinned in {NAME}'}, "
@@ -161,7 +161,7 @@ class _Seen:
 
 
 def _look_at(
-    paths: list[str], root: Path, lock: Lock, opened: Callable[[int, int], None] | None
+    paths: list[str], root: Path, pins: Pins, opened: Callable[[int, int], None] | None
 ) -> _Seen:
     """Decode each picture."""
 
@@ -171,7 +171,7 @@ def _look_at(
             if damage := picture_fault(root / path):
                 return damage, "", False
             digest = sha256_file(root / path)
-            if lock.digest(path) not in (None, digest):
+            if pins.digest(path) not in (None, digest):
                 return f"not the file that is pinned in {NAME}", "", False
             return None, digest, is_pixel(root / path)
         except (DataError, OSError) as error:

@@ -35,11 +35,11 @@ import orjson
 from annotated_types import Ge, Le
 
 from eval.errors import RunError
+from eval.storage.digests import sha256_file
 from eval.storage.reading import (
     MAX_INTEGER,
     Schema,
     is_there,
-    open_file,
     parse_json,
     read_bytes,
     read_lines,
@@ -447,11 +447,7 @@ def _sha256(file: Path, _state: tuple[int, ...]) -> str:
             told = _JUDGEMENT.parse(line, f"{file}, line {number}", RunError)
             digest.update(orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE))
         return digest.hexdigest()
-    with open_file(file, RunError, MAX_SOURCE_BYTES) as content:
-        try:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-        except OSError as error:
-            raise RunError(f"{file}: cannot be read: {reason(error)}") from None
+    return sha256_file(file, MAX_SOURCE_BYTES, error=RunError)
 
 
 @lru_cache(maxsize=1000)

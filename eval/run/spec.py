@@ -12,11 +12,12 @@ from typing import Any
 import orjson
 
 from eval.api import Generate, Nucleus, Rank
-from eval.data import Lock, sha256_file, unique
+from eval.data import Pins, unique
 from eval.data.declare import Sample, Task
 from eval.data.examples import RULE
 from eval.errors import DataError
 from eval.protocols.qwen_vl import CHATML, PUBLISHED, SYSTEM, is_dialogue
+from eval.storage.digests import sha256_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def describe_task(task: Task, data: Path, spec: Spec) -> dict[str, Any]:
     sources = list(task.layout(data).sources)
     if spec.few_shot and not spec.leaking:
         sources += task.examples(data).sources
-    lock = Lock.read(data)
+    lock = Pins.read(data)
     digests: dict[str, str] = {}
     for source in sources:
         for file in source.files(data):

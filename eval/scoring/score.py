@@ -10,13 +10,14 @@ import orjson
 
 from eval import __version__
 from eval.api import Generate, Nucleus, Prediction, Rank
-from eval.data import read_predictions, sha256_file
+from eval.data import read_predictions
 from eval.data.declare import Corpus, Metric, Sample, Task, is_mean, value_range
 from eval.errors import DataError, PredictionError
 from eval.run.folder import RunFolder
 from eval.run.journal import identity
 from eval.run.spec import Spec, describe_task, read_samples, spec_digest
 from eval.scoring.stats import METHOD, Tally
+from eval.storage.digests import sha256_file
 
 EXACT = "float32"  # the dtype in which the published choice of options is ours
 SHOWN = 3  # how many ids a message about many samples names

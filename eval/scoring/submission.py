@@ -13,11 +13,11 @@ from typing import Any
 
 import orjson
 
-from eval.data import sha256_file
 from eval.data.declare import Task, value_range
 from eval.errors import DataError, PredictionError, UsageError
 from eval.run.folder import RunFolder
 from eval.run.spec import read_samples
+from eval.storage.digests import sha256_file
 from eval.storage.writing import write_file
 
 SHOWN = 3  # ids that a message about many names

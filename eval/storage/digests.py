@@ -16,12 +16,24 @@ from pathlib import Path
 
 import orjson
 
-from eval.errors import EvalError
-from eval.storage.reading import read_bytes
+from eval.errors import DataError, EvalError
+from eval.storage.reading import MAX_FILE_BYTES, open_file, read_bytes, reason
 
 MAX_MEMORY_BYTES = 1 << 30
 SHA256 = re.compile("[0-9a-f]{64}")
 SETTLED_NS = 2_000_000_000  # a younger change may be followed by another of the same time stamp
+
+
+
+def sha256_file(
+    path: Path, most: int = MAX_FILE_BYTES, *, error: type[EvalError] = DataError
+) -> str:
+    """Hexadecimal SHA-256 of the bytes of a file of at most so many, read piece by piece."""
+    with open_file(path, error, most) as file:
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as refused:
+            raise error(f"{path}: cannot be read: {reason(refused)}") from None
 
 
 class Digests:

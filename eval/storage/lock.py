@@ -5,11 +5,12 @@ import fcntl
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic, sleep
 
-from eval.errors import RunError
+from eval.errors import EvalError, RunError
+from eval.storage.reading import reason
 
 ORPHANS_S = 10.0  # for what a holder has left behind to end, once it was killed
 
@@ -19,17 +20,34 @@ class Locked(Exception):
 
 
 @contextlib.contextmanager
-def locked(file: Path) -> Iterator[int]:
+def locked(
+    file: Path,
+    *,
+    error: type[EvalError] = RunError,
+    wait: bool = False,
+    waiting: Callable[[], None] | None = None,
+) -> Iterator[int]:
     """Hold a lock file; its descriptor, with which processes that inherit it hold the lock too.
 
-    Raises Locked where another process does, RunError where the file cannot be written.
+    wait     until another process has let go of it, instead of raising Locked
+    waiting  called once where there is another process to wait for
+
+    Raises Locked where another process holds it, `error` where the file cannot be written.
     """
+    try:  # O_NONBLOCK: a pipe in its place must not wait for a reader
+        flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        lock = os.open(file, flags, 0o666)
+    except OSError as refused:
+        raise error(f"{file}: cannot be written: {reason(refused)}") from None
     try:
-        lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise RunError(f"{file}: cannot be written: {error.strerror}") from None
-    try:
-        _take(lock)
+        try:
+            _take(lock)
+        except Locked:
+            if not wait:
+                raise
+            if waiting:
+                waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
         with contextlib.suppress(OSError):  # it only tells others who we are
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)

@@ -34,6 +34,7 @@ PIECE_BYTES = 1 << 20  # read at once where a size is not known
 MAX_TOML_BYTES = 1_000_000
 MAX_TOML_NESTING = 50  # brackets open at once, dots in a line: tomllib recurses
 MAX_LINE_BYTES = 16_000_000  # of a file of lines, which may have any number of them
+MAX_FILE_BYTES = 4_000_000_000  # far more than any file of a benchmark
 MAX_INTEGER = (1 << 63) - 1
 BOM = b"\xef\xbb\xbf"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import orjson
 
-from eval.errors import RunError
+from eval.errors import EvalError, RunError
 from eval.storage.reading import reason, shown_path
 
 PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
@@ -26,8 +26,12 @@ LONGEST = 240  # bytes of a name that a temporary one repeats
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
+def writing(
+    path: Path, *, error: type[EvalError] = RunError, durable: bool = True
+) -> Iterator[IO[bytes]]:
     """Write beside the place, then move there: a reader sees the old file or the whole new one.
+
+    durable  wait for the disk too, for what a power cut must not take
 
     A link is followed. A pipe, a terminal, or another device that takes a stream is written in
     place, as is what this process's standard output leads to.
@@ -38,14 +42,14 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
                 yield file
             return
         target = Path(os.path.realpath(path))
-        with _beside(target) as file:
+        with _beside(target, durable) as file:
             yield file
-    except OSError as error:
-        raise RunError(f"{shown_path(path)}: cannot be written: {reason(error)}") from None
+    except OSError as refused:
+        raise error(f"{shown_path(path)}: cannot be written: {reason(refused)}") from None
 
 
 @contextlib.contextmanager
-def _beside(target: Path) -> Iterator[IO[bytes]]:
+def _beside(target: Path, durable: bool) -> Iterator[IO[bytes]]:
     name = os.fsencode(target.name)[:LONGEST].decode("utf-8", "ignore")
     beside = target.with_name(f".{name}.{os.getpid()}")
     try:
@@ -54,7 +58,8 @@ def _beside(target: Path) -> Iterator[IO[bytes]]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
             beside.replace(target)
     finally:
         with contextlib.suppress(OSError):
@@ -118,9 +123,11 @@ def is_alive(process: int) -> bool:
     return True
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file as a whole."""
-    with writing(path) as file:
+def write_file(
+    path: Path, content: bytes, *, error: type[EvalError] = RunError, durable: bool = True
+) -> None:
+    """Write a file as a whole; see `writing`."""
+    with writing(path, error=error, durable=durable) as file:
         file.write(content)
 
 
