@@ -18,12 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.markup import escape
-from rich.table import Table
 
 from eval.api import Prediction
-from eval.cli.console import err, out
-from eval.cli.options import new_folder
 from eval.config import Config
 from eval.data.declare import Task
 from eval.errors import RunError, UsageError
@@ -86,8 +82,49 @@ VARIANTS = (
 )
 
 
-def certify(config: Config, tasks: Sequence[Task], place: Place) -> bool:
-    """Answer the questions in every way, print and write the certificate; whether it holds.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a variant.
+
+    answers   how many there were
+    differ    ids of predictions that differ from those of ALONE
+    examples  the first of them, in words
+    skipped   why the variant was left out, or ""
+    """
+
+    variant: Variant
+    answers: int = 0
+    differ: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    skipped: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The outcomes of all variants, and what a manifest says of the model."""
+
+    model: Mapping[str, Any]
+    answers: int
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Whether no prediction may differ: in half precision sums round differently."""
+        return str(self.model.get("dtype")) == EXACT
+
+    @property
+    def holds(self) -> bool:
+        """Whether no prediction differs that may not."""
+        return not self.exact or not any(each.differ for each in self.outcomes)
+
+    @property
+    def most(self) -> float:
+        """The largest share of the predictions that differ in a variant."""
+        return max(len(each.differ) for each in self.outcomes) / self.answers
+
+
+def certify(config: Config, tasks: Sequence[Task], place: Place) -> Certificate:
+    """Answer the same requests in every way, and write certificate.json.
 
     place  its `out` gets a run for each way; one that is there goes on or is taken as it is
 
@@ -95,61 +132,54 @@ def certify(config: Config, tasks: Sequence[Task], place: Place) -> bool:
     """
     _check_folder(place.out)
     truth, model = _answers(config, tasks, place, ALONE)
-    table = Table(box=None, pad_edge=False)
-    for name in ("what is changed", "answers", "differ", "share"):
-        table.add_column(name, justify="left" if name == "what is changed" else "right")
-    rows: list[dict[str, Any]] = []
-    examples: list[str] = []
     room = len(devices()) if place.device != "cpu" else 0
-    for variant in VARIANTS:
-        if room and (variant.workers or 1) > room:
-            err.print(f"{variant.name}: left out, this machine has {room} GPU", highlight=False)
-            continue
-        if variant.stop and not _stopped(config, tasks, place, variant):
-            err.print(
-                f"{variant.name}: left out, the run ended before it could be killed; ask more "
-                "samples with --limit",
-                highlight=False,
-            )
-            continue
-        found, _ = _answers(config, tasks, place, variant)
-        differ = [name for name in truth if _told(truth[name]) != _told(found[name])]
-        rows.append({"name": variant.name, "answers": len(found), "differ": len(differ)})
-        table.add_row(
-            variant.says, f"{len(found):,}", f"{len(differ):,}", f"{len(differ) / len(found):.2%}"
-        )
-        examples += [
-            f"{variant.name}: {name}: {truth[name].text!r} alone, {found[name].text!r} here"
-            for name in differ[:SHOWN]
-        ]
-    exact = str(model.get("dtype")) == EXACT
-    holds = not exact or not any(row["differ"] for row in rows)
+    outcomes = tuple(_outcome(config, tasks, place, each, truth, room) for each in VARIANTS)
     facts = {name: model.get(name) for name in ("digest", "dtype", "device", "generation")}
-    told = {
+    certificate = Certificate(facts, len(truth), outcomes)
+    content = {
         "model": facts,
         "tasks": [task.name for task in tasks],
         "answers": len(truth),
-        "holds": holds,
-        "variants": rows,
+        "holds": certificate.holds,
+        "variants": [
+            {"name": each.variant.name, "answers": each.answers, "differ": len(each.differ)}
+            for each in outcomes
+            if not each.skipped
+        ],
     }
-    write_file(place.out / CERTIFICATE, orjson.dumps(told, option=PRETTY))
-    out.print(table)
-    for line in examples:
-        err.print(escape(line), highlight=False, soft_wrap=True)
-    most = max(row["differ"] for row in rows) / len(truth)
-    verdict = (
-        ("no prediction differs" if holds else "PREDICTIONS DIFFER, and none may")
-        if exact
-        else f"at most {most:.2%} of the predictions flip"
+    write_file(place.out / CERTIFICATE, orjson.dumps(content, option=PRETTY))
+    return certificate
+
+
+def _outcome(
+    config: Config,
+    tasks: Sequence[Task],
+    place: Place,
+    variant: Variant,
+    truth: Mapping[str, Prediction],
+    room: int,
+) -> Outcome:
+    """room: GPUs of this machine that may be used, 0 without any."""
+    skipped = ""
+    if room and (variant.workers or 1) > room:
+        skipped = f"this machine has {room} GPU"
+    elif variant.stop and not _stopped(config, tasks, place, variant):
+        skipped = "the run ended before it could be killed; ask more samples with --limit"
+    if skipped:
+        place.reporting.say(f"{variant.name}: left out, {skipped}")
+        return Outcome(variant, skipped=skipped)
+    answers, _ = _answers(config, tasks, place, variant)
+    differ = tuple(name for name in truth if _content(truth[name]) != _content(answers[name]))
+    examples = tuple(
+        f"{variant.name}: {name}: {truth[name].text!r} alone, {answers[name].text!r} here"
+        for name in differ[:SHOWN]
     )
-    digest = str(facts["digest"])[:12]
-    out.print(f"{facts['dtype']} ckpt={digest}: {verdict}", highlight=False, soft_wrap=True)
-    return holds
+    return Outcome(variant, len(answers), differ, examples)
 
 
 def _check_folder(out: Path) -> None:
     """Raise UsageError where the folder holds anything but an earlier certificate and its runs."""
-    if not exists(new_folder(out)):
+    if not exists(out):
         return
     remove_leftovers(out)
     runs = {variant.name for variant in (ALONE, *VARIANTS)}
@@ -164,7 +194,7 @@ def _check_folder(out: Path) -> None:
         )
 
 
-def _told(prediction: Prediction) -> tuple[str, tuple[int, ...], bool]:
+def _content(prediction: Prediction) -> tuple[str, tuple[int, ...], bool]:
     return prediction.text, prediction.tokens, bool(prediction.error)
 
 
@@ -172,7 +202,7 @@ def _answers(
     config: Config, tasks: Sequence[Task], place: Place, variant: Variant
 ) -> tuple[dict[str, Prediction], Mapping[str, Any]]:
     """Predictions by task and sample, and what the manifest says of the model."""
-    err.print(f"{variant.name}: {variant.says}", highlight=False)
+    place.reporting.say(f"{variant.name}: {variant.says}")
     here = replace(
         place,
         out=place.out / variant.name,
@@ -181,13 +211,13 @@ def _answers(
         launch=Launch(None if variant.stop else variant.workers),
         order=variant.order,
     )
-    folder = obtain(replace(config, batch_size=variant.batch), tasks, here)
-    found = {
+    run = obtain(replace(config, batch_size=variant.batch), tasks, here)
+    predictions = {
         f"{task.name}/{sample}": prediction
         for task in tasks
-        for sample, prediction in folder.answers(task.name).by_id().items()
+        for sample, prediction in run.answers(task.name).by_id().items()
     }
-    return found, folder.manifest["model"]
+    return predictions, run.manifest["model"]
 
 
 def _stopped(config: Config, tasks: Sequence[Task], place: Place, variant: Variant) -> bool:

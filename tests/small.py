@@ -75,7 +75,7 @@ def answer_all(folder, tasks, data, asked, backend):
     """Have a back end answer what a run lacks, as the command does in one process."""
     digests = folder.digests()
 
-    def write(number, careful):
+    def write(number, isolated):
         plan = Plan.write(
             folder.work_file(f"plan-{number}"),
             (
@@ -85,7 +85,7 @@ def answer_all(folder, tasks, data, asked, backend):
                     task, data, asked[task.name], digests
                 )
             ),
-            alone=careful,
+            alone=isolated,
         )
         for task in tasks:
             if task.name in plan.counts():

@@ -154,33 +154,33 @@ class Simulated:
     workers=st.integers(1, 5),
     seed=st.integers(0, 2**32),
     in_turn=st.booleans(),
-    careful=st.booleans(),
+    isolated=st.booleans(),
 )
 def test_workers_take_each_question_once_and_never_more_than_their_share(
-    folder, wanted, workers, seed, in_turn, careful
+    folder, wanted, workers, seed, in_turn, isolated
 ):
     """Whoever is fast or slow. Of many workers one holds a single group, or its part of what is
-    left; one that is careful, or whose batches must not meet, a single one."""
-    plan = Plan.write(folder / "plan.sqlite", wanted, alone=careful)
-    order = Order(1, plan.path, plan.groups, workers, careful)
+    left; one that is isolated, or whose batches must not meet, a single one."""
+    plan = Plan.write(folder / "plan.sqlite", wanted, alone=isolated)
+    order = Order(1, plan.path, plan.groups, workers, isolated)
     queue, chance = Queue(Here()), random.Random(seed)
-    crew = [Simulated(plan, order, queue, in_turn) for _ in range(workers)]
-    speed = [chance.choice([1, 1, 5, 30]) for _ in crew]
-    while not all(one.ended for one in crew):
-        (one,) = chance.choices(crew, speed)
+    processes = [Simulated(plan, order, queue, in_turn) for _ in range(workers)]
+    speed = [chance.choice([1, 1, 5, 30]) for _ in processes]
+    while not all(one.ended for one in processes):
+        (one,) = chance.choices(processes, speed)
         if chance.random() < 0.6:
             one.pull()
         else:
             one.answer(chance.randrange(1000))
-    answered = [pair for one in crew for pair in one.answered]
+    answered = [pair for one in processes for pair in one.answered]
     assert sorted((each.request.id, each.of) for each in wanted) == sorted(answered)
-    assert all(one.taking.held == [] and one.taking.work == 0 for one in crew)
-    for one in crew:
+    assert all(one.taking.held == [] and one.taking.work == 0 for one in processes)
+    for one in processes:
         last = None
         for held, group in one.claimed:
-            if held and (workers > 1 or in_turn or careful):
+            if held and (workers > 1 or in_turn or isolated):
                 assert not in_turn
-                assert not careful
+                assert not isolated
                 share = last.left / workers  # of what was left when it last took a group
                 assert sum(each.work for each in held) + group.work <= share
             last = group
@@ -216,9 +216,9 @@ def test_orders_and_reports_travel_unchanged():
     assert queue.next_order(2, list) is None
 
 
-def plan_of(folder, ids, careful=False):
+def plan_of(folder, ids, isolated=False):
     wanted = [Identified(Request(f"t_x/{n}", "?", Generate(1)), f"{n}", "") for n in sorted(ids)]
-    return Plan.write(folder / "plan-n", wanted, alone=careful)
+    return Plan.write(folder / "plan-n", wanted, alone=isolated)
 
 
 def test_rounds_end_when_nothing_is_missing(tmp_path):
@@ -226,11 +226,11 @@ def test_rounds_end_when_nothing_is_missing(tmp_path):
     missing, seen = {1, 2, 3, 4}, []
 
     def work(plan, order):
-        seen.append((order.round, order.careful, order.groups))
+        seen.append((order.round, order.isolated, order.groups))
         missing.difference_update(list(missing)[:2])
         return order.round == 1  # a worker was lost in the first
 
-    assert 2 == rounds(lambda n, careful: plan_of(tmp_path, missing, careful), work, 3)
+    assert 2 == rounds(lambda n, isolated: plan_of(tmp_path, missing, isolated), work, 3)
     assert [(1, False, 1), (2, True, 2)] == seen
     assert [] == list(tmp_path.iterdir())
 
@@ -238,11 +238,11 @@ def test_rounds_end_when_nothing_is_missing(tmp_path):
 def test_a_back_end_that_leaves_out_what_it_is_asked(tmp_path):
     """It is no loss, and asking it for ever would not help."""
     with pytest.raises(RunError, match="2 questions were asked and not answered: the back end"):
-        rounds(lambda n, careful: plan_of(tmp_path, {1, 2}), lambda plan, order: False, 1)
+        rounds(lambda n, isolated: plan_of(tmp_path, {1, 2}), lambda plan, order: False, 1)
     assert [] == list(tmp_path.iterdir())
 
 
-class Crew:
+class FakeProcesses:
     """Workers of which the test says what becomes of them."""
 
     def __init__(self, size):
@@ -268,34 +268,34 @@ class Crew:
 
 def test_an_error_of_the_user_s_stops_all(tmp_path):
     """The worker's message is the run's, and nobody is replaced for it."""
-    crew, queue = Crew(2), Queue(Here())
-    coordinator = Coordinator(queue, crew)
+    processes, queue = FakeProcesses(2), Queue(Here())
+    coordinator = Coordinator(queue, processes)
     queue.tell(1, Report("broken", message="the checkpoint is damaged"))
-    crew.deaths = {1: "exit code 2"}
+    processes.deaths = {1: "exit code 2"}
     with pytest.raises(RunError, match=r"^the checkpoint is damaged$"):
         coordinator.about()
-    assert 2 == crew.next
+    assert 2 == processes.next
     coordinator.stop(at_once=True)
-    assert 0.0 == crew.stopped
+    assert 0.0 == processes.stopped
     assert queue.next_order(0, list) is None
 
 
 def lose_workers(tmp_path, held):
-    """Careful rounds of a crew of one, in each of which the worker ends on the question it holds.
+    """Isolation retries with one worker process, in each of which the worker ends on the question it holds.
 
     What the run then tells of each failed sample.
     """
     folder = RunFolder(tmp_path, {"model": {}, "tasks": {}})
     (tmp_path / "t_x").mkdir()
-    crew, queue = Crew(1), Queue(Here())
-    coordinator = Coordinator(queue, crew)
-    plan = plan_of(tmp_path, range(20), careful=True)
+    processes, queue = FakeProcesses(1), Queue(Here())
+    coordinator = Coordinator(queue, processes)
+    plan = plan_of(tmp_path, range(20), isolated=True)
     try:
         for worker, number in enumerate(held):
-            order = Order(worker + 1, plan.path, 1, 1, careful=True)
+            order = Order(worker + 1, plan.path, 1, 1, isolated=True)
             assert 0 == queue.claim(order)
             queue.tell(worker, Report("working", order.round, held=[number]))
-            crew.deaths = {worker: "signal 9"}
+            processes.deaths = {worker: "signal 9"}
             assert coordinator.work(folder, plan, order, lambda reports: None)
         return {plan.group(n).requests[0].id: n for n in set(held)}, folder.answers("t_x").failed()
     finally:

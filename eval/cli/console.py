@@ -1,5 +1,6 @@
 """What the commands print on, and progress: bars on a terminal, plain lines elsewhere."""
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,10 +24,12 @@ from rich.progress import (
 from rich.text import Text
 
 from eval.launch.queue import Report
+from eval.pipeline import Evaluation, Reporting
 
 PLAIN_LINE_S = 10.0  # seconds between progress lines where the output is no terminal
 
 WORKERS_SHOWN = 16
+SHOWN = 5  # failed samples of a task that are named
 Show = Callable[[Mapping[int, Report]], None]
 
 
@@ -39,6 +43,26 @@ class Printer(Console):
 
 out = Printer()
 err = Printer(stderr=True)
+
+
+def say(line: str) -> None:
+    """Print a line on standard error, as it is."""
+    err.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the signatures of a run's scores, and on standard error what it lacks."""
+    for summary in evaluation.summaries:
+        print_summary(summary)
+    if names := evaluation.unjudged:
+        path = shlex.quote(str(evaluation.run.path))
+        say(f"{', '.join(names)}: answered; a judge scores the answers: qwen-vl-eval judge {path}")
+    for task, failed in evaluation.failed.items():
+        for number, (sample, reason) in enumerate(failed.items()):
+            if number == SHOWN:
+                say(f"... and {len(failed) - SHOWN:,} more of {task}")
+                break
+            say(f"failed: {task}/{sample}: {reason}")
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
@@ -138,3 +162,6 @@ class _PlainLines:
         left = f"{(total - there) / rate:.0f} s left" if rate else "time left unknown"
         workers = f"; {_workers(reports)}" if len(reports) > 1 else ""
         print(f"{there}/{total} {rate:.1f}/s, {left}{workers}", file=sys.stderr, flush=True)
+
+
+REPORTING = Reporting(say, progress)

@@ -18,7 +18,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eval import __version__, plugins
-from eval.cli.card import print_report
+from eval.cli.report import print_report
 from eval.cli.console import PLAIN_LINE_S, err
 from eval.cli.costs import agree_on_cost, say, shown_cost
 from eval.cli.judged import print_figures

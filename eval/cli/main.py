@@ -15,9 +15,9 @@ from eval.certify import certify
 from eval.cli import card
 from eval.cli import data as data_commands
 from eval.cli.browse import browse_command
-from eval.cli.card import FORMS, print_report, say_where
+from eval.cli.certify import print_certificate
 from eval.cli.compare import compare_command
-from eval.cli.console import err, out, print_summary
+from eval.cli.console import REPORTING, err, out, print_evaluation, print_summary
 from eval.cli.judge import judge_command
 from eval.cli.leaderboard import leaderboard_command
 from eval.cli.options import (
@@ -41,11 +41,13 @@ from eval.cli.options import (
 )
 from eval.cli.plot import plot_command
 from eval.cli.process import run_process
+from eval.cli.report import FORMS, print_report, say_where
 from eval.config import DTYPES, Config, find_config, read_config
 from eval.data.declare import Task
+from eval.demo import DEMO
 from eval.errors import UsageError
 from eval.launch.coordinator import LEASE_S
-from eval.pipeline import DEMO, Place, evaluate
+from eval.pipeline import Place, evaluate
 from eval.protocols.qwen_vl import PUBLISHED
 from eval.run.folder import RunFolder, held
 from eval.scoring import submission
@@ -214,11 +216,13 @@ def run(
         retry_failed,
         verify,
         parse_as_published(as_published),
+        reporting=REPORTING,
     )
-    failed = evaluate(settings, plugins.find_tasks(settings.tasks), place)
+    evaluation = evaluate(settings, plugins.find_tasks(settings.tasks), place)
+    print_evaluation(evaluation)
     print_report([out_folder])
     say_where(out_folder)
-    if failed:
+    if not evaluation.complete:
         raise typer.Exit(card.INCOMPLETE)
 
 
@@ -247,11 +251,6 @@ def certify_tasks(
         raise UsageError("TASK, --model and --out are needed; see 'qwen-vl-eval certify --help'")
     if dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    if model == DEMO:
-        data = data or card.DEMO_DATA
-        card.draw_demo(data)
-    if data is None:
-        raise UsageError("--data: missing; the folder of the benchmarks' files is needed")
     config = Config(
         model,
         tuple(tasks),
@@ -261,8 +260,16 @@ def certify_tasks(
         protocol=protocol,
         partial=True,
     )
-    place = Place(folder_option(data, "--data"), out_folder, limit, device)
-    if not certify(config, plugins.find_tasks(tasks), place):
+    place = Place(
+        folder_option(card.data_folder(config, data), "--data"),
+        new_folder(out_folder),
+        limit,
+        device,
+        reporting=REPORTING,
+    )
+    certificate = certify(config, plugins.find_tasks(tasks), place)
+    print_certificate(certificate)
+    if not certificate.holds:
         raise typer.Exit(card.INCOMPLETE)
 
 
@@ -425,17 +432,16 @@ def run_card(
     if weights:
         settings = replace(settings, weights=weights)
     folder = out_folder or Path("runs") / config.stem
-    card.run_card(
-        settings,
-        data,
-        folder,
-        device,
+    place = Place(
+        folder_option(card.data_folder(settings, data), "--data"),
+        new_folder(folder),
+        device=device,
         engine=engine_settings(memory, features),
         launch=launch_options(gpus, launcher, ray_address, lease),
         retry_failed=retry_failed,
         verify=verify,
-        dry_run=dry_run,
     )
+    card.run_card(settings, place, dry_run=dry_run)
 
 
 @app.command("demo")
@@ -449,8 +455,13 @@ def run_demo(
 ) -> None:
     """Draw the demo data, run every benchmark on the bundled checkpoint, print the tables."""
     config = Config(DEMO, ("all", "touchstone_cn"), dtype="float32", partial=True)
-    launch = launch_options(gpus, launcher, None, LEASE_S)
-    card.run_card(config, data, out_folder, "cpu", launch=launch)
+    place = Place(
+        folder_option(card.data_folder(config, data), "--data"),
+        new_folder(out_folder),
+        device="cpu",
+        launch=launch_options(gpus, launcher, None, LEASE_S),
+    )
+    card.run_card(config, place)
 
 
 def main() -> None:

@@ -1,8 +1,6 @@
 """Arguments that several commands take."""
 
-import errno
 import math
-import os
 import re
 from functools import wraps
 from pathlib import Path
@@ -13,7 +11,7 @@ import typer
 from eval.errors import UsageError
 from eval.launch.workers import Launch
 from eval.scoring.score import AsPublished
-from eval.storage.reading import MAX_INTEGER, exists, is_folder, reason, shown_path
+from eval.storage.reading import MAX_INTEGER, check_path, exists, is_folder, shown_path
 
 Tasks = Annotated[
     list[str] | None,
@@ -89,7 +87,6 @@ WeightsOption = Annotated[
         help="File or index of the weights to read, where the checkpoint has several sets.",
     ),
 ]
-LONGEST_NAME = 255  # bytes, in every common file system
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -178,25 +175,3 @@ def _check(name: str, value: Any) -> None:
         raise UsageError(f"{name} {value}: give a finite number")
     elif isinstance(value, int) and abs(value) > MAX_INTEGER:
         raise UsageError(f"{name}: {len(str(abs(value)))} digits are more than a number may have")
-
-
-def check_path(name: str, path: Path, passed: tuple[int, ...] = (errno.ENOENT,)) -> None:
-    """Raise UsageError where a path cannot be looked up: too long, a loop of links, forbidden.
-
-    passed  of the system's refusals, those that do not matter here
-    """
-    try:
-        for part in path.parts:
-            if len(os.fsencode(part)) > LONGEST_NAME:
-                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        path.stat()
-    except OSError as error:
-        if error.errno not in passed:
-            shown = shown_path(path)
-            raise UsageError(f"{name} {shown}: cannot be looked up: {reason(error)}") from None
-
-
-def check_model(model: str) -> None:
-    """Raise UsageError for a checkpoint's folder that cannot be looked up; a hub id passes."""
-    place = Path(os.path.expanduser(model))  # noqa: PTH111  # Path's raises without a home
-    check_path("--model", place, passed=(errno.ENOENT, errno.ENOTDIR))

@@ -1,9 +1,10 @@
-"""Rounds: what the journals lack is planned, taken by workers, and looked for again.
+"""Rounds: pending requests are planned, workers take them, and the journals show what is left.
 
-Nobody keeps account of what a worker holds. When all groups of a round are taken and no worker
-works any more, what is still missing in the journals was lost with a worker that died or hung, and
-is the next round. That one is careful: each question a group of its own, one at a time, so that a
-question that ends whoever is asked it is found out, and put down as failed the second time.
+Work in flight is not tracked. When all groups of a round are taken and no worker is working, the
+requests that are still missing in the journals were lost with a worker that died or hung, and are
+the next round. That round is an isolation retry: each request is a group of its own, and a worker
+holds one at a time, so that a request that crashes workers is isolated. It fails on its second
+crash.
 """
 
 import logging
@@ -24,13 +25,13 @@ LEASE_S = 900.0  # without an answer, and what a worker holds is taken back
 LOADING_S = 3600.0  # the same before a worker's first answer, for large models on slow disks
 FAREWELL_S = 10.0  # for workers to end by themselves
 LEAVING_S = 2.0  # for those that have said so to be gone; one that still loads is not needed
-LOOK_S = 0.1
-STRIKES = 2  # times that a worker may end on a question
-FRUITLESS = 3  # ends of workers in a row, for each of them, without an answer in between
-FRUITLESS_AT_WORK = 8  # the same in all, at least, of workers that were asked something
+POLL_S = 0.1
+MOST_CRASHES = 2  # times that a worker may end on a question
+MOST_ENDS = 3  # ends of workers in a row, for each of them, without an answer in between
+MOST_ENDS_AT_WORK = 8  # the same in all, at least, of workers that were asked something
 
 
-class Crew(Protocol):
+class WorkerProcesses(Protocol):
     """Workers somewhere.
 
     Numbers count from 0 and are never used twice: each has its own journal.
@@ -56,7 +57,7 @@ class Crew(Protocol):
 
 
 @dataclass(slots=True)
-class Member:
+class Watched:
     """A worker, as the coordinator sees it.
 
     moved      when its report last showed progress, on our clock
@@ -78,29 +79,29 @@ class Coordinator:
     def __init__(
         self,
         queue: Queue,
-        crew: Crew,
+        processes: WorkerProcesses,
         *,
         lease_s: float = LEASE_S,
     ) -> None:
         self.queue = queue
-        self.crew = crew
+        self.processes = processes
         self.lease_s = lease_s
         self.model: dict[str, Any] = {}
-        self.strikes: dict[str, int] = {}
-        self.fruitless = 0  # workers that ended since the last answer or failure
-        self.struck = 0  # questions that were put down as failed since the last answer
+        self.crashes: dict[str, int] = {}
+        self.ends_in_a_row = 0  # workers that ended since the last answer or failure
+        self.failed_in_a_row = 0  # questions that were put down as failed since the last answer
         self.answered = 0
-        self.members = {number: Member() for number in crew.start()}
+        self.workers = {number: Watched() for number in processes.start()}
 
     @property
     def size(self) -> int:
         """How many workers there are meant to be."""
-        return self.crew.size
+        return self.processes.size
 
     @property
     def reports(self) -> dict[int, Report]:
         """The last report of each worker, also of those that have ended."""
-        return {number: member.report for number, member in self.members.items()}
+        return {number: worker.report for number, worker in self.workers.items()}
 
     def about(self) -> Mapping[str, Any]:
         """Wait for a worker to be ready; what it tells of its model.
@@ -108,8 +109,8 @@ class Coordinator:
         Raises RunError where none gets so far.
         """
         while not self.model:
-            self._look(None, None)
-            time.sleep(LOOK_S)
+            self._poll(None, None)
+            time.sleep(POLL_S)
         return self.model
 
     def work(
@@ -125,17 +126,17 @@ class Coordinator:
 
         Raises RunError where no worker is left, or one is stopped by an error of the user's.
         """
-        deaths = sum(member.lost for member in self.members.values())
+        deaths = sum(worker.lost for worker in self.workers.values())
         self.queue.publish(order)
-        for member in self.members.values():
-            member.moved = monotonic()
+        for worker in self.workers.values():
+            worker.moved = monotonic()
         while True:
             exhausted = self.queue.exhausted(order)  # before the reports: see Worker.drain
-            self._look(run, plan if order.careful else None)
+            self._poll(run, plan if order.isolated else None)
             show(self.reports)
-            if exhausted and not any(self._works(m, order) for m in self.members.values()):
-                return sum(member.lost for member in self.members.values()) > deaths
-            time.sleep(LOOK_S)
+            if exhausted and not any(self._works(m, order) for m in self.workers.values()):
+                return sum(worker.lost for worker in self.workers.values()) > deaths
+            time.sleep(POLL_S)
 
     def stop(self, *, at_once: bool = False) -> None:
         """Let the workers end, or make them."""
@@ -143,36 +144,36 @@ class Coordinator:
         if not at_once:
             until = monotonic() + FAREWELL_S
             while monotonic() < until and any(
-                not member.lost and self._refresh(number, member).state in ("idle", "ready")
-                for number, member in self.members.items()
+                not worker.lost and self._refresh(number, worker).state in ("idle", "ready")
+                for number, worker in self.workers.items()
             ):
-                time.sleep(LOOK_S)
-        self.crew.stop(0.0 if at_once else LEAVING_S)
+                time.sleep(POLL_S)
+        self.processes.stop(0.0 if at_once else LEAVING_S)
 
-    def _works(self, member: Member, order: Order) -> bool:
-        report = member.report
-        return not member.lost and report.state == "working" and report.round == order.round
+    def _works(self, worker: Watched, order: Order) -> bool:
+        report = worker.report
+        return not worker.lost and report.state == "working" and report.round == order.round
 
-    def _refresh(self, number: int, member: Member) -> Report:
+    def _refresh(self, number: int, worker: Watched) -> Report:
         report = self.queue.told(number)
-        if report and (report.beat, report.state) != (member.report.beat, member.report.state):
-            member.report, member.moved = report, monotonic()
-        return member.report
+        if report and (report.beat, report.state) != (worker.report.beat, worker.report.state):
+            worker.report, worker.moved = report, monotonic()
+        return worker.report
 
-    def _look(self, run: RunFolder | None, careful: Plan | None) -> None:
-        """Read the reports; bury and replace who has ended or hangs."""
-        for number, member in self.members.items():
-            if not member.lost and self._refresh(number, member).state == "broken":
-                raise RunError(member.report.message)
-            if not member.described and (about := self.queue.about(number)):
-                member.described = True
+    def _poll(self, run: RunFolder | None, isolated: Plan | None) -> None:
+        """Read the reports; replace workers that have ended or hang."""
+        for number, worker in self.workers.items():
+            if not worker.lost and self._refresh(number, worker).state == "broken":
+                raise RunError(worker.report.message)
+            if not worker.described and (about := self.queue.about(number)):
+                worker.described = True
                 self._compare(number, about)
-        answered = sum(member.report.answered for member in self.members.values())
+        answered = sum(worker.report.answered for worker in self.workers.values())
         if answered > self.answered:
-            self.answered, self.fruitless, self.struck = answered, 0, 0
-        for number, why in [*self.crew.ended().items(), *self._hanging()]:
-            self._bury(number, why, run, careful)
-        if all(member.lost for member in self.members.values()):
+            self.answered, self.ends_in_a_row, self.failed_in_a_row = answered, 0, 0
+        for number, why in [*self.processes.ended().items(), *self._hanging()]:
+            self._replace_lost(number, why, run, isolated)
+        if all(worker.lost for worker in self.workers.values()):
             raise RunError("no worker is left; what was answered is on disk")
 
     def _compare(self, number: int, about: dict[str, Any]) -> None:
@@ -181,55 +182,57 @@ class Coordinator:
         for name in sorted(self.model.keys() | about.keys()):
             if self.model.get(name) != about.get(name):
                 raise RunError(
-                    f"worker {number} on {self.members[number].report.host} has another model: "
+                    f"worker {number} on {self.workers[number].report.host} has another model: "
                     f"{name} {about.get(name)!r}, where the others have {self.model.get(name)!r}"
                 )
 
     def _hanging(self) -> Iterator[tuple[int, str]]:
         now = monotonic()
-        for number, member in self.members.items():
+        for number, worker in self.workers.items():
             lease_s = {"working": self.lease_s, "loading": max(LOADING_S, self.lease_s)}.get(
-                member.report.state
+                worker.report.state
             )
-            if lease_s and not member.lost and now - member.moved > lease_s:
+            if lease_s and not worker.lost and now - worker.moved > lease_s:
                 yield number, f"it gave no sign of progress for {lease_s:.0f} s"
 
-    def _bury(self, number: int, why: str, run: RunFolder | None, careful: Plan | None) -> None:
-        member = self.members[number]
-        if member.lost or member.report.state == "gone":
+    def _replace_lost(
+        self, number: int, why: str, run: RunFolder | None, isolated: Plan | None
+    ) -> None:
+        worker = self.workers[number]
+        if worker.lost or worker.report.state == "gone":
             return
-        self._refresh(number, member)  # it may have reported in between
-        if member.report.state == "broken":
-            raise RunError(member.report.message)
-        member.lost = True
-        self.fruitless += 1
+        self._refresh(number, worker)  # it may have reported in between
+        if worker.report.state == "broken":
+            raise RunError(worker.report.message)
+        worker.lost = True
+        self.ends_in_a_row += 1
         LOG.warning("worker %d is lost: %s; what it held is asked again", number, why)
-        if run and careful and member.report.state == "working":
-            for group in member.report.held:
-                self._strike(careful, group, why, run)
-        most = FRUITLESS * self.crew.size
-        if member.report.state == "working":  # one question after the other may be to blame
-            most = max(most, FRUITLESS_AT_WORK)
-        if self.fruitless >= most or self.struck >= FRUITLESS_AT_WORK:
+        if run and isolated and worker.report.state == "working":
+            for group in worker.report.held:
+                self._count_crash(isolated, group, why, run)
+        most = MOST_ENDS * self.processes.size
+        if worker.report.state == "working":  # one question after the other may be to blame
+            most = max(most, MOST_ENDS_AT_WORK)
+        if self.ends_in_a_row >= most or self.failed_in_a_row >= MOST_ENDS_AT_WORK:
             raise RunError(
-                f"{max(self.fruitless, self.struck)} workers in a row ended without an answer, the "
-                f"last because {why}"
+                f"{max(self.ends_in_a_row, self.failed_in_a_row)} workers in a row ended without an "
+                f"answer, the last because {why}"
             )
-        successor = self.crew.replace(number)
+        successor = self.processes.replace(number)
         if successor is not None:
-            self.members[successor] = Member()
+            self.workers[successor] = Watched()
 
-    def _strike(self, plan: Plan, number: int, why: str, run: RunFolder) -> None:
-        """Remember that a worker ended on these questions; the second time they have failed."""
+    def _count_crash(self, plan: Plan, number: int, why: str, run: RunFolder) -> None:
+        """Count a crash for each of these requests; they fail on their second."""
         group = plan.group(number)
         journals = run.journals("lost")
         for request in group.requests:
-            self.strikes[request.id] = self.strikes.get(request.id, 0) + 1
-            if self.strikes[request.id] >= STRIKES:
+            self.crashes[request.id] = self.crashes.get(request.id, 0) + 1
+            if self.crashes[request.id] >= MOST_CRASHES:
                 reason = f"each worker that was asked this was lost: {why}"
                 journals.write(Prediction(request.id, "", error=reason), group.of[request.id])
-                self.fruitless = 0
-                self.struck += 1
+                self.ends_in_a_row = 0
+                self.failed_in_a_row += 1
         journals.close()
 
 
@@ -238,24 +241,24 @@ def rounds(
 ) -> int:
     """Rounds until nothing is missing; how many there were.
 
-    write  number of the round, and whether it is careful -> the plan of what is missing
+    write  number of the round, and whether it is an isolation retry -> plan of pending requests
     work   see Coordinator.work
     """
-    number, careful, before = 0, False, -1
+    number, isolated, before = 0, False, -1
     while True:
-        plan = write(number + 1, careful)
+        plan = write(number + 1, isolated)
         try:
             if not plan.groups:
                 return number
             questions = sum(plan.counts().values())
-            if questions == before and not careful:
+            if questions == before and not isolated:
                 raise RunError(
                     f"{questions:,} questions were asked and not answered: the back end leaves out "
                     "what it is asked"
                 )
             number += 1
-            lost = work(plan, Order(number, plan.path, plan.groups, workers, careful))
-            before, careful = questions, lost
+            lost = work(plan, Order(number, plan.path, plan.groups, workers, isolated))
+            before, isolated = questions, lost
         finally:
             plan.close()
             plan.path.unlink(missing_ok=True)

@@ -63,14 +63,15 @@ class Order:
     plan     file of the groups
     groups   how many there are
     workers  how many take from it, about
-    careful  a worker holds one group at a time, so that it is known which one ended it
+    isolated  whether it is an isolation retry: a worker holds one group at a time, so that it is
+              known which one crashed it
     """
 
     round: int
     plan: Path
     groups: int
     workers: int
-    careful: bool = False
+    isolated: bool = False
 
 
 @dataclass(slots=True)

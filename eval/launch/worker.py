@@ -125,7 +125,7 @@ class Worker:
 
     def _claim(self, order: Order) -> int | None:
         number = self.queue.claim(order)
-        if order.careful and number is not None:
+        if order.isolated and number is not None:
             self.report.held = [number]
             self.tell("working")
         return number
@@ -162,7 +162,7 @@ class _Taking:
     ) -> None:
         self.plan = plan
         self.order = order
-        self.one_at_a_time = in_turn or order.careful
+        self.one_at_a_time = in_turn or order.isolated
         self.claim = claim
         self.exhausted = False
         self.open: dict[str, Group] = {}  # by the id of each request without an answer

@@ -1,4 +1,4 @@
-"""Who answers a run's questions: this process, processes of this machine, ranks, or Ray."""
+"""Workers of a run: this process, processes of this machine, ranks of a launcher, or Ray actors."""
 
 import os
 import sys
@@ -12,10 +12,9 @@ import orjson
 
 from eval import plugins
 from eval.api import Backend
-from eval.cli.console import err
 from eval.errors import UsageError
 from eval.launch import process as worker_process
-from eval.launch.coordinator import LEASE_S, Coordinator, Crew
+from eval.launch.coordinator import LEASE_S, Coordinator, WorkerProcesses
 from eval.launch.local import Processes, shares
 from eval.launch.plan import Plan
 from eval.launch.queue import Here, Order, Queue, Report, Store
@@ -84,7 +83,7 @@ class Job:
         }
 
 
-class Team(Protocol):
+class Workers(Protocol):
     """Workers of a run, and what each reported last."""
 
     @property
@@ -106,7 +105,7 @@ class Team(Protocol):
         ...
 
 
-class Alone:
+class ThisProcess:
     """This process."""
 
     size = 1
@@ -133,10 +132,15 @@ class Alone:
 
 
 @contextmanager
-def gathered(
-    job: Job, launch: Launch, run: Path, lock: int, meeting: tuple[Rank, Store] | None
-) -> Iterator[Team]:
-    """The team for a run, sent home at the end.
+def started(
+    job: Job,
+    launch: Launch,
+    run: Path,
+    lock: int,
+    meeting: tuple[Rank, Store] | None,
+    say: Callable[[str], None],
+) -> Iterator[Workers]:
+    """Start the workers of a run; they are stopped at the end.
 
     lock     descriptor that keeps the run's folder: workers hold it too
     meeting  this process as one of many that a launcher has started, and where they meet
@@ -147,31 +151,36 @@ def gathered(
         backend = job.open()
         if job.arguments.get("device") in ("auto", "cuda") and len(worker_process.devices()) > 1:
             count = len(worker_process.devices())
-            err.print(f"{count} GPUs are here; --gpus {count} uses them all", highlight=False)
-        yield Alone(backend, job.in_turn)
+            say(f"{count} GPUs are here; --gpus {count} uses them all")
+        yield ThisProcess(backend, job.in_turn)
         return
     if meeting and launch.gpus not in (None, meeting[0].size):
         raise UsageError(
             f"--gpus {launch.gpus}: the launcher has started {meeting[0].size} processes, of which "
             "each is a worker; leave the option out"
         )
-    store, crew = _crew(job, launch, run, lock, meeting)
+    store, processes = _processes(job, launch, run, lock, meeting, say)
     coordinator: Coordinator | None = None
     at_once = True
     try:
-        coordinator = Coordinator(Queue(store), crew, lease_s=launch.lease_s)
+        coordinator = Coordinator(Queue(store), processes, lease_s=launch.lease_s)
         yield coordinator
         at_once = False
     finally:
         if coordinator:
             coordinator.stop(at_once=at_once)
         else:
-            crew.stop(0.0)
+            processes.stop(0.0)
 
 
-def _crew(
-    job: Job, launch: Launch, run: Path, lock: int, meeting: tuple[Rank, Store] | None
-) -> tuple[Store, Crew]:
+def _processes(
+    job: Job,
+    launch: Launch,
+    run: Path,
+    lock: int,
+    meeting: tuple[Rank, Store] | None,
+    say: Callable[[str], None],
+) -> tuple[Store, WorkerProcesses]:
     settings = job.settings(run)
     log = run / ".work" / "worker-{}.log"
     if launch.launcher == "ray":
@@ -188,13 +197,13 @@ def _crew(
         )
         places = [worker_process.share_of(rank)]
         return store, Processes(COMMAND, told, places, log, kept=(lock,), others=others)
-    assert launch.gpus is not None  # gathered() takes this process otherwise
+    assert launch.gpus is not None  # started() takes this process otherwise
     store, address = open_store()
     told = {**settings, "store": address, "prefix": ""}
-    return store, Processes(COMMAND, told, _places(job, launch.gpus), log, kept=(lock,))
+    return store, Processes(COMMAND, told, _places(job, launch.gpus, say), log, kept=(lock,))
 
 
-def _places(job: Job, gpus: int) -> list[dict[str, str]]:
+def _places(job: Job, gpus: int, say: Callable[[str], None]) -> list[dict[str, str]]:
     """What each worker sees of this machine: as many GPUs as a model needs."""
     device = str(job.arguments.get("device", "auto"))
     found = [] if device == "cpu" else worker_process.devices()
@@ -210,8 +219,7 @@ def _places(job: Job, gpus: int) -> list[dict[str, str]]:
             raise UsageError(
                 f"--gpus {gpus}: no GPU is here, and at most {most} processes fit{lost}"
             )
-        told = f"no GPU: {gpus} processes share {cores} cores{lost}"
-        err.print(told, highlight=False, soft_wrap=True)
+        say(f"no GPU: {gpus} processes share {cores} cores{lost}")
         given = "OMP_NUM_THREADS" in os.environ
         return [{}] * gpus if given else shares(gpus, [], cores)
     if gpus > len(found):

@@ -24,7 +24,6 @@ SHA256 = re.compile("[0-9a-f]{64}")
 SETTLED_NS = 2_000_000_000  # a younger change may be followed by another of the same time stamp
 
 
-
 def sha256_file(
     path: Path, most: int = MAX_FILE_BYTES, *, error: type[EvalError] = DataError
 ) -> str:

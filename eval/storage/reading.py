@@ -10,6 +10,7 @@ code 2. `Schema` checks the content against a type with pydantic, which parses a
 lines of predictions in the time that orjson and checks by hand take.
 """
 
+import errno
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import jiter
 import orjson
 
-from eval.errors import EvalError
+from eval.errors import EvalError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -35,6 +36,7 @@ MAX_TOML_BYTES = 1_000_000
 MAX_TOML_NESTING = 50  # brackets open at once, dots in a line: tomllib recurses
 MAX_LINE_BYTES = 16_000_000  # of a file of lines, which may have any number of them
 MAX_FILE_BYTES = 4_000_000_000  # far more than any file of a benchmark
+LONGEST_NAME = 255  # bytes, in every common file system
 MAX_INTEGER = (1 << 63) - 1
 BOM = b"\xef\xbb\xbf"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -296,3 +298,19 @@ def _check_nesting(text: str) -> None:
             most = max(most, depth)
         if most > MAX_TOML_NESTING:
             raise ValueError(f"line {number}: nested more than {MAX_TOML_NESTING} levels deep")
+
+
+def check_path(name: str, path: Path, passed: tuple[int, ...] = (errno.ENOENT,)) -> None:
+    """Raise UsageError where a path cannot be looked up: too long, a loop of links, forbidden.
+
+    passed  of the system's refusals, those that do not matter here
+    """
+    try:
+        for part in path.parts:
+            if len(os.fsencode(part)) > LONGEST_NAME:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        path.stat()
+    except OSError as error:
+        if error.errno not in passed:
+            shown = shown_path(path)
+            raise UsageError(f"{name} {shown}: cannot be looked up: {reason(error)}") from None

@@ -209,10 +209,10 @@ def idle(
     store, address = open_store()
     queues = [own_queue(store, n) if parts else Queue(store) for n in range(2)]
     settings = worker_settings(run, address, str(CHECKPOINT), prefixed=bool(parts))
-    crew = processes(run, {**settings, "images": str(folder / "data")}, 2)
-    crew.start()
+    started = processes(run, {**settings, "images": str(folder / "data")}, 2)
+    started.start()
     try:
-        wait_for(crew, queues, "ready")
+        wait_for(started, queues, "ready")
         orders = []
         for number, part in enumerate(parts or (wanted,)):
             plan = Plan.write(run.work_file(f"plan-{number}.sqlite"), part)
@@ -220,11 +220,11 @@ def idle(
             plan.close()
         for queue, order in zip(queues, orders, strict=False):
             queue.publish(order)
-        wait_for(crew, queues, "idle")
+        wait_for(started, queues, "idle")
         for queue in queues:
             queue.stop()
     finally:
-        crew.stop(10.0)
+        started.stop(10.0)
     check_journals(run, len(wanted))
     times = worker_times(run, 2)
     end = max(ended for _, ended in times)

@@ -60,10 +60,10 @@ def queue_served(run: RunFolder, plan: Plan, order: Order) -> dict[str, float]:
     """Processes that take from the server of this one."""
     store, address = open_store()
     queue = Queue(store)
-    crew = workers(run, worker_settings(run, address, SIMULATED), order.workers)
-    coordinator = Coordinator(queue, crew)  # starts them
+    started = workers(run, worker_settings(run, address, SIMULATED), order.workers)
+    coordinator = Coordinator(queue, started)  # starts them
     try:
-        wait_for(crew, [queue] * order.workers, "ready")
+        wait_for(started, [queue] * order.workers, "ready")
         lost = coordinator.work(run, plan, order, lambda _: None)
         assert not lost
         reports = coordinator.reports.values()
@@ -76,14 +76,14 @@ def queue_served(run: RunFolder, plan: Plan, order: Order) -> dict[str, float]:
     return {"work_s": work_s, "worker_peak": max(peaks)}
 
 
-def wait_for(crew: Processes, queues: Sequence[Queue], state: str) -> None:
+def wait_for(started: Processes, queues: Sequence[Queue], state: str) -> None:
     """Wait until all workers are in a state."""
     until = monotonic() + READY_S
     while monotonic() < until:
         reports = [queue.told(number) for number, queue in enumerate(queues)]
         if all(report and report.state == state for report in reports):
             return
-        if ended := crew.ended():
+        if ended := started.ended():
             sys.exit(f"a worker has ended: {ended}")
         sleep(0.02)
     sys.exit(f"no {state} worker for {READY_S:.0f} s")
