@@ -54,7 +54,8 @@ GROWTH = 8 << 20  # bytes that it may grow: caches fill, but no question may sta
 def main() -> int:
     """Measure, write and print; see the module's docstring."""
     options = arguments()
-    torch.set_num_threads(os.cpu_count() or 1)  # whatever OMP_NUM_THREADS says
+    if not options.quick:
+        torch.set_num_threads(os.cpu_count() or 1)  # whatever OMP_NUM_THREADS says
     if options.peak:
         print(peak(Path(options.peak[0]), int(options.peak[1])))
         return 0
