@@ -11,7 +11,7 @@ from eval import Corpus, Generate, Layout, Sample, Source, Task
 from eval.config import Config
 from eval.data import Examples
 from eval.errors import DataError, UsageError
-from eval.pipeline import Place, wanted
+from eval.pipeline import Place, specification
 from eval.plugins import find_tasks
 from eval.run.requests import requests
 from eval.run.spec import Spec, describe_task
@@ -158,7 +158,7 @@ def test_captions_leak_only_where_it_is_asked_for(tmp_path, name, few_shot, as_p
     (task,) = find_tasks([name])
     config = Config("demo", (name,), few_shot=few_shot)
     place = Place(tmp_path, tmp_path, as_published=as_published)
-    assert expected == wanted(config, place, task).leaking
+    assert expected == specification(config, place, task).leaking
 
 
 def test_a_few_shot_run_records_its_draw(tmp_path):

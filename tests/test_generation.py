@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from eval.cli.card import draw_demo
+from eval.demo import bundled_checkpoint
+from eval.demo.steps import draw_demo
 from eval.engine.plain import GENERATION
 from eval.engine.shared import open_backend
-from eval.pipeline import bundled_checkpoint
 from eval.plugins import find_tasks
 from eval.run.requests import requests
 from eval.run.spec import Spec

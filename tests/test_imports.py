@@ -3,53 +3,36 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MAY_IMPORT = {  # room -> the rooms it may import from, beside itself, errors and reading
-    "api": {"prompt", "tree"},
-    "prompt": set(),
-    "metrics": set(),
-    "stats": set(),
-    "data": {"api", "picture", "tree"},
-    "picture": set(),
-    "reading": set(),
-    "tree": set(),
-    "registry": {"api", "prompt"},
-    "replay": {"api", "run"},
-    "digests": set(),
-    "lock": set(),
-    "writing": set(),
-    "run_files": set(),
-    "journal": {"api", "run_files", "writing"},
-    "runtime": {"digests", "picture", "prompt"},
-    "engine": {"api", "prompt", "runtime"},
-    "launch": {"api", "run"},
-    "asked": {"api", "data", "prompt", "tree"},
-    "run": {"api", "asked", "data", "digests", "journal", "lock", "prompt", "run_files", "writing"},
-    "score": {"api", "asked", "data", "journal", "run", "metrics", "stats"},
-    "submit": {"api", "asked", "data", "run", "writing"},
-    "report": {
-        "api",
-        "asked",
-        "data",
-        "metrics",
-        "picture",
-        "run",
-        "run_files",
-        "stats",
-        "writing",
-    },  # and boxes of samples
-    "demo": {"api", "data", "metrics", "runtime"},
-    "benchmarks": {"api", "data", "metrics", "prompt", "tree"},
-    "touchstone": {"api", "asked", "data", "lock", "metrics", "prompt", "run", "stats", "writing"},
-}
+LEVELS = (  # from top to bottom: a part imports only from levels below its own
+    ("benchmarks", "touchstone"),
+    ("cli",),
+    ("readiness", "certify"),
+    ("pipeline",),
+    ("demo",),
+    ("report", "judging"),
+    ("launch",),
+    ("scoring", "backends"),
+    ("config",),
+    ("plugins",),
+    ("run", "engine"),
+    ("protocols",),
+    ("data", "runtime"),
+    ("api", "metrics", "client"),
+    ("storage",),
+    ("errors",),
+)
+LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
+PLUGINS_MAY_NOT = {"cli", "readiness", "certify", "pipeline", "demo"}
 
 
-def rooms_imported(path):
-    """The rooms of this project that a file imports, wherever in it the import stands."""
+def parts_imported(path):
+    """The parts of this project that a file imports, wherever in it the import stands."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):
@@ -65,10 +48,10 @@ def rooms_imported(path):
                 known = (ROOT / "eval" / rest[0]).is_dir() or (
                     ROOT / "eval" / f"{rest[0]}.py"
                 ).is_file()
-                yield rest[0] if known else "api"  # a public name of eval/__init__.py
+                yield rest[0] if known else "data"  # a public name of eval/__init__.py
 
 
-def room_of(path):
+def part_of(path):
     top, *rest = path.relative_to(ROOT).parts
     return top if top != "eval" else rest[0].removesuffix(".py")
 
@@ -77,22 +60,56 @@ FILES = [
     path
     for folder in ("eval", "benchmarks", "touchstone")
     for path in sorted((ROOT / folder).rglob("*.py"))
-    if "checkpoint" not in path.parts
+    if path != ROOT / "eval" / "__init__.py"
 ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_run_one_way(path):
-    """No room imports one that stands above it; only the command line may import everything."""
-    room = room_of(path)
-    if room in ("cli", "__init__"):
-        return
-    found = set(rooms_imported(path)) - {room, "errors", "reading"}
-    if path.parent.name == "benchmarks":
+    """A part imports only from levels below; eval reaches plug-ins through entry points alone."""
+    part = part_of(path)
+    above = {each for each in parts_imported(path) if each != part and LEVEL[each] <= LEVEL[part]}
+    assert not above
+    if part in ("benchmarks", "touchstone"):
+        assert not PLUGINS_MAY_NOT & set(parts_imported(path))
+    if part == "benchmarks":
+        assert "benchmarks" not in parts_imported(path), "a benchmark imports another"
+
+
+def modules_imported(path):
+    """Modules of this project that a file imports when it is loaded or later."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in MODULES else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def test_no_circle():
+    """No module imports itself through others, also not inside functions."""
+    graph = {
+        name: {each for each in modules_imported(path) if each in MODULES and each != name}
+        for name, path in MODULES.items()
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def test_no_private_name_of_another_module():
+    """What begins with an underscore is used by its own module alone."""
+    for name, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
-                assert node.module.split(".")[0] != "benchmarks", "a benchmark imports another"
-    assert found <= MAY_IMPORT.get(room, set())
+                private = [alias.name for alias in node.names if alias.name.startswith("_")]
+                assert not [each for each in private if not each.startswith("__")], name
 
 
 @pytest.mark.parametrize(
@@ -115,4 +132,4 @@ def test_the_rules_notice_a_wrong_import(tmp_path):
     """The walk sees imports inside functions too."""
     file = tmp_path / "module.py"
     file.write_text("def f():\n    from eval.runtime import QwenVL\n    import benchmarks.okvqa\n")
-    assert {"runtime", "benchmarks"} == set(rooms_imported(file))
+    assert {"runtime", "benchmarks"} == set(parts_imported(file))

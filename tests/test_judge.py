@@ -26,8 +26,8 @@ from judging import (
 )
 from small import command
 
-from eval.cli.card import draw_demo
 from eval.demo.judge import user_text
+from eval.demo.steps import draw_demo
 from touchstone.prompt import OWN
 from touchstone.score import Judged, Round, published
 from touchstone.table import as_read_back, read_answers

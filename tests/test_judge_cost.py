@@ -26,7 +26,7 @@ from judging import (
 )
 from small import command
 
-from eval.cli.card import draw_demo
+from eval.demo.steps import draw_demo
 from touchstone.judging import PAID_TRIES
 
 TOKENS = ("prompt_tokens", "completion_tokens")

@@ -281,7 +281,7 @@ def test_an_error_of_the_user_s_stops_all(tmp_path):
 
 
 def lose_workers(tmp_path, held):
-    """Isolation retries with one worker process, in each of which the worker ends on the question it holds.
+    """Isolation retries of one worker process, which ends on the question that it holds.
 
     What the run then tells of each failed sample.
     """

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from small import command
 
-from eval.cli.card import draw_demo
-from eval.pipeline import bundled_checkpoint
+from eval.demo import bundled_checkpoint
+from eval.demo.steps import draw_demo
 
 TASKS = ("refcoco_val", "textvqa_val")
 NOISE = 0.2  # of each weight's deviation

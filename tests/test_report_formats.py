@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from test_report import CARD, FIGURES, HOSTILE, run, task
 from typer.testing import CliRunner
 
-from eval.cli.card import FORMS, print_report
 from eval.cli.main import app
+from eval.cli.report import FORMS, print_report
 from eval.errors import RunError, UsageError
 from eval.report import (
     RunFigures,

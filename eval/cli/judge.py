@@ -18,12 +18,12 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eval import __version__, plugins
-from eval.cli.report import print_report
 from eval.cli.console import PLAIN_LINE_S, err
 from eval.cli.costs import agree_on_cost, say, shown_cost
 from eval.cli.judged import print_figures
 from eval.cli.judges import KEY, TIMEOUT_S, How, parse_parameters, read_judge
 from eval.cli.options import folder_option
+from eval.cli.report import print_report
 from eval.data.declare import Task
 from eval.errors import JudgeError, UsageError
 from eval.run.folder import RunFolder, held

@@ -215,8 +215,8 @@ class Coordinator:
             most = max(most, MOST_ENDS_AT_WORK)
         if self.ends_in_a_row >= most or self.failed_in_a_row >= MOST_ENDS_AT_WORK:
             raise RunError(
-                f"{max(self.ends_in_a_row, self.failed_in_a_row)} workers in a row ended without an "
-                f"answer, the last because {why}"
+                f"{max(self.ends_in_a_row, self.failed_in_a_row)} workers in a row ended without "
+                f"an answer, the last because {why}"
             )
         successor = self.processes.replace(number)
         if successor is not None:

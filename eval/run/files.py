@@ -12,9 +12,9 @@
     RUN/<task>/judgements.jsonl     what the judge said of each answer
     RUN/.work/                      the lock, the plan of what is asked, workers' logs
 
-Each type is checked when its file is read, by pydantic (eval.storage.reading.Schema), also that of a line:
-200,000 lines take half a second, so no faster way is needed. Lines of predictions and journals are
-in eval.run.journal. What no program reads back (examples, the submission) has no type.
+Each type is checked when its file is read, by pydantic (eval.storage.reading.Schema), also that of
+a line: 200,000 lines take half a second, so no faster way is needed. Lines of predictions and
+journals are in eval.run.journal. What no program reads back (examples, the submission) has no type.
 
 The files of a scored task must agree: `check_agreement` compares a summary with what it was made
 from.

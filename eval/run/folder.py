@@ -1,7 +1,7 @@
 """A run is a folder: its manifest, and a folder with the answers and scores of each task.
 
-The files' names and types are in eval.run.files. A journal grows by whole lines. Every other file is
-written beside its place and moved there.
+The files' names and types are in eval.run.files. A journal grows by whole lines. Every other file
+is written beside its place and moved there.
 """
 
 import contextlib

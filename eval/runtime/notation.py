@@ -1,6 +1,6 @@
-"""Qwen-VL's notation, as text: `<img>path</img>`, `<ref>phrase</ref>`, `<box>(x1,y1),(x2,y2)</box>`.
+"""Qwen-VL's notation: `<img>path</img>`, `<ref>phrase</ref>`, `<box>(x1,y1),(x2,y2)</box>`.
 
-It needs no torch.
+It is text, and needs no torch.
 """
 
 import re

@@ -3,8 +3,8 @@
     python tests/bench/coverage.py [--quick]
 
 Values of samples are drawn again and again, clustered by image, from distributions whose mean is
-known; counted is how often an interval holds it. Beside the method of eval.scoring.stats stand the one it
-replaced and two others. For many draws at once the methods are written here in numpy; in every
+known; counted is how often an interval holds it. Beside the method of eval.scoring.stats stand the
+one it replaced and two others. For many draws at once the methods are written here in numpy; in every
 scene one draw is compared with eval.scoring.stats itself.
 
 Writes results/bench/coverage.md. Exit status 1 where our intervals leave the range or cover less
@@ -234,7 +234,7 @@ METHODS = {OURS: ours, BEFORE: before, SURVEY: korn_graubard, LOGIT: logit}
 
 
 def check(scene: Scene, sums: Array, ends: Ends) -> None:
-    """What was computed for many draws at once is what eval.scoring.stats makes of the first of them."""
+    """What was computed for many draws at once is what eval.scoring.stats makes of the first."""
     tally = Tally()
     tally.clusters = {
         image: [int(count), float(total)]
@@ -388,8 +388,8 @@ def page(found: Sequence[Found], images: Sequence[int], draws: int) -> list[str]
           are skewed. Images have one question each, four each, or 1 to 7, or one image has half of
           all questions."""),
         "",
-        prose(f"""*{OURS}* is the method of `eval/scoring/stats.py`: Wilson's score interval with continuity
-          correction, an effective sample size, and Student's t, each by image, with one image
+        prose(f"""*{OURS}* is the method of `eval/scoring/stats.py`: Wilson's score interval with
+          continuity correction, an effective sample size, and Student's t, each by image, with one image
           assumed that is half right and half wrong. *{BEFORE}* is what it replaced: Student's t
           over images, Wilson's interval for proportions and equal values, a bootstrap for CIDEr.
           *{SURVEY}* is Clopper and Pearson's interval as surveys use it; *{LOGIT}* is Student's t

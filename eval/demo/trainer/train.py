@@ -1,4 +1,6 @@
-"""Train the demo checkpoint on a CPU: python -m eval.demo.trainer.train --out DIR --minutes 75 --seed 0
+"""Train the demo checkpoint on a CPU.
+
+    python -m eval.demo.trainer.train --out DIR --minutes 75 --seed 0
 
 Three stages. A: the vision tower alone learns what stands at each of the 256 image tokens. B: the
 whole model answers several questions about each picture, which share one image prefix; a strided
