@@ -4,8 +4,8 @@
 
 Values of samples are drawn again and again, clustered by image, from distributions whose mean is
 known; counted is how often an interval holds it. Beside the method of eval.scoring.stats stand the
-one it replaced and two others. For many draws at once the methods are written here in numpy; in every
-scene one draw is compared with eval.scoring.stats itself.
+one it replaced and two others. For many draws at once the methods are written here in numpy; in
+every scene one draw is compared with eval.scoring.stats itself.
 
 Writes results/bench/coverage.md. Exit status 1 where our intervals leave the range or cover less
 than LEAST, or where equally good runs alarm too often. With --quick few draws, and nothing is
@@ -389,8 +389,8 @@ def page(found: Sequence[Found], images: Sequence[int], draws: int) -> list[str]
           all questions."""),
         "",
         prose(f"""*{OURS}* is the method of `eval/scoring/stats.py`: Wilson's score interval with
-          continuity correction, an effective sample size, and Student's t, each by image, with one image
-          assumed that is half right and half wrong. *{BEFORE}* is what it replaced: Student's t
+          continuity correction, an effective sample size, and Student's t, each by image, with one
+          image assumed that is half right and half wrong. *{BEFORE}* is what it replaced: Student's t
           over images, Wilson's interval for proportions and equal values, a bootstrap for CIDEr.
           *{SURVEY}* is Clopper and Pearson's interval as surveys use it; *{LOGIT}* is Student's t
           around the logarithm of the odds."""),

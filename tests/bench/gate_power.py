@@ -5,7 +5,8 @@
 Two checkpoints are drawn again and again: which samples change their value, and in which direction.
 The per-image sums become the gate's own estimates, and its own functions judge them: Holm, the
 p-values and the verdict are eval.report.gate's and eval.scoring.stats'. Only mean and error are
-computed here for many images at a time, by Tally's formula, and compared with Tally's on every benchmark.
+computed here for many images at a time, by Tally's formula, and compared with Tally's on every
+benchmark.
 
 Writes results/bench/gate.md. Exit status 1 where, beyond chance, more than 5% alarm, a drop of the
 margin passes in more than 5%, or fewer than 90% find what `smallest` promises. With --quick few
