@@ -390,8 +390,8 @@ def page(found: Sequence[Found], images: Sequence[int], draws: int) -> list[str]
         "",
         prose(f"""*{OURS}* is the method of `eval/scoring/stats.py`: Wilson's score interval with
           continuity correction, an effective sample size, and Student's t, each by image, with one
-          image assumed that is half right and half wrong. *{BEFORE}* is what it replaced: Student's t
-          over images, Wilson's interval for proportions and equal values, a bootstrap for CIDEr.
+          image assumed that is half right and half wrong. *{BEFORE}* is what it replaced: Student's
+          t over images, Wilson's interval for proportions and equal values, a bootstrap for CIDEr.
           *{SURVEY}* is Clopper and Pearson's interval as surveys use it; *{LOGIT}* is Student's t
           around the logarithm of the odds."""),
         "",
