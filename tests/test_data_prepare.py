@@ -232,6 +232,7 @@ def test_two_processes_take_turns(web, tmp_path):
     web.pages["img.zip"].pause_s = 0.3
     code = (
         "import sys; from pathlib import Path\nfrom eval.api import *\n"
+        "from eval.data.declare import *\n"
         "from eval.data.prepare import prepare\nfrom eval.data.files import read_json\n"
         "def read(root): return iter(())\n"
         "t = Task('toy_val', 2, (Layout((Source('toy/q.json'),), read),), '{q}', Generate(3), {},\n"

@@ -1,4 +1,4 @@
-"""What the best answer that never looks would score: python -m eval.demo.baseline [DATA]
+"""What the best answer that never looks would score: python -m eval.demo.trainer.baseline [DATA]
 
 For each task of the demo, every answer that occurs in its references is given to all questions,
 and the best mean is printed. A model that sees must beat it. The references of test splits, which
