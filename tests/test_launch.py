@@ -22,39 +22,19 @@ from launched import (
     failed,
     journals,
     make_groups,
-    offer_fragile,
     results,
     run,
     workers,
 )
 from small import command, make_checkpoint
 
+pytest_plugins = ("launched_fixtures",)
 ONE_AT_A_TIME = ("--memory", "1KiB")
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return offer_fragile(tmp_path_factory.mktemp("site") / "site")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Sixteen pictures with ten questions on each; tests only read it."""
-    return make_groups(tmp_path_factory.mktemp("data") / "data", 16, 10)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, site, data):
-    """What an undisturbed run of one process with the fragile back end writes."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    code, said = run(*asking_fragile("quick", data, out), site=site)
-    assert code == 0, said
-    return results(out)
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,7 @@ from launched import (
     asked_twice,
     asking_fragile,
     journals,
-    make_groups,
-    offer_fragile,
     results,
-    run,
     shadowing,
     workers,
 )
@@ -33,30 +30,11 @@ from launched import (
 from eval.errors import UsageError
 from eval.launch.store import first_host, rank_of
 
+pytest_plugins = ("launched_fixtures",)
 BIN = Path(sys.executable).parent
 TORCHRUN = (BIN / "torchrun", "--nproc-per-node", 2)
 OURS = ("-m", "eval.cli")  # accelerate starts modules
 ACCELERATE = (BIN / "accelerate", "launch", "--cpu", "--num_processes", 2)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return offer_fragile(tmp_path_factory.mktemp("site") / "site")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Sixteen pictures with ten questions on each; tests only read it."""
-    return make_groups(tmp_path_factory.mktemp("data") / "data", 16, 10)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, site, data):
-    """What an undisturbed run of one process writes."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    code, said = run(*asking_fragile("quick", data, out), site=site)
-    assert code == 0, said
-    return results(out)
 
 
 def torchrun(*arguments, site, options=(), folder=None):

@@ -13,38 +13,18 @@ from launched import (
     asked_twice,
     asking_fragile,
     journals,
-    make_groups,
-    offer_fragile,
     results,
     run,
     shadowing,
     workers,
 )
 
+pytest_plugins = ("launched_fixtures",)
+
 pytest.importorskip("ray", reason="ray is not installed: pip install 'qwen-vl-eval[ray]'")
 
 TWO_ACTORS = ("--launcher", "ray", "--gpus", 2)
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return offer_fragile(tmp_path_factory.mktemp("site") / "site")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Sixteen pictures with ten questions on each; tests only read it."""
-    return make_groups(tmp_path_factory.mktemp("data") / "data", 16, 10)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, site, data):
-    """What an undisturbed run of one process writes."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    code, said = run(*asking_fragile("quick", data, out), site=site)
-    assert code == 0, said
-    return results(out)
 
 
 def test_an_actor_that_is_killed_is_replaced(site, data, tmp_path, whole):
