@@ -61,8 +61,8 @@ def official(root: Path) -> Iterator[Sample]:
 def with_letters(root: Path) -> Iterator[Sample]:
     """The same, numbered from 0: the only other layout with letters, the mirror, tells no ids."""
     diagrams = (diagram(number, True, root) for number in test_numbers(root))
-    for number, found in enumerate(chain.from_iterable(diagrams)):
-        yield replace(found, id=str(number))
+    for number, sample in enumerate(chain.from_iterable(diagrams)):
+        yield replace(sample, id=str(number))
 
 
 def training(root: Path) -> Iterator[Sample]:

@@ -58,16 +58,16 @@ def converted(split: str, path: str, root: Path) -> Iterator[Sample]:
 def mirrored(half: str, source: Source, root: Path) -> Iterator[Sample]:
     """Both halves of test, told apart by `type`."""
     rows = read_pictures(root, source, ("type", "question", "answer"))
-    wanted = (pair for pair in rows if pair[0].text("type", "(human|augmented)_test")[:-5] == half)
-    for number, (row, picture) in enumerate(wanted):
+    of_half = (pair for pair in rows if pair[0].text("type", "(human|augmented)_test")[:-5] == half)
+    for number, (row, picture) in enumerate(of_half):
         yield sample("test", number, name(row, picture), row.text("question"), row.text("answer"))
 
 
 def mirrored_elsewhere(split: str, half: str, source: Source, root: Path) -> Iterator[Sample]:
     """Both halves, told apart by a number; the answer is a list of one."""
     rows = read_pictures(root, source, ("human_or_machine", "query", "label"))
-    wanted = (pair for pair in rows if half_of(pair[0]) == half)
-    for number, (row, picture) in enumerate(wanted):
+    of_half = (pair for pair in rows if half_of(pair[0]) == half)
+    for number, (row, picture) in enumerate(of_half):
         labels = row.texts("label")
         if len(labels) != 1:
             raise row.error(f"field 'label': one answer expected, {len(labels)} found")
@@ -105,16 +105,16 @@ def layouts(split: str, half: str) -> tuple[Layout, ...]:
     """All in which one half of a split is found."""
     first = Source(f"{FOLDER}/{split}/{split}_{half}.json", origin=f"the archive at {DRIVE}")
     lines = converted_source(f"chartqa/{split}_{half}.jsonl")
-    found = [
+    known = [
         Layout((first,), partial(official, split, half)),
         Layout((lines,), partial(converted, split, lines.path), name="converted"),
     ]
     tables = mirror_source("mirror", HUB, split)
     other = mirror_source("mirror_m4", OTHER_HUB, split)
     if split == "test":  # the first mirror has no other
-        found.append(mirror_layout(tables, partial(mirrored, half, tables)))
-    found.append(mirror_layout(other, partial(mirrored_elsewhere, split, half, other)))
-    return tuple(found)
+        known.append(mirror_layout(tables, partial(mirrored, half, tables)))
+    known.append(mirror_layout(other, partial(mirrored_elsewhere, split, half, other)))
+    return tuple(known)
 
 
 def mirror_source(folder: str, hub: str, split: str) -> Source:

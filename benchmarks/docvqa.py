@@ -94,17 +94,17 @@ def answers(split: str, row: Record, name: str) -> list[str] | None:
     The converted files give a list, or where there is one answer perhaps the answer itself.
     """
     if name == "answer" and isinstance(row.values.get(name), str):
-        found = [row.text(name)]
+        texts = [row.text(name)]
     else:
-        found = row.texts(name) if row.has(name) else []
-    if split == "test" and found:
-        raise row.error(f"field {name!r}: none expected in test, {len(found)} answers found")
-    if split != "test" and not found:
+        texts = row.texts(name) if row.has(name) else []
+    if split == "test" and texts:
+        raise row.error(f"field {name!r}: none expected in test, {len(texts)} answers found")
+    if split != "test" and not texts:
         raise row.error(f"field {name!r}: at least one answer expected, none found")
-    return found or None
+    return texts or None
 
 
-def sample(split: str, row: Record, name: str, image: str, found: list[str] | None) -> Sample:
+def sample(split: str, row: Record, name: str, image: str, answers: list[str] | None) -> Sample:
     """One question, known by its number, which may be written as a string.
 
     Where it is of more than one type they are joined.
@@ -113,11 +113,13 @@ def sample(split: str, row: Record, name: str, image: str, found: list[str] | No
     if not re.fullmatch(NUMBER, number):
         raise row.error(f"field {name!r}: a number like {NUMBER} expected, {number[:60]!r} found")
     fields = {"image": image, "question": row.text("question")}
-    if split == "train" and found:
-        fields["answer"] = max(found, key=found.count)  # the first of those that are most frequent
+    if split == "train" and answers:
+        fields["answer"] = max(
+            answers, key=answers.count
+        )  # the first of those that are most frequent
     types = row.texts("question_types") if row.has("question_types") else []
     groups = {"question_type": " + ".join(sorted(types))} if types else {}
-    return Sample(number, fields, reference=found, groups=groups)
+    return Sample(number, fields, reference=answers, groups=groups)
 
 
 def layouts(split: str) -> tuple[Layout, ...]:

@@ -78,10 +78,10 @@ def converted(source: Source, root: Path) -> Iterator[Sample]:
     captions = coco_captions(file)
     for row in file.records("images"):
         image = f"{folder(root)}/{row.tail('image', IMAGE)}"
-        found = sample(row, image, captions.get(row.id("id"), []))
-        if found.id != row.id("id"):
+        captioned = sample(row, image, captions.get(row.id("id"), []))
+        if captioned.id != row.id("id"):
             raise row.error(f"field 'id': the number of its image expected, {row.id('id')} found")
-        yield found
+        yield captioned
 
 
 def converted_train(source: Source, root: Path) -> Iterator[Sample]:
@@ -95,7 +95,7 @@ def converted_train(source: Source, root: Path) -> Iterator[Sample]:
 
 def mirrored(root: Path, split: str = "test") -> Iterator[Sample]:
     """All images in one table, whose column `split` is Karpathy's."""
-    for row in told(read_parquet(root, TABLES, ["filename", "split", "caption"])):
+    for row in checked_split(read_parquet(root, TABLES, ["filename", "split", "caption"])):
         if row.text("split") == split:
             yield sample(row, picture(root, row), row.texts("caption"))
 
@@ -104,22 +104,24 @@ def mirror_pictures(root: Path, split: str = "test") -> Iterator[tuple[str, byte
     """The pictures of one split: those that Karpathy's file names, else by the column `split`."""
     if OFFICIAL.files(root):
         yield from named_pictures(root, {p for s in official(root, split) for p in s.images})
-    elif split == "test" and (found := [each for each in CONVERTED if each.files(root)]):
-        yield from named_pictures(root, {p for s in converted(found[0], root) for p in s.images})
+    elif split == "test" and (available := [each for each in CONVERTED if each.files(root)]):
+        yield from named_pictures(
+            root, {p for s in converted(available[0], root) for p in s.images}
+        )
     else:
-        for row, content in told(read_pictures(root, TABLES, ["filename", "split"])):
+        for row, content in checked_split(read_pictures(root, TABLES, ["filename", "split"])):
             if row.text("split") == split:
                 yield picture(root, row), content
 
 
-def named_pictures(root: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+def named_pictures(root: Path, paths: set[str]) -> Iterator[tuple[str, bytes]]:
     """Of a table with any pictures these."""
     for row, content in read_pictures(root, TABLES, ["filename"]):
-        if (path := picture(root, row)) in wanted:
+        if (path := picture(root, row)) in paths:
             yield path, content
 
 
-def told(rows: Iterator[T]) -> Iterator[T]:
+def checked_split(rows: Iterator[T]) -> Iterator[T]:
     """The rows. An error in reading them says what it comes from most often."""
     try:
         yield from rows
@@ -152,19 +154,19 @@ def sample(row: Record, image: str, captions: list[str]) -> Sample:
 
 def examples(read: Callable[[Path], Iterator[Sample]], root: Path) -> Iterator[Sample]:
     """Each caption of each image, to be shown before a question."""
-    for found in read(root):
-        for number, caption in enumerate(found.reference):
-            yield example(found, number, caption)
+    for sample in read(root):
+        for number, caption in enumerate(sample.reference):
+            yield example(sample, number, caption)
 
 
-def example(found: Sample, number: int, caption: str) -> Sample:
+def example(sample: Sample, number: int, caption: str) -> Sample:
     """One caption of an image; `number` counts the image's captions from 0."""
-    return Sample(f"{found.id}/{number}", {**found.fields, "answer": caption})
+    return Sample(f"{sample.id}/{number}", {**sample.fields, "answer": caption})
 
 
-def five_captions(found: Sample) -> str | None:
+def five_captions(sample: Sample) -> str | None:
     """What is wrong with a sample."""
-    count = len(found.reference)
+    count = len(sample.reference)
     return None if count == CAPTIONS else f"{CAPTIONS} captions expected, {count} found"
 
 

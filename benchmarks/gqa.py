@@ -54,10 +54,10 @@ def mirrored(root: Path) -> Iterator[Sample]:
     known = {row.text("id") for row in read_parquet(root, PICTURES, ["id"])}
     columns = ["id", "imageId", "question", "answer", "isBalanced", "types"]
     for row in read_parquet(root, TABLES, columns):
-        found = balanced(row.id("id"), row)
+        question = balanced(row.id("id"), row)
         if (image := row.text("imageId")) not in known:
             raise row.error(f"field 'imageId': one of the second table expected, {image!r} found")
-        yield found
+        yield question
 
 
 def mirror_pictures(root: Path) -> Iterator[tuple[str, bytes]]:
@@ -99,8 +99,8 @@ def sample(number: str, row: Record, image: str, groups: dict[str, str] | None =
 
 def examples(read: "partial[Iterator[Sample]]", root: Path) -> Iterator[Sample]:
     """Questions of the training split, to be shown with their answers."""
-    for found in read(root):
-        yield Sample(found.id, {**found.fields, "answer": found.reference})
+    for sample in read(root):
+        yield Sample(sample.id, {**sample.fields, "answer": sample.reference})
 
 
 TASKS = (

@@ -104,8 +104,8 @@ def submission(
         }
         for each in task.layout(root).read(root)
     ]
-    told = model.get("parameters")
-    millions = max(1, round(told / 1e6)) if isinstance(told, int) else PARAMETERS
+    parameters = model.get("parameters")
+    millions = max(1, round(parameters / 1e6)) if isinstance(parameters, int) else PARAMETERS
     return {
         f"{subset}/params.json": {"params_in_millions": millions},
         f"{subset}/refexp.json": rows,

@@ -108,8 +108,8 @@ def sample(row: Record, name: str, image: str, captions: dict[str, list[str]] | 
     if captions is not None and number not in captions:
         raise row.error("captions expected, none found")
     groups = {"domain": row.text("domain", DOMAIN)} if row.has("domain") else {}
-    found = None if captions is None else captions[number]
-    return Sample(number, {"image": image}, reference=found, groups=groups)
+    reference = None if captions is None else captions[number]
+    return Sample(number, {"image": image}, reference=reference, groups=groups)
 
 
 def urls(split: str, root: Path) -> Iterator[tuple[str, str]]:
@@ -118,9 +118,9 @@ def urls(split: str, root: Path) -> Iterator[tuple[str, str]]:
         yield row.text("coco_url", "https?://[!-~]+"), picture(row, "open_images_id")
 
 
-def ten_captions(found: Sample) -> str | None:
+def ten_captions(sample: Sample) -> str | None:
     """What is wrong with a sample of val."""
-    count = len(found.reference)
+    count = len(sample.reference)
     return None if count == CAPTIONS else f"{CAPTIONS} captions expected, {count} found"
 
 
@@ -144,12 +144,12 @@ def layouts(split: str) -> tuple[Layout, ...]:
         f"nocaps/mirror/**/{TABLES[split]}",
         origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
     )
-    found = [Layout((OFFICIAL[split],), partial(official, split))]
+    known = [Layout((OFFICIAL[split],), partial(official, split))]
     if split == "val":
-        found.append(Layout((CONVERTED,), converted, name="converted"))
+        known.append(Layout((CONVERTED,), converted, name="converted"))
     mirror = partial(mirrored, split, tables)
     pictures = partial(mirror_pictures, tables)
-    return (*found, Layout((tables,), mirror, name="mirror", pictures=pictures))
+    return (*known, Layout((tables,), mirror, name="mirror", pictures=pictures))
 
 
 COUNTS = {  # images, and of each domain

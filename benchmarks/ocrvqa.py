@@ -104,10 +104,10 @@ def saved(root: Path, key: str, end: str) -> str:
 
 def ending(row: Record, name: str) -> str:
     """The ending of a cover's URL, under which the official downloader saves it."""
-    found = posixpath.splitext(row.text(name))[1]
-    if not re.fullmatch(ENDING, found, re.ASCII):
-        raise row.error(f"field {name!r}: an ending such as .jpg expected, {found[:60]!r} found")
-    return found
+    suffix = posixpath.splitext(row.text(name))[1]
+    if not re.fullmatch(ENDING, suffix, re.ASCII):
+        raise row.error(f"field {name!r}: an ending such as .jpg expected, {suffix[:60]!r} found")
+    return suffix
 
 
 def cover(split: str, row: Record, image: str) -> Iterator[Sample]:

@@ -92,16 +92,16 @@ def mirror_pictures(root: Path) -> Iterator[tuple[str, bytes]]:
 
 def picture(row: Record, content: bytes) -> str:
     """Where a mirror's image lies: as COCO has it, if the name under which it was saved is told."""
-    found = COCO_NAME.search(row.text("image")) if row.has("image") else None
-    return f"coco/{found[1]}/{found[0]}" if found else digest_name("okvqa/mirror", row, content)
+    match = COCO_NAME.search(row.text("image")) if row.has("image") else None
+    return f"coco/{match[1]}/{match[0]}" if match else digest_name("okvqa/mirror", row, content)
 
 
 def examples(root: Path) -> Iterator[Sample]:
     """Questions of the training split, each with the most frequent of its ten answers."""
-    for found in joined("train2014", TRAIN_QUESTIONS, TRAIN_ANSWERS, root):
-        answers = texts(found)
+    for sample in joined("train2014", TRAIN_QUESTIONS, TRAIN_ANSWERS, root):
+        answers = texts(sample)
         answer = max(answers, key=answers.count)  # the first of those that are most frequent
-        yield Sample(found.id, {**found.fields, "answer": answer})
+        yield Sample(sample.id, {**sample.fields, "answer": answer})
 
 
 def converted_examples(root: Path) -> Iterator[Sample]:
@@ -112,14 +112,14 @@ def converted_examples(root: Path) -> Iterator[Sample]:
         yield Sample(row.id("question_id"), fields)
 
 
-def texts(found: Sample) -> list[str]:
+def texts(sample: Sample) -> list[str]:
     """The human answers, without what else the file may say of them."""
-    return [each if isinstance(each, str) else each["answer"] for each in found.reference]
+    return [each if isinstance(each, str) else each["answer"] for each in sample.reference]
 
 
-def of_the_split(found: Sample) -> str | None:
+def of_the_split(sample: Sample) -> str | None:
     """What is wrong with a sample; a picture whose name is not told may be any."""
-    image, answers = found.fields["image"], texts(found)
+    image, answers = sample.fields["image"], texts(sample)
     if image.startswith("coco/") and not image.startswith("coco/val2014/"):
         return f"an image of val2014 expected, {image} found"
     if len(answers) != HUMANS:

@@ -77,15 +77,15 @@ def official(name: str, split: str, root: Path) -> Iterator[Sample]:
     if SETS[name].by == "umd":
         one_split_an_image(refs)
     refs = [row for row in refs if row.text("split") == split]
-    boxes = wanted(instances, "annotations", {row.integer("ann_id") for row in refs})
-    images = wanted(instances, "images", {row.integer("image_id") for row in refs})
+    boxes = records_by_id(instances, "annotations", {row.integer("ann_id") for row in refs})
+    images = records_by_id(instances, "images", {row.integer("image_id") for row in refs})
     number = 0
     for row in refs:
-        found = found_in(boxes, row, "ann_id", instances)
-        image = found_in(images, row, "image_id", instances)
-        if found.integer("image_id") != row.integer("image_id"):
-            raise row.error(f"its box is of another image, {found.integer('image_id')}")
-        box = corners(found)
+        annotation = referenced(boxes, row, "ann_id", instances)
+        image = referenced(images, row, "image_id", instances)
+        if annotation.integer("image_id") != row.integer("image_id"):
+            raise row.error(f"its box is of another image, {annotation.integer('image_id')}")
+        box = corners(annotation)
         size = image.integer("width", low=1), image.integer("height", low=1)
         kind = "person" if row.integer("category_id") == PERSON else "other"
         for sentence in row.records("sentences"):
@@ -107,13 +107,13 @@ def one_split_an_image(refs: list[Record]) -> None:
             )
 
 
-def wanted(instances: Path, name: str, ids: set[int]) -> dict[int, Record]:
+def records_by_id(instances: Path, name: str, ids: set[int]) -> dict[int, Record]:
     """Of a list in COCO's instances those records that have one of the ids."""
     rows = ((row.integer("id"), row) for row in read_records(instances, name))
     return {number: row for number, row in rows if number in ids}
 
 
-def found_in(records: dict[int, Record], row: Record, name: str, instances: Path) -> Record:
+def referenced(records: dict[int, Record], row: Record, name: str, instances: Path) -> Record:
     """The record that a field of a reference names."""
     number = row.integer(name)
     if number not in records:
@@ -184,13 +184,13 @@ def sample(
     return Sample(str(number), fields, reference=true_box, groups=groups)
 
 
-def of_the_split(split: str, found: Sample) -> str | None:
+def of_the_split(split: str, sample: Sample) -> str | None:
     """What is wrong with a sample: its box, or what kind of object it is of."""
-    x1, y1, x2, y2 = found.reference["box"]
-    width, height = found.reference["width"], found.reference["height"]
+    x1, y1, x2, y2 = sample.reference["box"]
+    width, height = sample.reference["width"], sample.reference["height"]
     if min(x1, y1) < -TOLERANCE_PX or x2 > width + TOLERANCE_PX or y2 > height + TOLERANCE_PX:
         return f"a box inside {width} x {height} expected, {[x1, y1, x2, y2]} found"
-    kind = found.groups.get("object")
+    kind = sample.groups.get("object")
     if kind and {"testA": "person", "testB": "other"}.get(split, kind) != kind:
         return f"{'people' if split == 'testA' else 'no people'} expected in {split}, {kind} found"
     return None

@@ -63,8 +63,8 @@ def converted(root: Path) -> Iterator[Sample]:
     """
     rows = read_jsonl(root / QUESTIONS.path)
     questions = ((row, f"textvqa/{row.tail('image', IMAGE)}") for row in rows)
-    for found in vqa_samples(questions, root / ANSWERS.path):
-        yield Sample(found.id, found.fields, reference=found.reference)
+    for sample in vqa_samples(questions, root / ANSWERS.path):
+        yield Sample(sample.id, sample.fields, reference=sample.reference)
 
 
 def mirrored(root: Path) -> Iterator[Sample]:
@@ -109,12 +109,12 @@ def converted_examples(root: Path) -> Iterator[Sample]:
         yield Sample(row.id("question_id"), fields)
 
 
-def of_the_split(found: Sample) -> str | None:
+def of_the_split(sample: Sample) -> str | None:
     """What is wrong with a sample. With the count, the range leaves no gap."""
-    if not (re.fullmatch("[0-9]{5}", found.id) and FIRST <= found.id <= LAST):
+    if not (re.fullmatch("[0-9]{5}", sample.id) and FIRST <= sample.id <= LAST):
         return f"a number from {FIRST} to {LAST} expected"
-    if len(found.reference) != HUMANS:
-        return f"{HUMANS} answers expected, {len(found.reference)} found"
+    if len(sample.reference) != HUMANS:
+        return f"{HUMANS} answers expected, {len(sample.reference)} found"
     return None
 
 

@@ -49,20 +49,20 @@ ANSWERS = 10  # of each question whose answers are known
 def official(split: str, path: str, root: Path) -> Iterator[Sample]:
     """One list of records; test's have no answers."""
     for row in read_list(root / path):
-        found = None if split == "test" else human_answers(row)
+        answers = None if split == "test" else human_answers(row)
         groups = {"answer_type": row.text("answer_type")} if row.has("answer_type") else {}
         if row.has("answerable"):
             groups["answerable"] = str(row.integer("answerable"))
-        yield sample(row, picture(split, row, "image"), found, groups)
+        yield sample(row, picture(split, row, "image"), answers, groups)
 
 
 def converted(lines: str, annotations: str, root: Path) -> Iterator[Sample]:
     """Val's questions with their image files; the answers are in VQA v2's format, with its ids."""
     rows = read_jsonl(root / lines)
     questions = ((row, picture("val", row, "image")) for row in rows)
-    for found in vqa_samples(questions, root / annotations):
-        name = PurePosixPath(found.fields["image"]).name
-        yield Sample(name, found.fields, reference=found.reference, groups=found.groups)
+    for sample in vqa_samples(questions, root / annotations):
+        name = PurePosixPath(sample.fields["image"]).name
+        yield Sample(name, sample.fields, reference=sample.reference, groups=sample.groups)
 
 
 def converted_test(path: str, root: Path) -> Iterator[Sample]:
@@ -76,11 +76,11 @@ def mirrored(split: str, source: Source, root: Path) -> Iterator[Sample]:
     columns = ["question_id", "question"]
     columns += ["answers", "category"] if split == "val" else []
     for row in read_parquet(root, source, columns):
-        found = row.texts("answers") if split == "val" else None
-        if found == []:
+        answers = row.texts("answers") if split == "val" else None
+        if answers == []:
             raise row.error("field 'answers': at least one answer expected, none found")
         groups = {"answer_type": row.text("category")} if row.has("category") else {}
-        yield sample(row, picture(split, row, "question_id"), found, groups)
+        yield sample(row, picture(split, row, "question_id"), answers, groups)
 
 
 def mirror_pictures(split: str, source: Source, root: Path) -> Iterator[tuple[str, bytes]]:
@@ -124,9 +124,9 @@ def converted_examples(path: str, root: Path) -> Iterator[Sample]:
         yield Sample(found.id, {**found.fields, "answer": row.text("answer")})
 
 
-def ten_answers(found: Sample) -> str | None:
+def ten_answers(sample: Sample) -> str | None:
     """What is wrong with a sample of val."""
-    count = len(found.reference)
+    count = len(sample.reference)
     return None if count == ANSWERS else f"{ANSWERS} answers expected, {count} found"
 
 

@@ -92,8 +92,8 @@ def self_answered(questions: Questions, root: Path) -> Iterator[Sample]:
     """Questions whose records hold the human answers too."""
     for row, image in questions(root):
         groups = {name: row.text(name) for name in GROUPS if row.values.get(name)}
-        found = human_answers(row)
-        yield Sample(row.id("question_id"), fields(row, image), reference=found, groups=groups)
+        answers = human_answers(row)
+        yield Sample(row.id("question_id"), fields(row, image), reference=answers, groups=groups)
 
 
 def unanswered(questions: Questions, root: Path) -> Iterator[Sample]:
@@ -201,12 +201,12 @@ def annotations_of(split: str) -> Source:
 
 def layouts(split: str) -> tuple[Layout, ...]:
     """All in which a split is found; of test there is no converted file."""
-    asked, answers = questions_of(split), annotations_of(split)
+    questions, answers = questions_of(split), annotations_of(split)
     lines = converted_source(f"vqav2/vqav2_{split}.jsonl")
-    raw, by_file = partial(official, split, asked.path), partial(converted, split, lines.path)
+    raw, by_file = partial(official, split, questions.path), partial(converted, split, lines.path)
     if split == "train":
         return (
-            Layout((asked, answers), partial(examples, raw, answers)),
+            Layout((questions, answers), partial(examples, raw, answers)),
             Layout((lines,), partial(converted_examples, by_file), name="converted"),
         )
     tables = Source(
@@ -220,14 +220,14 @@ def layouts(split: str) -> tuple[Layout, ...]:
     if split == "val":
         by_name = partial(answered, by_file, answers)
         return (
-            Layout((asked, answers), partial(answered, raw, answers)),
+            Layout((questions, answers), partial(answered, raw, answers)),
             Layout((lines, answers), by_name, name="converted"),
             mirror(read=partial(self_answered, rows)),
         )
-    found = [Layout((asked,), partial(unanswered, raw))]
+    known = [Layout((questions,), partial(unanswered, raw))]
     if split == "testdev":
-        found.append(Layout((lines,), partial(unanswered, by_file), name="converted"))
-    return (*found, mirror(read=partial(unanswered, rows)))
+        known.append(Layout((lines,), partial(unanswered, by_file), name="converted"))
+    return (*known, mirror(read=partial(unanswered, rows)))
 
 
 def steps(split: str) -> tuple[Archive, ...]:
@@ -236,15 +236,15 @@ def steps(split: str) -> tuple[Archive, ...]:
     known = split in ("train", "val")
     name = SUBSETS[split] if known else "test(-dev)?2015"  # one archive, both are needed
     keep = rf"v2_OpenEnded_mscoco_{name}_questions\.json"
-    found = [Archive(questions_of(split).origin, "vqav2", keep)]
+    archives = [Archive(questions_of(split).origin, "vqav2", keep)]
     if known:
         keep = rf"v2_mscoco_{name}_annotations\.json"
-        found.append(Archive(annotations_of(split).origin, "vqav2", keep))
+        archives.append(Archive(annotations_of(split).origin, "vqav2", keep))
     url, keep = (
         f"http://images.cocodataset.org/zips/{folder}.zip",
         rf"{folder}/COCO_{folder}_[0-9]{{12}}\.jpg",
     )
-    return (*found, Archive(url, "coco", keep, gb=GB[folder]))
+    return (*archives, Archive(url, "coco", keep, gb=GB[folder]))
 
 
 COUNTS = {"val": (214354, 40504), "testdev": (107394, 36807), "test": (447793, 81434)}

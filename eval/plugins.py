@@ -103,7 +103,7 @@ def find_tasks(names: Iterable[str]) -> list[Task]:
     package's own error, for what a broken package offers or may offer.
     """
     offered = catalogue()
-    found: dict[str, Task] = {}
+    chosen_tasks: dict[str, Task] = {}
     for name in names:
         for task, error in offered.clashes.items():
             if name in _names_of(task):
@@ -117,8 +117,8 @@ def find_tasks(names: Iterable[str]) -> list[Task]:
         ]
         if not chosen:
             raise _unknown_task(name, offered)
-        found.update((task.name, task) for task in chosen)
-    return list(found.values())
+        chosen_tasks.update((task.name, task) for task in chosen)
+    return list(chosen_tasks.values())
 
 
 def backend(name: str) -> Callable[..., Backend]:
@@ -165,8 +165,8 @@ def identify(
     known = signature(function).parameters
     more = {"weights": weights, "verify": verify}
     more = {name: value for name, value in more.items() if value and name in known}
-    told: str = function(checkpoint, revision, **more)
-    return told
+    digest: str = function(checkpoint, revision, **more)
+    return digest
 
 
 def footprint(
@@ -182,8 +182,8 @@ def footprint(
     if function is None:
         return None
     chosen = {"weights": weights} if weights else {}
-    told: int = function(checkpoint, revision, dtype, **chosen)
-    return told
+    size: int = function(checkpoint, revision, dtype, **chosen)
+    return size
 
 
 def device_kind(opener: Callable[..., Backend], device: str) -> str | None:
@@ -235,8 +235,8 @@ def _modules(entry: EntryPoint, broken: list[PluginError]) -> Iterator[ModuleTyp
             held += 1
             yield module
         elif hasattr(module, "__path__"):
-            found = sorted(each.name for each in pkgutil.iter_modules(module.__path__))
-            names += [f"{name}.{each}" for each in found if not each.startswith("_")]
+            inner = sorted(each.name for each in pkgutil.iter_modules(module.__path__))
+            names += [f"{name}.{each}" for each in inner if not each.startswith("_")]
     if not held and len(broken) == failed:
         broken.append(PluginError(f"{origin}: a module that holds TASKS expected, none found"))
 
@@ -250,9 +250,9 @@ def _checked(module: ModuleType, origin: str) -> list[Task]:
         if not isinstance(task, Task):
             raise PluginError(f"{origin}: TASKS: an eval.Task expected, {task!r} found")
         for field, expected in _faults(task):
-            found = getattr(task, field)
+            value = getattr(task, field)
             raise PluginError(
-                f"{origin}: task {task.name!r}: {field}: {expected} expected, {found!r} found"
+                f"{origin}: task {task.name!r}: {field}: {expected} expected, {value!r} found"
             )
     return list(tasks)
 

@@ -54,7 +54,7 @@ def test_letters_are_painted_where_words_are_replaced(tmp_path):
         places = [place[side] for place in dark]
         assert abs((min(places) + max(places)) / 2 - middle) <= 3
     assert {GROUND} == set(pixels(tmp_path / "ai2d/images/12.png").values())
-    faults = verify(TASKS["ai2d_test_lettered"], tmp_path).faults
+    faults = verify(TASKS["ai2d_test_lettered"], tmp_path).issues
     assert not [fault for fault in faults if "missing" in fault]
 
 

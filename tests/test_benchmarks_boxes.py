@@ -333,7 +333,7 @@ def test_a_box_lies_in_its_image(box, wrong):
 def test_verify_tells_the_hubs_val_from_the_cards(tmp_path):
     """Too few samples and images, missing pictures: each is a fault, none an error."""
     write_mirror(tmp_path, "refcoco_val")
-    faults = verify(TASKS["refcoco_val"], tmp_path).faults
+    faults = verify(TASKS["refcoco_val"], tmp_path).issues
     assert faults[:2] == (
         "samples: 10,834 expected, 3 found",
         "images: 1,500 expected, 2 found",

@@ -232,7 +232,7 @@ def test_what_only_looks_like_the_split_is_told(tmp_path, name, change, expected
     path, content = official(name)
     change(content)
     write(tmp_path, {path: content})
-    assert expected in verify(TASKS[name], tmp_path).faults
+    assert expected in verify(TASKS[name], tmp_path).issues
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -241,7 +241,7 @@ def test_the_split_itself_has_no_fault_but_its_size(tmp_path, name):
     write(tmp_path, dict([official(name)]))
     found = verify(TASKS[name], tmp_path, limit=2)
     expected = f"2 of 2 images are missing: {', '.join(s.images[0] for s in recorded(name))}"
-    assert (expected,) == found.faults
+    assert (expected,) == found.issues
 
 
 def test_the_file_for_the_server_holds_a_caption_of_every_image(tmp_path):

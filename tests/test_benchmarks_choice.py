@@ -237,7 +237,7 @@ def test_scienceqa_ranks_as_many_letters_as_there_are_choices():
 def test_what_only_looks_like_the_split_is_told(tmp_path, task, expected):
     """Each expectation has its own line; the pictures that are missing follow."""
     write(tmp_path, files(task.name))
-    *found, missing = verify(task, tmp_path).faults
+    *found, missing = verify(task, tmp_path).issues
     assert expected == found
     assert missing.startswith("2 of 2 images are missing: ")
 
@@ -247,7 +247,7 @@ def test_scienceqa_pictures_that_stand_twice_are_no_fault(tmp_path):
     science_tables(tmp_path, "lmms-lab/ScienceQA", science_rows())
     found = verify(SCIENCE, tmp_path)
     assert (2, 1) == (found.samples, found.images)
-    assert not [fault for fault in found.faults if fault.startswith("images:")]
+    assert not [fault for fault in found.issues if fault.startswith("images:")]
 
 
 def question(**change):

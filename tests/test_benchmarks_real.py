@@ -90,7 +90,7 @@ def test_nocaps_in_domain_alone_is_not_val(tmp_path):
         "domain 'near-domain': 2,938 expected, 0 found",
         "domain 'out-domain': 914 expected, 0 found",
     ]
-    assert expected == list(verify(nocaps.TASKS[0], tmp_path).faults[:-1])
+    assert expected == list(verify(nocaps.TASKS[0], tmp_path).issues[:-1])
 
 
 def test_coco_captions_are_those_of_the_images_that_are_named():

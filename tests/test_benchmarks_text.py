@@ -300,7 +300,7 @@ def test_the_demo_is_read_by_the_official_layout(demo, name):
     assert task.layout(demo) is task.layouts[0]
     found = verify(task, demo)
     assert SIZES[name] == found.samples
-    assert not [fault for fault in found.faults if "missing" in fault or "not of" in fault]
+    assert not [fault for fault in found.issues if "missing" in fault or "not of" in fault]
     samples = read(task, demo)
     assert samples == read(task, demo)
     if name == "docvqa_test":
@@ -378,7 +378,7 @@ def test_anothers_ai2d_file_is_not_taken_for_the_converted_one(tmp_path):
     place(tmp_path, "ai2d/test_subset.jsonl", ai2d.CONVERTED.path)
     samples = read(TASKS["ai2d_test"], tmp_path)
     assert [str(number) for number in range(217)] == [each.id for each in samples]
-    (fault,) = (f for f in verify(TASKS["ai2d_test"], tmp_path).faults if "this split" in f)
+    (fault,) = (f for f in verify(TASKS["ai2d_test"], tmp_path).issues if "this split" in f)
     assert fault.startswith("217 samples are not of this split: sample 0: 4 options expected")
 
 

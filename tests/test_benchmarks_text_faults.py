@@ -144,18 +144,18 @@ def test_rows_of_mirrors_are_checked_likewise(tmp_path):
 def faults(name, root):
     """Without those on counts, which files of a few records always have."""
     return [
-        fault for fault in verify(TASKS[name], root).faults if not fault.startswith(("samp", "ima"))
+        fault for fault in verify(TASKS[name], root).issues if not fault.startswith(("samp", "ima"))
     ]
 
 
 def test_verify_tells_a_split_that_is_not_the_official_one(tmp_path):
     """Counts of samples and images."""
     write(tmp_path, RECORDED["docvqa_val"]["layouts"][0])
-    found = verify(TASKS["docvqa_val"], tmp_path).faults
+    found = verify(TASKS["docvqa_val"], tmp_path).issues
     assert "samples: 5,349 expected, 3 found" in found
     assert "images: 1,286 expected, 2 found" in found
     write(tmp_path, RECORDED["ocrvqa_test"]["layouts"][0])
-    found = verify(TASKS["ocrvqa_test"], tmp_path).faults
+    found = verify(TASKS["ocrvqa_test"], tmp_path).issues
     assert "images: 20,796 expected, 2 found" in found
     assert not [fault for fault in found if fault.startswith("samples:")]  # how many is not known
 

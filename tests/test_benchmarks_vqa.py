@@ -259,7 +259,7 @@ def test_the_old_release_of_vizwiz_is_refused(tmp_path):
 def test_real_textvqa_passes_every_check_but_its_pictures(tmp_path):
     """Counts, numbers and ten answers each of all 5,000 questions."""
     place(tmp_path, "textvqa/TextVQA_0.5.1_val_compact.json", textvqa.OFFICIAL.path)
-    (fault,) = verify(TASKS["textvqa_val"], tmp_path).faults
+    (fault,) = verify(TASKS["textvqa_val"], tmp_path).issues
     assert fault.startswith("3,166 of 3,166 images are missing")
 
 

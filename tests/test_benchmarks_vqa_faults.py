@@ -55,7 +55,7 @@ def test_any_question_of_vqav2_belongs_to_its_image(image, number):
 def test_verify_counts_what_is_missing(tmp_path):
     """Two invented records are not the 4,319 of val, and their pictures are nowhere."""
     write(tmp_path, RECORDED["vizwiz_val"]["layouts"][0])
-    faults = " | ".join(verify(TASKS["vizwiz_val"], tmp_path).faults)
+    faults = " | ".join(verify(TASKS["vizwiz_val"], tmp_path).issues)
     assert "samples: 4,319 expected, 2 found | images: 4,319 expected, 2 found" in faults
     assert "answers: 43,190 expected, 20 found | 2 of 2 images are missing" in faults
 
@@ -68,12 +68,12 @@ def test_questions_of_vqav2_test_dev_are_some_of_test(tmp_path):
     first = content["questions"][0]
     first["question_id"] = first["image_id"] * 1000 + 999
     write(tmp_path, files)
-    assert not any("part of" in fault for fault in verify(task, tmp_path).faults)
+    assert not any("part of" in fault for fault in verify(task, tmp_path).issues)
     write(tmp_path, RECORDED["vqav2_test"]["layouts"][0])
     expected = "1 samples are not of the split that this one is a part of: "
-    assert f"{expected}{first['question_id']}" in verify(task, tmp_path).faults
+    assert f"{expected}{first['question_id']}" in verify(task, tmp_path).issues
     write(tmp_path, RECORDED["vqav2_testdev"]["layouts"][0])
-    assert not any("part of" in fault for fault in verify(task, tmp_path).faults)
+    assert not any("part of" in fault for fault in verify(task, tmp_path).issues)
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "vqav2_test"])

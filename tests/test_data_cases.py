@@ -146,7 +146,7 @@ def test_verify_names_placeholders(tmp_path):
     for key in keys[:10]:
         write(tmp_path, f"ocrvqa/images/{key}.jpg", pixel)
     found = verify(task("ocrvqa_test"), tmp_path, open_pictures=True)
-    assert ((), True) == (found.notes, "10 images are a single pixel" in found.faults[-1])
+    assert ((), True) == (found.notes, "10 images are a single pixel" in found.issues[-1])
 
 
 def test_the_converted_ai2d_reader_keeps_the_folder(tmp_path):

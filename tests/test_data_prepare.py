@@ -96,7 +96,7 @@ def test_all_is_fetched_pinned_and_complete(web, tmp_path):
     task = official(web)
     assert 2 == len(plan([task], tmp_path))
     assert [] == get(task, tmp_path)
-    assert () == verify(task, tmp_path, open_pictures=True, digests=True).faults
+    assert () == verify(task, tmp_path, open_pictures=True, digests=True).issues
     lock = Pins.read(tmp_path)
     assert ({"toy/q.json"}, {web.url("img.zip")}) == (lock.files.keys(), lock.archives.keys())
     assert [] == list((tmp_path / "archives").iterdir())
@@ -189,7 +189,7 @@ def test_failure_stops_no_other_step(web, tmp_path):
     assert {} == Pins.read(tmp_path).archives
     web.page("img.zip", whole)
     assert 1 == len(get(task, tmp_path))
-    assert () == verify(task, tmp_path).faults
+    assert () == verify(task, tmp_path).issues
 
 
 def test_pictures_one_by_one(web, tmp_path):

@@ -52,7 +52,7 @@ def root(tmp_path):
 
 
 def faults(root, **options):
-    return verify(TASK, root, **options).faults
+    return verify(TASK, root, **options).issues
 
 
 def test_right_data(root):
@@ -62,7 +62,7 @@ def test_right_data(root):
         found.samples,
         found.images,
         found.answers,
-        found.faults,
+        found.issues,
         found.layout,
     )
 
@@ -128,4 +128,4 @@ def test_a_group_has_as_many_values_as_it_should(tmp_path):
     for expected, faults in ((3, ()), (4, ("values of kind: 4 expected, 3 found",))):
         expect = Expect(distinct={"kind": expected})
         task = replace(TASK, layouts=(layout,), size=6, expect=expect)
-        assert faults == verify(task, tmp_path).faults
+        assert faults == verify(task, tmp_path).issues

@@ -55,7 +55,7 @@ def test_only_the_counts_are_not_the_official_split_s(root, name):
     """Every identity check of a benchmark holds on the drawn data, which thus exercise it."""
     converted = name.startswith("refcoco_")
     assert ("converted" if converted else "official") == TASKS[name].layout(root).name
-    faults = [f for f in verify(TASKS[name], root).faults if "expected" not in f]
+    faults = [f for f in verify(TASKS[name], root).issues if "expected" not in f]
     assert faults == ["drawn by the demo"]
 
 

@@ -574,7 +574,7 @@ def test_data_are_prepared_from_a_server(server, tmp_path):
 
     assert 3 == len(plan([task], tmp_path))
     assert ([], []) == (get(), plan([task], tmp_path))
-    assert () == verify(task, tmp_path, open_pictures=True, digests=True).faults
+    assert () == verify(task, tmp_path, open_pictures=True, digests=True).issues
     assert b"print(1)\n" == (tmp_path / "touchstone/eval.py").read_bytes()
     before = (tmp_path / INDEX).stat().st_ino
     assert ([], before) == (get(), (tmp_path / INDEX).stat().st_ino)
@@ -586,7 +586,7 @@ def test_data_are_prepared_from_a_server(server, tmp_path):
     assert ([], 1) == (get(), len(server.asked("table.tsv")))
     lost.unlink()  # now it is needed
     assert ([], 2) == (get(), len(server.asked("table.tsv")))
-    assert () == verify(task, tmp_path, open_pictures=True, digests=True).faults
+    assert () == verify(task, tmp_path, open_pictures=True, digests=True).issues
 
 
 def test_a_table_that_cannot_be_had_stops_no_other_step(server, tmp_path):

@@ -83,7 +83,7 @@ def take_in(
     else:
         known = list(dialogues(data, task.name))
         _agree(file, given, known)
-        faults += verify(task, data).faults
+        faults += verify(task, data).issues
         lacking = len(known) - len(given)
         if lacking and not any("samples:" in fault for fault in faults):
             faults.append(f"samples: {len(known):,} expected, {len(given):,} found")

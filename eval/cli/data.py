@@ -28,7 +28,7 @@ from eval import plugins
 from eval.cli.console import PLAIN_LINE_S, err, out
 from eval.cli.options import folder_option
 from eval.data.declare import Archive, Build, ByHand, Download, Mirror, Pictures, Task
-from eval.data.prepare import Wanted, Watch, plan, prepare
+from eval.data.prepare import PendingStep, Watch, plan, prepare
 from eval.data.verify import Findings, pin_sources, verify
 from eval.errors import DataError, UsageError
 from eval.storage.reading import exists, is_folder
@@ -175,10 +175,10 @@ def _print_findings(tasks: Sequence[Task], root: Path, *, quick: bool, pin: bool
                 table.add_row(task.name, "-", "-", "-", "-", "malformed" if ready else "missing")
                 faults.append(f"{task.name}: {str(error).removeprefix(f'{task.name}: ')}")
                 continue
-            if pin and not found.faults and (count := pin_sources(task, root)):
+            if pin and not found.issues and (count := pin_sources(task, root)):
                 watch.say(f"{task.name}: {count:,} files pinned")
             table.add_row(*_row(task, found))
-            faults += [f"{task.name}: {fault}" for fault in found.faults]
+            faults += [f"{task.name}: {fault}" for fault in found.issues]
             notes += [f"note: {task.name}: {note}" for note in found.notes]
     out.print(table)
     for line in (*faults, *notes):
@@ -187,13 +187,13 @@ def _print_findings(tasks: Sequence[Task], root: Path, *, quick: bool, pin: bool
 
 
 def _row(task: Task, found: Findings) -> tuple[str, ...]:
-    count = len(found.faults)
+    count = len(found.issues)
     state = f"{count} fault{'s' if count > 1 else ''}" if count else "ok"
     counts = (f"{n:,}" for n in (found.samples, found.images, found.answers))
     return (task.name, found.layout, *counts, state)
 
 
-def _print_plan(needed: Sequence[Wanted], root: Path) -> None:
+def _print_plan(needed: Sequence[PendingStep], root: Path) -> None:
     if not needed:
         out.print(f"all is there below {root}", markup=False, highlight=False, soft_wrap=True)
         return
@@ -209,7 +209,7 @@ def _print_plan(needed: Sequence[Wanted], root: Path) -> None:
         out.print(total, markup=False, highlight=False, soft_wrap=True)
 
 
-def _sentence(wanted: Wanted) -> str:
+def _sentence(wanted: PendingStep) -> str:
     """What a step gets, in one line, and for which tasks."""
     step, names = wanted.step, ", ".join(task.name for task in wanted.tasks)
     if isinstance(step, Download):

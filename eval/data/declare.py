@@ -214,10 +214,10 @@ Metric = Callable[[str, Any], float] | Corpus
 
 def image_paths(fields: Mapping[str, str]) -> tuple[str, ...]:
     """The paths in `image`, `image_2`, `image_3` and so on, up to the first that there is not."""
-    found: list[str] = []
-    while path := fields.get(f"image_{len(found) + 1}" if found else "image"):
-        found.append(path)
-    return tuple(found)
+    paths: list[str] = []
+    while path := fields.get(f"image_{len(paths) + 1}" if paths else "image"):
+        paths.append(path)
+    return tuple(paths)
 
 
 def is_mean(metric: Metric) -> bool:
@@ -312,8 +312,8 @@ def _complete(layouts: tuple[Layout, ...], root: Path, problem: str) -> Layout:
         if layout.complete(root):
             return layout
         for source in layout.sources:
-            found = bool(source.files(root))
-            origin = f" (from {source.origin})" if source.origin and not found else ""
-            state = "found" if found else "missing"
+            present = bool(source.files(root))
+            origin = f" (from {source.origin})" if source.origin and not present else ""
+            state = "found" if present else "missing"
             lines.append(f"  {number}. {state}: {root / source.path}{origin}")
     raise DataError("\n".join(lines))

@@ -141,9 +141,9 @@ def _after_head(file: BufferedReader, path: Path, name: str) -> bytes | None:
     head = b""
     while more := _read(file, path, max(PIECE_BYTES, len(head))):
         head += more
-        for found in islice(opening.finditer(head), MAX_TRIES):
-            if _parses(head[: found.end()] + b"]}") is not None:
-                return head[found.end() :]
+        for match in islice(opening.finditer(head), MAX_TRIES):
+            if _parses(head[: match.end()] + b"]}") is not None:
+                return head[match.end() :]
     return None
 
 
@@ -159,10 +159,10 @@ def _elements(
     not, so the comma stands between two elements. Where no comma is found the piece grows, at most
     to the whole file.
     """
-    wanted = PIECE_BYTES
-    while len(more := _read(file, path, wanted)) == wanted:
+    size = PIECE_BYTES
+    while len(more := _read(file, path, size)) == size:
         rest += more
-        wanted = len(rest)
+        size = len(rest)
         for comma in _commas(rest):
             piece = b"[%s]" % rest[:comma]
             values = _parses(piece)
@@ -170,7 +170,7 @@ def _elements(
                 _check_keys(piece, path)
                 yield from values
                 rest = rest[comma + 1 :]
-                wanted = PIECE_BYTES
+                size = PIECE_BYTES
                 break
     try:
         values = close(rest + more)

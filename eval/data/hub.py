@@ -24,24 +24,24 @@ def fetch_mirror(
     download that was interrupted goes on. Raises DataError for what the hub cannot provide.
     """
     pinned = pins.mirrors.get(mirror.into)
-    wanted, digests = _find(mirror, pinned)
-    pins.pin_mirror(mirror.into, wanted)  # before the first file: a second try takes this commit
+    dataset, digests = _find(mirror, pinned)
+    pins.pin_mirror(mirror.into, dataset)  # before the first file: a second try takes this commit
     fetched: dict[str, Pinned] = {}
-    for number, (file, told) in enumerate(digests.items()):
+    for number, (file, stated) in enumerate(digests.items()):
         progress(file, number, len(digests))
         path = f"{mirror.into}/{file}"
-        found = _fetch(wanted, file, root / mirror.into)
-        for expected, source in ((told, "the hub tells"), (pins.digest(path), f"{NAME} has")):
-            if expected not in (None, found):
+        digest = _fetch(dataset, file, root / mirror.into)
+        for expected, source in ((stated, "the hub tells"), (pins.digest(path), f"{NAME} has")):
+            if expected not in (None, digest):
                 (root / path).unlink()
                 raise DataError(
-                    f"{wanted.repo}: {file}: sha256 {expected} {source}, {found} came; it was not "
-                    "kept"
+                    f"{dataset.repo}: {file}: sha256 {expected} {source}, {digest} came; it was "
+                    "not kept"
                 )
-        origin = f"https://huggingface.co/datasets/{wanted.repo}/resolve/{wanted.revision}/{file}"
-        fetched[path] = Pinned(found, (root / path).stat().st_size, origin)
+        origin = f"https://huggingface.co/datasets/{dataset.repo}/resolve/{dataset.revision}/{file}"
+        fetched[path] = Pinned(digest, (root / path).stat().st_size, origin)
         progress(file, number + 1, len(digests))
-    pins.pin(fetched)  # all at once: that they are pinned says that none is lacking
+    pins.pin(fetched)  # all at once: pinned files prove that the mirror is whole
 
 
 def mirror_is_there(mirror: Mirror, root: Path, pins: Pins) -> bool:
@@ -71,17 +71,17 @@ def _find(mirror: Mirror, pinned: Mirrored | None) -> tuple[Mirrored, dict[str, 
     for repo, revision in [(pinned.repo, pinned.revision)] if pinned else places:
         try:
             with _reaching(repo):
-                told = HfApi().dataset_info(repo, revision=revision, files_metadata=True)
+                info = HfApi().dataset_info(repo, revision=revision, files_metadata=True)
         except DataError as error:
             refused.append(str(error))
             continue
         files = {
             safe_path(each.rfilename, repo): each.lfs.sha256 if each.lfs else None
-            for each in told.siblings or ()
+            for each in info.siblings or ()
             if _matches(each.rfilename, mirror.files)
         }
-        if files and told.sha:
-            return Mirrored(repo, told.sha), dict(sorted(files.items()))
+        if files and info.sha:
+            return Mirrored(repo, info.sha), dict(sorted(files.items()))
         refused.append(f"{repo}: files like {mirror.files} expected, none found")
     raise DataError("; ".join(refused))
 

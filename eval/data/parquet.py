@@ -67,7 +67,7 @@ def _rows_of_part(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]
     """Rows of one file, a few at a time."""
     from datasets import Features, load_dataset
 
-    found = 0
+    seen = 0
     try:
         schema, count, at_once = _footer(path, columns)
         rows = load_dataset(
@@ -80,10 +80,10 @@ def _rows_of_part(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]
             streaming=True,
         )
         for row in rows:
-            found += 1  # needed after the loop
+            seen += 1  # needed after the loop
             yield row
-        if found != count:
-            raise DataError(f"{path}: its footer tells of {count:,} rows, {found:,} can be read")
+        if seen != count:
+            raise DataError(f"{path}: its footer tells of {count:,} rows, {seen:,} can be read")
     except DataError:
         raise
     except Exception as error:  # the errors of pyarrow and datasets share no base
@@ -102,16 +102,16 @@ def _footer(path: Path, columns: Sequence[str]) -> tuple[Any, int, int]:
     from pyarrow.parquet import ParquetFile
 
     with open_file(path, DataError, MAX_FILE_BYTES) as file, ParquetFile(file) as table:
-        found = table.schema_arrow.remove_metadata()
-        missing = [name for name in columns if name not in found.names]
+        stored = table.schema_arrow.remove_metadata()
+        missing = [name for name in columns if name not in stored.names]
         if missing:
             raise DataError(
                 f"{path}: columns {', '.join(columns)} expected, {', '.join(missing)} "
-                f"missing among {describe(', '.join(found.names))}"
+                f"missing among {describe(', '.join(stored.names))}"
             )
         groups = (table.metadata.row_group(number) for number in range(table.num_row_groups))
         at_once = min((_rows_at_once(group, path) for group in groups), default=1)
-        fields = [found.field(name) for name in columns]
+        fields = [stored.field(name) for name in columns]
         return schema(fields), table.metadata.num_rows, at_once
 
 

@@ -42,9 +42,9 @@ def read_pickle(path: Path) -> Any:
                     break
                 step = STEPS.get(opcode.name)
                 if step is None:
-                    asked = " ".join([opcode.name, *machine.asked(argument)])
+                    instruction = " ".join([opcode.name, *machine.operands(argument)])
                     raise DataError(
-                        f"{path}, byte {place}: plain values expected, {asked} found. What a "
+                        f"{path}, byte {place}: plain values expected, {instruction} found. What a "
                         "pickle would import or call is never run: is this the published file?"
                     )
                 if number >= MAX_VALUES:
@@ -163,7 +163,7 @@ class _Machine:
         del self.stack[len(self.stack) - count :]
         return values
 
-    def asked(self, argument: object) -> list[str]:
+    def operands(self, argument: object) -> list[str]:
         """What an instruction that is refused names: in itself, or on the stack."""
         parts = (*self.stack[-2:], argument)
         return [_shown(part) for part in parts if part is not None]

@@ -88,9 +88,9 @@ class Pins:
         if not os.path.lexists(path):
             return cls(root)
         try:
-            found = SCHEMA.read(path, DataError)
-            found.check(str(path))
-            return cls(root, found.files, found.archives, found.mirrors)
+            content = SCHEMA.read(path, DataError)
+            content.check(str(path))
+            return cls(root, content.files, content.archives, content.mirrors)
         except DataError as error:
             raise DataError(
                 f"{error}. The lock file was edited or damaged: restore it from a copy, or delete "
@@ -155,10 +155,10 @@ class Pins:
         write_file(self.root / NAME, content, error=DataError)
 
 
-def _check_same(name: str, known: Pinned | Archived | None, found: Pinned | Archived) -> None:
-    if known and known.sha256 != found.sha256:
+def _check_same(name: str, known: Pinned | Archived | None, file: Pinned | Archived) -> None:
+    if known and known.sha256 != file.sha256:
         raise DataError(
-            f"{name}: sha256 {known.sha256} is pinned in {NAME}, {found.sha256} found. If the "
+            f"{name}: sha256 {known.sha256} is pinned in {NAME}, {file.sha256} found. If the "
             "file has changed for a reason, delete its entry there"
         )
 

@@ -25,23 +25,23 @@ def read_predictions(path: Path) -> list[tuple[str | None, str]]:
     The id is None in all of them where the file has none at all. Raises PredictionError, naming
     file and record, where some have one and some have not.
     """
-    found: list[tuple[str | None, str]] = []
+    predictions: list[tuple[str | None, str]] = []
     try:
         for row in read_list(path) if is_list(path) else read_jsonl(path):
             name = _field(row, IDS)
-            if found and (name is None) != (found[0][0] is None):
+            if predictions and (name is None) != (predictions[0][0] is None):
                 raise row.error(
                     f"one of the fields {', '.join(IDS)} expected in every record or in none"
                 )
             text = _field(row, TEXTS)
             if text is None:
                 raise row.error(f"one of the fields {', '.join(TEXTS)} expected, none found")
-            found.append((row.id(name) if name else None, row.text(text)))
+            predictions.append((row.id(name) if name else None, row.text(text)))
     except DataError as error:
         raise PredictionError(str(error)) from error
-    if not found:
+    if not predictions:
         raise PredictionError(f"{path}: predictions expected, none found")
-    return found
+    return predictions
 
 
 def _field(row: Record, names: tuple[str, ...]) -> str | None:

@@ -36,7 +36,7 @@ PINNED = 500  # pictures fetched until they are pinned
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PendingStep:
     """A step that is to be taken, and the tasks that need it."""
 
     step: Step
@@ -45,7 +45,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """How what happens is told.
+    """Where progress is reported.
 
     say       a line
     progress  (name, so much done, of so much or None, whether it is bytes)
@@ -60,7 +60,7 @@ SILENT = Watch(lambda _line: None, lambda _name, _done, _total, _bytes: None)
 
 def plan(
     tasks: Iterable[Task], root: Path, *, mirror: bool = False, few_shot: bool = False
-) -> list[Wanted]:
+) -> list[PendingStep]:
     """The steps that tasks still need, in order; none for tasks whose data are all there.
 
     What the training split needs, for few-shot examples, counts too, but not with `mirror`. So does
@@ -70,14 +70,14 @@ def plan(
     few_shot  take the steps for few-shot examples too, for their pictures say
     """
     pins = Pins.read(root)
-    wanted: dict[Step, list[Task]] = {}
+    pending: dict[Step, list[Task]] = {}
     for task in tasks:
         complete = is_complete(task, root)
         trained = not task.train or any(layout.complete(root) for layout in task.train)
         shown = task.train_steps if few_shot else ()
         for step in task.later_steps:
             if not _is_there(step, (task,), root, pins):
-                wanted.setdefault(step, []).append(task)
+                pending.setdefault(step, []).append(task)
         if complete and (trained or mirror) and not shown:
             continue
         for step in (*steps_of(task, mirror=mirror), *shown):
@@ -85,8 +85,8 @@ def plan(
             if not (told_by_task and complete and step not in shown) and not _is_there(
                 step, (task,), root, pins
             ):
-                wanted.setdefault(step, []).append(task)
-    return [Wanted(step, tuple(needing)) for step, needing in wanted.items()]
+                pending.setdefault(step, []).append(task)
+    return [PendingStep(step, tuple(needing)) for step, needing in pending.items()]
 
 
 def steps_of(task: Task, *, mirror: bool = False) -> tuple[Step, ...]:
@@ -100,7 +100,7 @@ def steps_of(task: Task, *, mirror: bool = False) -> tuple[Step, ...]:
 def is_complete(task: Task, root: Path) -> bool:
     """Whether the task's data are there and those of the official split; no picture is opened."""
     try:
-        return not verify(task, root).faults
+        return not verify(task, root).issues
     except DataError:
         return False
 
@@ -133,9 +133,9 @@ def prepare(
     with locked(root / GUARD, error=DataError, wait=True, waiting=waiting):
         work = _Work(root, Pins.read(root), fetcher or Fetcher(threads=THREADS), watch)
         needed = plan(tasks, root, mirror=mirror, few_shot=few_shot)
-        for wanted in needed:
+        for pending in needed:
             try:
-                work.take(wanted, needed, keep_archives)
+                work.take(pending, needed, keep_archives)
             except (DataError, OSError) as error:  # a full disk, a folder that may not be written
                 failed.append(str(error))
                 watch.say(f"failed: {error}")
@@ -151,10 +151,12 @@ class _Work:
     fetcher: Fetcher
     watch: Watch
 
-    def take(self, wanted: Wanted, needed: Sequence[Wanted], keep_archives: bool) -> None:
+    def take(
+        self, pending: PendingStep, needed: Sequence[PendingStep], keep_archives: bool
+    ) -> None:
         """Take one step, unless those before it made it needless."""
-        step = wanted.step
-        if _is_there(step, wanted.tasks, self.root, self.pins):
+        step = pending.step
+        if _is_there(step, pending.tasks, self.root, self.pins):
             return
         if isinstance(step, Download):
             self._download(step)
@@ -163,9 +165,9 @@ class _Work:
             parts = [each for each in others if isinstance(each, Archive) and each.url == step.url]
             self._unpack(step.url, parts, keep_archives)
         elif isinstance(step, Pictures):
-            self._fetch_pictures(step, wanted.tasks)
+            self._fetch_pictures(step, pending.tasks)
         elif isinstance(step, Mirror):
-            self._mirror(step, wanted.tasks)
+            self._mirror(step, pending.tasks)
         elif isinstance(step, Build):
             self.watch.say(f"making {step.what}")
             step.make(self.root)
@@ -225,25 +227,25 @@ class _Work:
             archive.unlink()
 
     def _fetch_pictures(self, step: Pictures, tasks: Sequence[Task]) -> None:
-        lacking = list(_lacking(step, self.root))
+        missing = list(_missing_pictures(step, self.root))
         name = f"pictures of {', '.join(task.name for task in tasks)}"
-        self.watch.say(f"fetching {len(lacking):,} {name}")
+        self.watch.say(f"fetching {len(missing):,} {name}")
         failures: list[str] = []
         fetched: dict[str, Pinned] = {}
         unreachable = done = 0
         try:
             with quiet():
-                for (url, path), found in in_threads(self._fetch_picture, lacking, THREADS):
+                for (url, path), outcome in in_threads(self._fetch_picture, missing, THREADS):
                     done += 1
-                    self.watch.progress(name, done, len(lacking), False)
-                    if isinstance(found, Pinned):
-                        fetched[path] = found
+                    self.watch.progress(name, done, len(missing), False)
+                    if isinstance(outcome, Pinned):
+                        fetched[path] = outcome
                         unreachable = 0
                     else:
-                        failures.append(str(found))
-                        unreachable = unreachable + 1 if isinstance(found, Unreachable) else 0
+                        failures.append(str(outcome))
+                        unreachable = unreachable + 1 if isinstance(outcome, Unreachable) else 0
                     if unreachable >= GIVE_UP:
-                        rest = len(lacking) - done
+                        rest = len(missing) - done
                         failures.append(f"{urlsplit(url).netloc} given up, {rest:,} not asked for")
                         break
                     if len(fetched) >= PINNED:
@@ -252,7 +254,7 @@ class _Work:
         finally:
             self.pins.pin(fetched)
         if failures:
-            count = len(lacking) - done + len(failures)
+            count = len(missing) - done + len(failures)
             shown = "; ".join([*failures[:SHOWN], *failures[SHOWN:][-1:]])
             raise DataError(f"{name}: {count:,} could not be fetched: {shown}")
 
@@ -300,7 +302,7 @@ def _is_there(step: Step, tasks: Sequence[Task], root: Path, pins: Pins) -> bool
         return _was_unpacked(step, root, pins) or _has_members(step, tasks, root)
     if isinstance(step, Pictures):
         try:
-            return not any(_lacking(step, root))
+            return not any(_missing_pictures(step, root))
         except DataError:  # the file that names them is not there yet
             return False
     return False
@@ -349,7 +351,7 @@ def _paths_read(task: Task, root: Path) -> Iterator[str]:
             yield from sample.images
 
 
-def _lacking(step: Pictures, root: Path) -> Iterator[tuple[str, str]]:
+def _missing_pictures(step: Pictures, root: Path) -> Iterator[tuple[str, str]]:
     """(URL, path) of each picture that is not there. Raises DataError if they are not known yet."""
     seen: set[str] = set()
     for url, named in step.urls(root):

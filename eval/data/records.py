@@ -127,8 +127,8 @@ class Record:
             raise self._wrong(name, "a list", value)
         return value
 
-    def _wrong(self, name: str, expected: str, found: Any) -> DataError:
-        return self.error(f"field {name!r}: {expected} expected, {describe(found)} found")
+    def _wrong(self, name: str, expected: str, value: Any) -> DataError:
+        return self.error(f"field {name!r}: {expected} expected, {describe(value)} found")
 
 
 def is_id(text: str) -> bool:

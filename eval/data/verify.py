@@ -24,7 +24,7 @@ class Findings:
     """What a task's data hold.
 
     samples, images, answers  as counted; images are distinct ones
-    faults                    a line for each way in which they are not the official split's
+    issues                    a line for each way in which they are not the official split's
     layout                    name of the layout that was read
     notes                     lines that are worth knowing and no fault
     """
@@ -32,7 +32,7 @@ class Findings:
     samples: int
     images: int
     answers: int
-    faults: tuple[str, ...]
+    issues: tuple[str, ...]
     layout: str
     notes: tuple[str, ...] = ()
 
@@ -74,26 +74,26 @@ def verify(
             wrong.append(f"sample {sample.id}: {fault}")
         if whole is not None and sample.id not in whole:
             outside.append(sample.id)
-    faults = ["drawn by the demo"] if is_file(root / DRAWN) else []
+    issues = ["drawn by the demo"] if is_file(root / DRAWN) else []
     if limit is None:
-        faults += _counts(task, samples, len(pictures), answers, groups)
-    faults += _some(wrong, "samples are not of this split")
-    faults += _some(outside, "samples are not of the split that this one is a part of")
+        issues += _counts(task, samples, len(pictures), answers, groups)
+    issues += _some(wrong, "samples are not of this split")
+    issues += _some(outside, "samples are not of the split that this one is a part of")
     missing = [path for path in pictures if not is_file(root / path)]
-    faults += _some(missing, f"of {len(pictures):,} images are missing")
+    issues += _some(missing, f"of {len(pictures):,} images are missing")
     pins = Pins.read(root) if digests else Pins(root)
     if digests:
-        faults += _changed(layout.sources, root, pins)
+        issues += _changed(layout.sources, root, pins)
     notes: list[str] = []
     if open_pictures:
-        lacking = set(missing)
-        there = [path for path in pictures if path not in lacking]
+        absent = set(missing)
+        there = [path for path in pictures if path not in absent]
         seen = _look_at(there, root, pins, opened)
-        faults += _some(seen.damaged, "images cannot be shown to a model")
+        issues += _some(seen.damaged, "images cannot be shown to a model")
         for line, count in seen.placeholders():
             few = count < MANY or count <= MANY_SHARE * len(there)
-            (notes if few else faults).append(line)
-    return Findings(samples, len(pictures), answers, tuple(faults), layout.name, tuple(notes))
+            (notes if few else issues).append(line)
+    return Findings(samples, len(pictures), answers, tuple(issues), layout.name, tuple(notes))
 
 
 def pin_sources(task: Task, root: Path) -> int:
@@ -124,15 +124,15 @@ def _files(sources: Iterable[Source], root: Path) -> Iterator[tuple[str, str | N
 
 
 def _changed(sources: Iterable[Source], root: Path, pins: Pins) -> list[str]:
-    faults = []
+    issues = []
     for path, demanded in _files(sources, root):
         pinned = demanded or pins.digest(path)
-        if pinned is not None and (found := sha256_file(root / path)) != pinned:
-            faults.append(
+        if pinned is not None and (digest := sha256_file(root / path)) != pinned:
+            issues.append(
                 f"{path}: sha256 {pinned} {'expected' if demanded else f'is pinned in {NAME}'}, "
-                f"{found} found: delete the file and prepare the data again"
+                f"{digest} found: delete the file and prepare the data again"
             )
-    return faults
+    return issues
 
 
 @dataclass(slots=True)
@@ -207,17 +207,17 @@ def _counts(
         if group in groups:
             counted.append((f"values of {group}", expected, len(groups[group])))
     return [
-        f"{name}: {expected:,} expected, {found:,} found"
-        for name, expected, found in counted
-        if expected is not None and expected != found
+        f"{name}: {expected:,} expected, {count:,} found"
+        for name, expected, count in counted
+        if expected is not None and expected != count
     ]
 
 
-def _some(found: list[str], what: str) -> list[str]:
-    if not found:
+def _some(items: list[str], what: str) -> list[str]:
+    if not items:
         return []
-    dots = ", ..." if len(found) > SHOWN else ""
-    return [f"{len(found):,} {what}: {', '.join(found[:SHOWN])}{dots}"]
+    dots = ", ..." if len(items) > SHOWN else ""
+    return [f"{len(items):,} {what}: {', '.join(items[:SHOWN])}{dots}"]
 
 
 def _first(samples: Iterator[Sample], limit: int | None) -> Iterator[Sample]:

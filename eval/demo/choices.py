@@ -66,18 +66,18 @@ def _problem(question: Question, split: str, image: str | None) -> dict[str, Any
 def ai2d(writer: Writer) -> None:
     """Four options a question; every fifth picture is a word that a letter can stand for."""
     size = SIZES["ai2d_test"]
-    asked = 0
+    count = 0
     names: list[str] = []
-    while asked < size:
+    while count < size:
         number = 4 * len(names)
         kind = "word" if len(names) % 5 == 4 else "shapes"
         scene, draw, pool = next(writer.scenes(kind))
-        found = [q for q in pool if q.family in POOLS][: min(2, size - asked)]
-        if not found:
+        questions = [q for q in pool if q.family in POOLS][: min(2, size - count)]
+        if not questions:
             continue
         name = f"{number}.png"
         names.append(str(number))
-        asked += len(found)
+        count += len(questions)
         picture = draw_scene(scene)
         target = writer.root / f"ai2d/images/{name}"
         for folder in ("images", "images_lettered"):
@@ -96,18 +96,18 @@ def ai2d(writer: Writer) -> None:
             canvas.rectangle((x1, y1, x2, y2), fill="white")
             canvas.text((x1, y1), "A", fill="black")
         save_image(picture, writer.root / f"ai2d/images_lettered/{name}")
-        questions = {}
-        for nth, question in enumerate(found):
+        entries = {}
+        for nth, question in enumerate(questions):
             wrong = [option for option in POOLS[question.family] if option != question.answer]
             options = [question.answer, *draw.sample(wrong, 3)]
             draw.shuffle(options)
-            questions[question.text] = {
+            entries[question.text] = {
                 "abcLabel": kind == "word",
                 "answerTexts": options,
                 "correctAnswer": options.index(question.answer),
                 "questionId": f"{name}-{nth}",
             }
-        writer.json(f"ai2d/questions/{name}.json", {"imageName": name, "questions": questions})
+        writer.json(f"ai2d/questions/{name}.json", {"imageName": name, "questions": entries})
         writer.json(f"ai2d/annotations/{name}.json", {"imageName": name, "text": texts})
     ids = writer.root / "ai2d/ai2d_test_ids.csv"
     ids.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")

@@ -39,10 +39,10 @@ def write_demo_data(folder: Path, seed: int = 0) -> None:
     """
     folder = Path(folder)
     manifest = {"data": "qwen-vl-eval demo", "version": VERSION, "seed": seed, "samples": SIZES}
-    found = _manifest(folder)
-    if found is not None and {key: found.get(key) for key in manifest} == manifest:
+    known = _manifest(folder)
+    if known is not None and {key: known.get(key) for key in manifest} == manifest:
         return
-    if found is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if known is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
             f"{folder}: a new or empty folder expected, something found that the demo did not "
             "write. Give another folder: the demo's data must not mix with real ones"

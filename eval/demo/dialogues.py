@@ -163,19 +163,21 @@ def _about_one(
     writer: Writer, kind: str, parts: Sequence[Part], chinese: bool
 ) -> Iterator[tuple[str, ...]]:
     """Rows about the next picture of which all parts can be asked."""
-    wanted = {family for _, _, family in parts} - {"story"}
+    families = {family for _, _, family in parts} - {"story"}
     scene, draw, pool = next(
-        each for each in writer.scenes(kind) if wanted <= {question.family for question in each[2]}
+        each
+        for each in writer.scenes(kind)
+        if families <= {question.family for question in each[2]}
     )
-    told = _annotation_cn(scene) if chinese else _annotation(scene)
+    annotation = _annotation_cn(scene) if chinese else _annotation(scene)
     image = _picture(scene)
     for category, task, family in parts:
         if family == "story":
             question = Question("story", STORY, "")
         else:
             question = draw.choice([each for each in pool if each.family == family])
-        asked = _asked_cn(question, scene) if chinese else _asked(question, scene)
-        yield image, asked[0], told, asked[1], category, task
+        exchange = _exchange_cn(question, scene) if chinese else _exchange(question, scene)
+        yield image, exchange[0], annotation, exchange[1], category, task
 
 
 def _about_two(writer: Writer, ask: str, chinese: bool) -> tuple[str, ...]:
@@ -183,12 +185,12 @@ def _about_two(writer: Writer, ask: str, chinese: bool) -> tuple[str, ...]:
     scenes = writer.scenes("shapes")
     one, _, _ = next(scenes)
     two = next(scene for scene, _, _ in scenes if len(scene.things) != len(one.things))
-    asked = _asked_two_cn(one, two) if chinese else _asked_two(ask, one, two)
+    exchange = _exchange_two_cn(one, two) if chinese else _exchange_two(ask, one, two)
     tell = _annotation_cn if chinese else _annotation
     first, second = ("图一：", "图二：") if chinese else ("First picture: ", "Second picture: ")
-    told = f"{first}{tell(one)}\n{second}{tell(two)}"
+    annotation = f"{first}{tell(one)}\n{second}{tell(two)}"
     image = json.dumps([_picture(one), _picture(two)])
-    return image, asked[0], told, asked[1], SEVERAL, "Picture comparison"
+    return image, exchange[0], annotation, exchange[1], SEVERAL, "Picture comparison"
 
 
 def _picture(scene: Scene) -> str:
@@ -232,7 +234,7 @@ def _annotation(scene: Scene) -> str:
     return f"The picture shows {number} on a plain {scene.background} background. {shapes}"
 
 
-def _asked(question: Question, scene: Scene) -> tuple[str, str]:
+def _exchange(question: Question, scene: Scene) -> tuple[str, str]:
     """The question as in a dialogue, and a right answer in a whole sentence."""
     text, answer, thing = question.text, question.answer, question.thing
     match question.family:
@@ -279,7 +281,7 @@ def _asked(question: Question, scene: Scene) -> tuple[str, str]:
     return text, full
 
 
-def _asked_two(ask: str, one: Scene, two: Scene) -> tuple[str, str]:
+def _exchange_two(ask: str, one: Scene, two: Scene) -> tuple[str, str]:
     """A question about two pictures and its answer."""
     if ask == "more":
         numbers = len(one.things), len(two.things)
@@ -295,13 +297,13 @@ def _asked_two(ask: str, one: Scene, two: Scene) -> tuple[str, str]:
             f"{two.background}."
         )
         return "Do both pictures have the same background color?", answer
-    found = [n for n, s in ((1, one), (2, two)) if any(t.name == "circle" for t in s.things)]
+    with_circle = [n for n, s in ((1, one), (2, two)) if any(t.name == "circle" for t in s.things)]
     answers = {
         0: "No, there is no circle in either picture.",
-        1: f"No, there is a circle in Picture {found[0] if found else ''} only.",
+        1: f"No, there is a circle in Picture {with_circle[0] if with_circle else ''} only.",
         2: "Yes, there is a circle in both pictures.",
     }
-    return "Is there a circle in both pictures?", answers[len(found)]
+    return "Is there a circle in both pictures?", answers[len(with_circle)]
 
 
 # In Chinese
@@ -329,7 +331,7 @@ def _annotation_cn(scene: Scene) -> str:
     return f"图片的背景是{background}，图中有{len(things)}个形状。{shapes}"
 
 
-def _asked_cn(question: Question, scene: Scene) -> tuple[str, str]:
+def _exchange_cn(question: Question, scene: Scene) -> tuple[str, str]:
     """A question of the same family, and a right answer in a whole sentence."""
     answer, thing = question.answer, question.thing
     everything = "、".join(f"一个{_look_cn(t)}" for t in scene.things if scene.kind == "shapes")
@@ -356,7 +358,7 @@ def _asked_cn(question: Question, scene: Scene) -> tuple[str, str]:
     return "哪种颜色的柱子最高？", f"{CHINESE[answer]}的柱子最高。"
 
 
-def _asked_two_cn(one: Scene, two: Scene) -> tuple[str, str]:
+def _exchange_two_cn(one: Scene, two: Scene) -> tuple[str, str]:
     numbers = len(one.things), len(two.things)
     which = "图一" if numbers[0] > numbers[1] else "图二"
     full = f"{which}的形状更多：{max(numbers)}个，另一张只有{min(numbers)}个。"

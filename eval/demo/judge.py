@@ -181,7 +181,7 @@ class JudgeServer:
         refusal: str | None = None,
     ) -> Json:
         """A chat completion that says `content`."""
-        told = sum(_tokens(text) + 4 for text in _texts(request))
+        prompt_tokens = sum(_tokens(text) + 4 for text in _texts(request))
         given = _tokens(content or refusal or "")
         return {
             "id": f"chatcmpl-{token_hex(12)}",
@@ -198,9 +198,9 @@ class JudgeServer:
                 }
             ],
             "usage": {
-                "prompt_tokens": told,
+                "prompt_tokens": prompt_tokens,
                 "completion_tokens": given,
-                "total_tokens": told + given,
+                "total_tokens": prompt_tokens + given,
             },
         }
 
@@ -372,13 +372,13 @@ def find_answers(text: str) -> tuple[dict[str, str], str]:
     if not markers:
         return {}, text
     ends = [*(marker.start() for marker in markers[1:]), len(text)]
-    found: dict[str, str] = {}
+    answers: dict[str, str] = {}
     rest = text[: markers[0].start()]
     for marker, end in zip(markers, ends, strict=True):
         mark, *names = marker.groups()
         number = NUMBERS[next(name for name in names if name).lower()]
         part, more = text[marker.end() : end], ""
-        if number in found:
+        if number in answers:
             rest += part
             continue
         if end == len(text):
@@ -388,9 +388,9 @@ def find_answers(text: str) -> tuple[dict[str, str], str]:
                 if closed
                 else part.lstrip().partition("\n\n")[::2]
             )
-        found[number] = part.strip()
+        answers[number] = part.strip()
         rest += f"\n\n{more}"
-    return found, rest
+    return answers, rest
 
 
 def _score(answer: Counter[str], blocks: Sequence[Counter[str]]) -> float:
@@ -404,8 +404,8 @@ def _score(answer: Counter[str], blocks: Sequence[Counter[str]]) -> float:
 
 def user_text(request: Json) -> str:
     """The text of a request's last user message."""
-    told = [message for message in request["messages"] if message.get("role") == "user"]
-    return _content(told[-1]) if told else ""
+    messages = [message for message in request["messages"] if message.get("role") == "user"]
+    return _content(messages[-1]) if messages else ""
 
 
 def error(status: int, message: str, kind: str, code: str | None = None, **headers: str) -> Answer:
@@ -485,9 +485,9 @@ def _form(kind: str, body: bytes) -> dict[str, tuple[str, bytes]]:
     fields: dict[str, tuple[str, bytes]] = {}
     for part in body.split(b"--" + boundary[1].encode())[1:-1] if boundary else ():
         head, _, content = part.partition(b"\r\n\r\n")
-        told = head.decode(errors="replace")
-        name = re.search(r'\bname="([^"]*)"', told)
-        filename = re.search(r'\bfilename="([^"]*)"', told)
+        header = head.decode(errors="replace")
+        name = re.search(r'\bname="([^"]*)"', header)
+        filename = re.search(r'\bfilename="([^"]*)"', header)
         if name:
             fields[name[1]] = filename[1] if filename else "", content.removesuffix(b"\r\n")
     return fields

@@ -14,41 +14,39 @@ ANSWER_TYPES = {"exists": "yes/no", "relation": "yes/no", "count": "number", "ba
 
 def okvqa(writer: Writer) -> None:
     """One or two questions about each picture, the families in equal parts where possible."""
-    asked: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
     size = SIZES["okvqa_val"]
     for number, (scene, draw, pool) in enumerate(writer.scenes("shapes")):
-        if len(asked) == size:
+        if len(rows) == size:
             break
         image_id = 297147 + 11 * number
         path = f"coco/val2014/COCO_val2014_{image_id:012d}.jpg"
         writer.image(path, scene)
         writer.pictures[path] = scene
-        for nth in range(min(draw.choice((1, 2)), size - len(asked))):
+        for nth in range(min(draw.choice((1, 2)), size - len(rows))):
             question = rarest(pool, OPEN_FAMILIES, counts, draw)
             pool = [q for q in pool if q.family != question.family]
-            _add(
-                asked, annotations, image_id, image_id * 10 + nth, question, humans(question, draw)
-            )
-    _okvqa_files(writer, "val2014", asked, annotations)
+            _add(rows, annotations, image_id, image_id * 10 + nth, question, humans(question, draw))
+    _okvqa_files(writer, "val2014", rows, annotations)
 
 
 def okvqa_training(writer: Writer) -> None:
     """A few questions of the training split."""
-    asked: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
     for number, (scene, draw, pool) in zip(range(TRAINING), writer.scenes("shapes"), strict=False):
         image_id = 51606 + 17 * number
         writer.image(f"coco/train2014/COCO_train2014_{image_id:012d}.jpg", scene)
         question = rarest(pool, OPEN_FAMILIES, counts, draw)
-        _add(asked, annotations, image_id, image_id * 10 + 5, question, humans(question, draw))
-    _okvqa_files(writer, "train2014", asked, annotations)
+        _add(rows, annotations, image_id, image_id * 10 + 5, question, humans(question, draw))
+    _okvqa_files(writer, "train2014", rows, annotations)
 
 
 def _add(
-    asked: list[dict[str, Any]],
+    rows: list[dict[str, Any]],
     annotations: list[dict[str, Any]],
     image_id: int,
     question_id: int,
@@ -57,7 +55,7 @@ def _add(
 ) -> None:
     """A question and its annotation in OK-VQA's format."""
     head = {"image_id": image_id, "question_id": question_id}
-    asked.append(head | {"question": question.text})
+    rows.append(head | {"question": question.text})
     annotations.append(
         head
         | {
@@ -78,7 +76,7 @@ def _add(
 
 
 def _okvqa_files(
-    writer: Writer, split: str, asked: list[dict[str, Any]], annotations: list[dict[str, Any]]
+    writer: Writer, split: str, rows: list[dict[str, Any]], annotations: list[dict[str, Any]]
 ) -> None:
     top = {
         "info": {"description": "OK-VQA's format, drawn scenes", "version": "1"},
@@ -88,7 +86,7 @@ def _okvqa_files(
     }
     writer.json(
         f"okvqa/OpenEnded_mscoco_{split}_questions.json",
-        top | {"task_type": "Open-Ended", "questions": asked},
+        top | {"task_type": "Open-Ended", "questions": rows},
     )
     writer.json(f"okvqa/mscoco_{split}_annotations.json", top | {"annotations": annotations})
 
@@ -96,14 +94,14 @@ def _okvqa_files(
 def vqav2(writer: Writer) -> None:
     """Questions on OK-VQA's own pictures for val, on new ones for test, of which dev is a part."""
     draw = Random("vqav2")
-    asked: list[dict[str, Any]] = []
+    val_rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for path, scene in list(writer.pictures.items())[: SIZES["vqav2_val"] // 2]:
         image_id = int(path[-16:-4])
         pool = [q for q in questions(scene, draw) if q.family in OPEN_FAMILIES]
         for nth, question in enumerate(draw.sample(pool, 2)):
             head = {"image_id": image_id, "question_id": 1000 * image_id + nth}
-            asked.append(head | {"question": question.text})
+            val_rows.append(head | {"question": question.text})
             answers = humans(question, draw)
             annotations.append(
                 head
@@ -125,7 +123,8 @@ def vqav2(writer: Writer) -> None:
     open_ended = top | {"task_type": "Open-Ended"}
     val = {"data_subtype": "val2014"}
     writer.json(
-        "vqav2/v2_OpenEnded_mscoco_val2014_questions.json", open_ended | val | {"questions": asked}
+        "vqav2/v2_OpenEnded_mscoco_val2014_questions.json",
+        open_ended | val | {"questions": val_rows},
     )
     writer.json(
         "vqav2/v2_mscoco_val2014_annotations.json", top | val | {"annotations": annotations}

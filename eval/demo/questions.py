@@ -109,35 +109,35 @@ def _about_shapes(scene: Scene, draw: Random) -> list[Question]:
     things = scene.things
     colors = Counter(thing.color for thing in things)
     shapes = Counter(thing.name for thing in things)
-    found = [Question("caption", "", sentence(caption(scene)))]
-    found.append(Question("count", "How many shapes are there?", str(len(things))))
+    pool = [Question("caption", "", sentence(caption(scene)))]
+    pool.append(Question("count", "How many shapes are there?", str(len(things))))
     for shape, count in shapes.items():
         plural = "crosses" if shape == "cross" else shape + "s"
-        found.append(Question("count", f"How many {plural} are there?", str(count)))
+        pool.append(Question("count", f"How many {plural} are there?", str(count)))
     for thing in things:
         if shapes[thing.name] == 1:
             text = f"What color is the {thing.name}?"
-            found.append(Question("color", text, thing.color, thing=thing))
-            found.append(_choice(text.replace("What", "Which"), thing.color, tuple(COLORS), draw))
+            pool.append(Question("color", text, thing.color, thing=thing))
+            pool.append(_choice(text.replace("What", "Which"), thing.color, tuple(COLORS), draw))
         if colors[thing.color] == 1:
             text = f"What shape is {thing.color}?"
-            found.append(Question("shape", text, thing.name, thing=thing))
-            found.append(_choice(text.replace("What", "Which"), thing.name, SHAPES, draw))
+            pool.append(Question("shape", text, thing.name, thing=thing))
+            pool.append(_choice(text.replace("What", "Which"), thing.name, SHAPES, draw))
         for expression in expressions(scene, thing):
-            found.append(Question("box", expression, box_text(thing), thing=thing))
-    found += _existence(scene, draw)
+            pool.append(Question("box", expression, box_text(thing), thing=thing))
+    pool += _existence(scene, draw)
     left, right = things[0], things[-1]
     if len(things) > 1 and column(left) < column(things[1]):
-        found.append(_side("color is the shape on the left", left.color, left))
-        found.append(_side("shape is on the left", left.name, left))
+        pool.append(_side("color is the shape on the left", left.color, left))
+        pool.append(_side("shape is on the left", left.name, left))
     if len(things) > 1 and column(right) > column(things[-2]):
-        found.append(_side("color is the shape on the right", right.color, right))
-        found.append(_side("shape is on the right", right.name, right))
+        pool.append(_side("color is the shape on the right", right.color, right))
+        pool.append(_side("shape is on the right", right.name, right))
     if column(left) < column(right):
         pair, answer = ((left, right), "yes") if draw.random() < 0.5 else ((right, left), "no")
         one, other = (f"the {thing.color} {thing.name}" for thing in pair)
-        found.append(Question("relation", f"Is {one} left of {other}?", answer))
-    return found
+        pool.append(Question("relation", f"Is {one} left of {other}?", answer))
+    return pool
 
 
 def _side(text: str, answer: str, thing: Thing) -> Question:
@@ -159,29 +159,29 @@ def _existence(scene: Scene, draw: Random) -> list[Question]:
 
 def expressions(scene: Scene, thing: Thing) -> list[str]:
     """Phrases that name one shape of a scene and no other."""
-    found = [f"{thing.color} {thing.name}"]
+    phrases = [f"{thing.color} {thing.name}"]
     same = [other for other in scene.things if other.name == thing.name]
     if len(same) == 1:
-        found.append(thing.name)
+        phrases.append(thing.name)
     elif len(same) == 2:
         other = same[0] if same[1] is thing else same[1]
         if column(thing) != column(other):
             side = "left" if column(thing) < column(other) else "right"
-            found += [f"{side} {thing.name}", f"{side} {thing.color} {thing.name}"]
-    return found
+            phrases += [f"{side} {thing.name}", f"{side} {thing.color} {thing.name}"]
+    return phrases
 
 
 def _about_bars(scene: Scene, draw: Random) -> list[Question]:
     bars = scene.things
-    found = [Question("bars", "how many bars are there?", str(len(bars)))]
+    pool = [Question("bars", "how many bars are there?", str(len(bars)))]
     tallest = max(bars, key=lambda bar: bar.value)
-    found.append(Question("tallest", "which bar is tallest?", tallest.color))
+    pool.append(Question("tallest", "which bar is tallest?", tallest.color))
     colors = tuple(bar.color for bar in bars)
-    found.append(_choice("Which bar is tallest?", tallest.color, colors, draw))
+    pool.append(_choice("Which bar is tallest?", tallest.color, colors, draw))
     for bar in bars:
         text = f"what is the value of the {bar.color} bar?"
-        found.append(Question("value", text, str(bar.value)))
-    return found
+        pool.append(Question("value", text, str(bar.value)))
+    return pool
 
 
 def _about_word(scene: Scene, draw: Random) -> list[Question]:

@@ -16,10 +16,10 @@ def textvqa(writer: Writer) -> None:
     rows: list[dict[str, Any]] = []
     size = SIZES["textvqa_val"]
 
-    def add(scene: Scene, draw: Random, asked: Sequence[Question]) -> None:
+    def add(scene: Scene, draw: Random, questions: Sequence[Question]) -> None:
         image_id = picture_id("textvqa", scene)
         writer.image(f"textvqa/train_images/{image_id}.jpg", scene)
-        for question in asked:
+        for question in questions:
             rows.append(
                 {
                     "question": question.text,
@@ -117,11 +117,11 @@ def ocrvqa(writer: Writer) -> None:
         for scene, _, pool in writer.scenes("word"):
             key = f"{1000000000 + scene.seed % 1_000_000}"
             writer.image(f"ocrvqa/images/{key}.jpg", scene)
-            asked = [q for q in pool if q.family != "choice"]
+            questions = [q for q in pool if q.family != "choice"]
             books[key] = {
                 "imageURL": f"https://images.invalid/{key}.jpg",
-                "questions": [question.text for question in asked],
-                "answers": [question.answer for question in asked],
+                "questions": [question.text for question in questions],
+                "answers": [question.answer for question in questions],
                 "title": "",
                 "authorName": "",
                 "genre": "",

@@ -114,8 +114,10 @@ def rarest(
     pool: Sequence[Question], families: Sequence[str], counts: Counter[str], draw: Random
 ) -> Question:
     """A question of the family asked least so far."""
-    found = {question.family for question in pool}
-    family = min((f for f in families if f in found), key=lambda f: (counts[f], families.index(f)))
+    available = {question.family for question in pool}
+    family = min(
+        (f for f in families if f in available), key=lambda f: (counts[f], families.index(f))
+    )
     counts[family] += 1
     return draw.choice([question for question in pool if question.family == family])
 

@@ -70,20 +70,20 @@ def anls_totals(
         )
     if not isinstance(results, list):
         raise PredictionError(f"results: a list expected, a {type(results).__name__} found")
-    for record, wanted, error in (
+    for record, name, error in (
         *((record, "answers", DataError) for record in data),
         *((record, "answer", PredictionError) for record in results),
     ):
-        if "questionId" not in record or wanted not in record:
-            raise error(f"fields 'questionId' and {wanted!r} expected, {record!r} found")
-    asked = Counter(record["questionId"] for record in data)
+        if "questionId" not in record or name not in record:
+            raise error(f"fields 'questionId' and {name!r} expected, {record!r} found")
+    questions = Counter(record["questionId"] for record in data)
     answered = Counter(record["questionId"] for record in results)
-    if asked != answered:
-        missing, unknown = list(asked - answered), list(answered - asked)
+    if questions != answered:
+        missing, unknown = list(questions - answered), list(answered - questions)
         raise PredictionError(
-            f"one result for each of {asked.total()} questions expected, {answered.total()} found; "
-            f"missing: {missing[:3]}, too many: {unknown[:3]}. An id must have the same type in "
-            "both files"
+            f"one result for each of {questions.total()} questions expected, {answered.total()} "
+            f"found; missing: {missing[:3]}, too many: {unknown[:3]}. An id must have "
+            "the same type in both files"
         )
     texts = {record["questionId"]: record["answer"] for record in results}
     numbers = [record["questionId"] for record in data]

@@ -56,6 +56,6 @@ def gqa_answer(text: str) -> str:
         text = text.partition(stop)[0]
     text = text.lower()
     for opening in OPENINGS:
-        before, found, rest = text.partition(opening)
-        text = rest.partition(opening)[0] if found else before
+        before, opens, rest = text.partition(opening)
+        text = rest.partition(opening)[0] if opens else before
     return text.partition(" of")[0].strip()

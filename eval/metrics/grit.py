@@ -48,8 +48,8 @@ def box_accuracy_strict(prediction: str, reference: Mapping[str, Any]) -> float:
     Arguments as for box_accuracy; the text is read by parse_box, its box not rounded to pixels.
     """
     box, width, height = true_box(reference)
-    found = [parse_box(prediction, width, height)] if has_box(prediction) else []
-    return grit_hit(found, [box])
+    predicted = [parse_box(prediction, width, height)] if has_box(prediction) else []
+    return grit_hit(predicted, [box])
 
 
 def grit_hit(predicted: Sequence[Box], reference: Sequence[Box]) -> float:
@@ -120,12 +120,12 @@ def grit_summary(
             for part, of_part in _partitions(known, values).items()
             if (stats := _Stats.of(of_part)) and not (metric == "rmse" and part == "deldist")
         }
-        wanted = [part for part in OF_ALL_TASKS if (metric, part) != ("rmse", "deldist")]
-        lacking = [part for part in wanted if part not in parts]
-        if lacking:
+        required = [part for part in OF_ALL_TASKS if (metric, part) != ("rmse", "deldist")]
+        absent = [part for part in required if part not in parts]
+        if absent:
             raise DataError(
-                f"samples: at least two of each of {', '.join(wanted)} expected, fewer found of "
-                f"{', '.join(lacking)} among {len(known)}"
+                f"samples: at least two of each of {', '.join(required)} expected, fewer found of "
+                f"{', '.join(absent)} among {len(known)}"
             )
         for part, stats in parts.items():
             table[f"{metric}.{ANY}.{part}.ref.cnt"] = stats.count
@@ -133,14 +133,20 @@ def grit_summary(
         sources = [parts[part] for part in SOURCES]
         _enter(table, f"{metric}.{ANY}.agg.ref", *_combined(sources, len(sources)))
         _enter(table, f"{metric}.{ANY}.agg.all", *_combined(sources, len(sources) * TASKS))
-        for part in wanted:
+        for part in required:
             _enter(table, f"{metric}.{ANY}.{part}.all", *_combined([parts[part]], TASKS))
         if metric == "acc":
             for group, members in groups.items():
                 of_group = _partitions(members, values)
-                found = [stats for part in SOURCES if (stats := _Stats.of(of_group[part]))]
-                if len(found) == len(SOURCES):
-                    _enter(table, f"acc.{group}.agg.ref", *_combined(found, len(found)))
+                sources_of_group = [
+                    stats for part in SOURCES if (stats := _Stats.of(of_group[part]))
+                ]
+                if len(sources_of_group) == len(SOURCES):
+                    _enter(
+                        table,
+                        f"acc.{group}.agg.ref",
+                        *_combined(sources_of_group, len(sources_of_group)),
+                    )
     for stat in ("mean", "lower", "upper"):
         table[f"overall.{stat}"] = table[f"acc.{ANY}.agg.all.{stat}"]
     if params_in_millions is not None:
@@ -211,7 +217,7 @@ def _partitions(
     """The values of each partition; those of twins stand in the order of the undistorted ones."""
     plain = {n: s for n, s in samples.items() if not _field(s, "is_distorted", DataError)}
     twins = [n for n in plain if n + TWIN in samples and n + TWIN not in plain]
-    found: dict[str, list[float]] = {
+    parts: dict[str, list[float]] = {
         "dist": [values[n] for n in samples if n not in plain],
         "undist": [values[n] for n in twins],
         "deldist": [values[n] - values[n + TWIN] for n in twins],
@@ -224,21 +230,21 @@ def _partitions(
             of_part = (
                 n for n, s in plain.items() if bool(_field(s, field, DataError)) == bool(new)
             )
-            found[name] = [values[n] for n in of_part]
-    return found
+            parts[name] = [values[n] for n in of_part]
+    return parts
 
 
 def _groups(
     samples: Mapping[str, Mapping[str, Any]], lemma2groups: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Samples of each group of concepts; one belongs to all groups of its lemmas."""
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    members: dict[str, dict[str, Mapping[str, Any]]] = {}
     if lemma2groups:
         for number, sample in samples.items():
             for lemma in _field(sample, "lemmas", DataError):
                 for group in lemma2groups.get(lemma, ()):
-                    found.setdefault(group, {})[number] = sample
-    return found
+                    members.setdefault(group, {})[number] = sample
+    return members
 
 
 def _boxes(number: str, record: Mapping[str, Any], error: type[EvalError]) -> list[Box]:

@@ -36,7 +36,7 @@ def check_data(
         missing |= lacking
         if lacking or not all(is_file(data / path) for path in sample.images):
             left_out.append(sample.id)
-    faults = list(found.faults)
+    faults = list(found.issues)
     if missing:
         faults.append(
             f"{len(missing):,} images of few-shot examples are missing, such as {min(missing)}: "

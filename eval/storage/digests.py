@@ -60,16 +60,16 @@ class Digests:
 
         name  what it is remembered by
         """
-        told = file.stat()
-        if not stat.S_ISREG(told.st_mode):
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(f"{file}: not a regular file")
-        state = [told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_ino]
-        found = self.known.get(name)
-        if found and found[0] == state:
-            return found[1]
+        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        remembered = self.known.get(name)
+        if remembered and remembered[0] == state:
+            return remembered[1]
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
-        if time.time_ns() - max(told.st_mtime_ns, told.st_ctime_ns) > SETTLED_NS:
+        if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS:
             with self.lock:
                 self.known[name] = (state, digest)
                 self.fresh.append(orjson.dumps([name, state, digest]) + b"\n")

@@ -145,9 +145,9 @@ def parse_json(content: bytes, where: str, wrong: Wrong) -> Any:
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        found = repr(content[max(0, error.pos - 20) : error.pos + 20])[1:]
+        context = repr(content[max(0, error.pos - 20) : error.pos + 20])[1:]
         place = f"{where}, character {error.pos}"
-        raise wrong(f"{place}: not JSON: {error.msg}, near {found}") from None
+        raise wrong(f"{place}: not JSON: {error.msg}, near {context}") from None
     if place := repeated_key(content):
         raise wrong(f"{where}: {place}")
     return value
@@ -169,12 +169,12 @@ def unique_keys(content: bytes, where: str, wrong: Wrong) -> None:
     """Raise the caller's error for a JSON object that names a key twice: readers keep either."""
 
     def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for name, value in pairs:
-            if name in found:
+            if name in fields:
                 raise wrong(f"{where}: {name!r:.{SHOWN}} stands twice in one object")
-            found[name] = value
-        return found
+            fields[name] = value
+        return fields
 
     try:
         json.loads(without_bom(content, where, wrong), object_pairs_hook=check)
@@ -242,8 +242,8 @@ class Schema(Generic[T]):
         message = " or ".join(each[:1].lower() + each[1:] for each in dict.fromkeys(messages))
         if first["type"] == "json_invalid":
             raise wrong(f"{where}: {message}")
-        found = "" if first["type"] == "missing" else f", {first['input']!r:.{SHOWN}} found"
-        raise wrong(f"{where}: {f'{field}: ' if field else ''}{message}{found}")
+        shown = "" if first["type"] == "missing" else f", {first['input']!r:.{SHOWN}} found"
+        raise wrong(f"{where}: {f'{field}: ' if field else ''}{message}{shown}")
 
     def read(self, path: Path, wrong: Wrong, most: int = MAX_BYTES) -> T:
         """A value of the type from a file."""

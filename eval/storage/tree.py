@@ -25,8 +25,8 @@ def files_like(root: Path, pattern: str) -> list[Path]:
         fixed.append(parts.pop(0))
     folder = root.joinpath(*fixed)
     deepest = None if "**" in parts else len(parts)
-    found = (path.split("/") for path in files_below(folder, deepest))
-    return sorted(folder.joinpath(*names) for names in found if _matches(names, parts))
+    paths = (path.split("/") for path in files_below(folder, deepest))
+    return sorted(folder.joinpath(*names) for names in paths if _matches(names, parts))
 
 
 def files_below(folder: Path, deepest: int | None = None) -> Iterator[str]:
@@ -43,8 +43,8 @@ def files_below(folder: Path, deepest: int | None = None) -> Iterator[str]:
         above, depth = waiting.popleft()
         try:
             status = (folder / above).stat()
-            with os.scandir(folder / above) as found:
-                entries = sorted((each.name, each.is_symlink()) for each in found)
+            with os.scandir(folder / above) as listing:
+                entries = sorted((each.name, each.is_symlink()) for each in listing)
         except (OSError, ValueError):
             continue
         if (status.st_dev, status.st_ino) in entered:

@@ -69,18 +69,18 @@ def _beside(target: Path, durable: bool) -> Iterator[IO[bytes]]:
 def _stream(path: Path) -> int | None:
     """A descriptor to write to what is no regular file, or None. Raises OSError for a disk."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
-        if stream is not None and os.path.samestat(found, os.fstat(number)):
+        if stream is not None and os.path.samestat(status, os.fstat(number)):
             stream.flush()
             return os.dup(number)
-    if stat.S_ISREG(found.st_mode):
+    if stat.S_ISREG(status.st_mode):
         return None
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    if stat.S_ISBLK(found.st_mode):
+    if stat.S_ISBLK(status.st_mode):
         raise OSError(errno.EINVAL, "it is a disk")
     until = monotonic() + READER_S
     while True:
@@ -184,9 +184,9 @@ class Lines:
         size = end = os.fstat(self.file).st_size
         while end:
             begin = max(end - (1 << 16), 0)
-            found = os.pread(self.file, end - begin, begin).rfind(b"\n")
-            if found >= 0:
-                end = begin + found + 1
+            newline = os.pread(self.file, end - begin, begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
                 break
             end = begin
         if end < size:

@@ -44,10 +44,10 @@ def best_constant(task: Task, samples: Sequence[Sample]) -> tuple[str, float]:
 def demo_tasks() -> list[Task]:
     """Our own benchmarks' tasks that the demo has data for; met through their entry point."""
     (entry,) = entry_points(group="eval.tasks", name="builtin")
-    found: dict[str, Task] = {}
+    tasks: dict[str, Task] = {}
     for module in pkgutil.iter_modules(entry.load().__path__, f"{entry.value}."):
-        found |= {task.name: task for task in getattr(import_module(module.name), "TASKS", ())}
-    return [found[name] for name in SIZES]
+        tasks |= {task.name: task for task in getattr(import_module(module.name), "TASKS", ())}
+    return [tasks[name] for name in SIZES]
 
 
 def samples_of(task: Task, root: Path) -> list[Sample]:
@@ -84,8 +84,8 @@ def _answers(samples: Sequence[Sample]) -> Iterable[str]:
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+    listed = list(values)
+    return sum(listed) / len(listed)
 
 
 def main() -> None:

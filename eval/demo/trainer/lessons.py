@@ -136,9 +136,9 @@ class Writer:
         self.tokenizer = tokenizer
         self.newline = tokenizer.encode("\n")[0]
 
-    def row(self, asked: Sequence[Question], keep: Sequence[int], chat: bool) -> Row:
+    def row(self, questions: Sequence[Question], keep: Sequence[int], chat: bool) -> Row:
         """Prefix with the kept image tokens, then each question as a segment of its own."""
-        pairs = [self._chat(q) if chat else self._raw(q) for q in asked]
+        pairs = [self._chat(q) if chat else self._raw(q) for q in questions]
         prompt = pairs[0][0]
         end = prompt.index(self.tokenizer.img_end_id)
         row = Row(prompt[: end - QUERIES])
@@ -148,7 +148,7 @@ class Writer:
         row.segments = [0] * len(row.ids)
         row.targets = [NONE] * len(row.ids)
         row.weights = [0.0] * len(row.ids)
-        for number, (question, (ids, answer)) in enumerate(zip(asked, pairs, strict=True), 1):
+        for number, (question, (ids, answer)) in enumerate(zip(questions, pairs, strict=True), 1):
             ids = ids[end + 1 :]
             start = len(row.ids)
             body = ids + answer

@@ -142,17 +142,17 @@ def run(
         if layer in (1, 2):
             middle.append(x)
     hidden = model.transformer.ln_f(x)
-    asked = targets != NONE
-    logits = model.lm_head(hidden[asked]).float()
-    each = F.cross_entropy(logits, targets[asked], reduction="none")
+    known = targets != NONE
+    logits = model.lm_head(hidden[known]).float()
+    each = F.cross_entropy(logits, targets[known], reduction="none")
     count = sum(len(row.answers) for row in batch.rows)
-    answer = (each * weights[asked]).sum() / count
+    answer = (each * weights[known]).sum() / count
     match = _match_loss(helpers, middle, batch.rows)
     point = _point_loss(helpers, middle, batch.rows)
     loss = answer + HELPER * (helper + match + point)
     named = {"answer": answer, "place": helper, "match": match, "point": point}
     parts = {name: float(part.detach()) for name, part in named.items()}
-    right = _answers(batch.rows, asked, logits.argmax(-1)) if answers else []
+    right = _answers(batch.rows, known, logits.argmax(-1)) if answers else []
     return Outcome(loss, parts, right)
 
 
@@ -184,16 +184,16 @@ def _point_loss(helpers: Helpers, middle: Sequence[Tensor], rows: Sequence[Row])
 
 
 def _answers(
-    rows: Sequence[Row], asked: Tensor, best: Tensor
+    rows: Sequence[Row], known: Tensor, best: Tensor
 ) -> list[tuple[Question, bool, list[int]]]:
-    table = torch.full(asked.shape, NONE, dtype=torch.int64)
-    table[asked] = best
-    found = []
+    table = torch.full(known.shape, NONE, dtype=torch.int64)
+    table[known] = best
+    results = []
     for number, row in enumerate(rows):
         for question, positions in row.answers:
             said = table[number, positions].tolist()
-            found.append((question, said == [row.targets[i] for i in positions], said))
-    return found
+            results.append((question, said == [row.targets[i] for i in positions], said))
+    return results
 
 
 class Trainer:
