@@ -183,11 +183,11 @@ def _check_folder(out: Path) -> None:
         return
     remove_leftovers(out)
     runs = {variant.name for variant in (ALONE, *VARIANTS)}
-    found = {entry.name: is_folder(entry) for entry in out.iterdir()}
-    ours = {name for name, folder in found.items() if folder and name in runs}
-    if ours and not found.get(CERTIFICATE, True):
+    entries = {entry.name: is_folder(entry) for entry in out.iterdir()}
+    ours = {name for name, folder in entries.items() if folder and name in runs}
+    if ours and not entries.get(CERTIFICATE, True):
         ours.add(CERTIFICATE)
-    if foreign := sorted(found.keys() - ours):
+    if foreign := sorted(entries.keys() - ours):
         raise UsageError(
             f"--out {out}: {foreign[0]!r:.80} in it is not of an earlier certificate. Give an "
             "empty or a new folder"

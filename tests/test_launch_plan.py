@@ -204,11 +204,11 @@ def test_a_claim_is_given_once(turns, groups):
 def test_orders_and_reports_travel_unchanged():
     """Through the store as between processes; a worker waits for a later round than its last."""
     queue = Queue(Here())
-    assert queue.told(0) is None
+    assert queue.report(0) is None
     report = Report("working", 2, beat=7, answers={"okvqa_val": 3}, images=4, held=[5], work_s=2.5)
-    queue.tell(0, report)
-    assert report == queue.told(0)
-    assert 3 == queue.told(0).answered
+    queue.write_report(0, report)
+    assert report == queue.report(0)
+    assert 3 == queue.report(0).answered
     order = Order(2, Path("/run/.work/plan-2.sqlite"), 5, 3, True)
     queue.publish(order)
     assert order == queue.next_order(1, list)
@@ -270,7 +270,7 @@ def test_an_error_of_the_user_s_stops_all(tmp_path):
     """The worker's message is the run's, and nobody is replaced for it."""
     processes, queue = FakeProcesses(2), Queue(Here())
     coordinator = Coordinator(queue, processes)
-    queue.tell(1, Report("broken", message="the checkpoint is damaged"))
+    queue.write_report(1, Report("broken", message="the checkpoint is damaged"))
     processes.deaths = {1: "exit code 2"}
     with pytest.raises(RunError, match=r"^the checkpoint is damaged$"):
         coordinator.about()
@@ -294,7 +294,7 @@ def lose_workers(tmp_path, held):
         for worker, number in enumerate(held):
             order = Order(worker + 1, plan.path, 1, 1, isolated=True)
             assert 0 == queue.claim(order)
-            queue.tell(worker, Report("working", order.round, held=[number]))
+            queue.write_report(worker, Report("working", order.round, held=[number]))
             processes.deaths = {worker: "signal 9"}
             assert coordinator.work(folder, plan, order, lambda reports: None)
         return {plan.group(n).requests[0].id: n for n in set(held)}, folder.answers("t_x").failed()

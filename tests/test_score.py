@@ -95,7 +95,7 @@ def test_faults_and_protocol_stand_in_the_summary(asked):
     """Data that are not the official split's are never called complete."""
     task, samples, answers = asked
     how = {"protocol": "chatml", "few_shot": 4, "seed": 7, "faults": ["images: 2 missing"]}
-    summary = score(replace(task, size=7), samples, answers, asked=how).summary
+    summary = score(replace(task, size=7), samples, answers, entry=how).summary
     assert not summary["complete"]
     assert ["images: 2 missing"] == summary["faults"]
     assert "protocol=chatml few_shot=4 seed=7 faults=1" in summary["signature"]
@@ -108,7 +108,7 @@ def test_leaked_examples_mark_a_figure_however_it_is_scored(asked):
     """Captions of the split itself were shown; scoring anew, by the right rules, undoes nothing."""
     task, samples, answers = asked
     how = {"few_shot": 4, "leaking": True}
-    summary = score(replace(task, size=7), samples, answers, asked=how).summary
+    summary = score(replace(task, size=7), samples, answers, entry=how).summary
     assert not summary["complete"]
     assert ["few-shot examples of the split itself, as published"] == summary["faults"]
     assert "faults=1" in summary["signature"]

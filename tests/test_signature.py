@@ -151,7 +151,7 @@ def test_the_version_of_the_package_changes_the_signature(tmp_path, monkeypatch)
     import eval
 
     assert f" eval={eval.__version__}" in scored(tmp_path / "a")
-    monkeypatch.setattr("eval.scoring.score.__version__", "99.0")
+    monkeypatch.setattr("eval.scoring.signature.__version__", "99.0")
     assert " eval=99.0" in scored(tmp_path / "b")
 
 

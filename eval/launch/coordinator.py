@@ -155,7 +155,7 @@ class Coordinator:
         return not worker.lost and report.state == "working" and report.round == order.round
 
     def _refresh(self, number: int, worker: Watched) -> Report:
-        report = self.queue.told(number)
+        report = self.queue.report(number)
         if report and (report.beat, report.state) != (worker.report.beat, worker.report.state):
             worker.report, worker.moved = report, monotonic()
         return worker.report

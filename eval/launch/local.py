@@ -53,13 +53,13 @@ class Processes:
 
     def ended(self) -> dict[int, str]:
         """Workers that have ended since the last call, and how."""
-        found: dict[int, str] = {}
+        ended: dict[int, str] = {}
         for number, (_, process) in self.running.items():
             code = process.poll()
             if code is not None:
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
-                found[number] = f"it ended with {how}{self._last_words(number)}"
-        return found
+                ended[number] = f"it ended with {how}{self._last_words(number)}"
+        return ended
 
     def replace(self, number: int) -> int | None:
         """Make sure that a worker has ended and start another in its place."""

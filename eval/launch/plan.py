@@ -1,6 +1,6 @@
-"""What a round of a run asks, in groups: a file that all workers read.
+"""The pending requests of a round, in groups: a file that all workers read.
 
-Questions that begin with the same image stand together. The group with most work comes first, so
+Requests that begin with the same image stand together. The group with most work comes first, so
 that what is left for the end is small. The plan lies on disk and memory does not grow with it.
 """
 
@@ -16,7 +16,7 @@ from eval.api import Decode, Generate, Nucleus, Rank, Request
 from eval.errors import RunError
 from eval.run.requests import Identified
 
-AT_ONCE = 256  # questions of a group on one image, at most: a larger one is cut
+AT_ONCE = 256  # requests of a group on one image, at most: a larger one is cut
 IMAGE_WORK = 300  # an image and what is read of it, in tokens
 TOKEN = 4  # characters, about
 TABLES = """
@@ -50,7 +50,7 @@ DROP TABLE members;
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Questions that are asked together.
+    """Requests that are answered together.
 
     of     identity of each request, by its id
     work   tokens, about
@@ -81,12 +81,12 @@ class Plan:
 
     @classmethod
     def write(
-        cls, path: Path, wanted: Iterable[Identified], *, alone: bool = False, most: int = AT_ONCE
+        cls, path: Path, pending: Iterable[Identified], *, alone: bool = False, most: int = AT_ONCE
     ) -> "Plan":
-        """Put questions down in groups. Raises RunError where the disk takes no more.
+        """Write requests in groups. Raises RunError where the disk takes no more.
 
         alone  each is a group of its own
-        most   questions of a group
+        most   requests of a group
         """
         beside = path.with_name(f"{path.name}.new")
         beside.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ class Plan:
             with contextlib.closing(sqlite3.connect(beside)) as store:
                 store.executescript(TABLES)
                 store.executemany(
-                    "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _rows(wanted, alone)
+                    "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _rows(pending, alone)
                 )
                 store.executescript(GROUPED.format(most=most, image=IMAGE_WORK))
                 store.commit()
@@ -106,25 +106,25 @@ class Plan:
         return cls(path)
 
     def counts(self) -> dict[str, int]:
-        """Questions of each task."""
-        found = self.store.execute(
+        """Requests of each task."""
+        counts = self.store.execute(
             "SELECT substr(id, 1, instr(id, '/') - 1) AS task, count(*) FROM requests GROUP BY task"
         )
-        return dict(found.fetchall())
+        return dict(counts.fetchall())
 
     def group(self, number: int) -> Group:
         """The group of a number below `groups`."""
         (work, until) = self.store.execute(
             "SELECT work, until FROM groups WHERE place = ?", (number,)
         ).fetchone()
-        found = self.store.execute(
+        rows = self.store.execute(
             "SELECT id, prompt, decode, chat, of FROM queue JOIN requests USING (number) "
             "WHERE place = ? ORDER BY number",
             (number,),
         )
         requests: list[Request] = []
         of: dict[str, str] = {}
-        for name, prompt, decode, chat, identity in found:
+        for name, prompt, decode, chat, identity in rows:
             how = _decode(json.loads(decode))
             requests.append(Request(name, prompt, how, bool(chat)))
             of[name] = identity
@@ -135,14 +135,14 @@ class Plan:
         self.store.close()
 
 
-def _decode(told: dict[str, Any]) -> Decode:
-    if "options" in told:
-        return Rank(tuple(told["options"]))
-    return Nucleus(**told) if "top_p" in told else Generate(**told)
+def _decode(fields: dict[str, Any]) -> Decode:
+    if "options" in fields:
+        return Rank(tuple(fields["options"]))
+    return Nucleus(**fields) if "top_p" in fields else Generate(**fields)
 
 
-def _rows(wanted: Iterable[Identified], alone: bool) -> Iterator[tuple[object, ...]]:
-    for number, each in enumerate(wanted):
+def _rows(pending: Iterable[Identified], alone: bool) -> Iterator[tuple[object, ...]]:
+    for number, each in enumerate(pending):
         decode = each.request.decode
         if isinstance(decode, Generate):
             new = decode.max_new_tokens

@@ -111,10 +111,10 @@ def dismiss(patience_s: float = 10.0) -> None:
     from torch.distributed import DistError
 
     with contextlib.suppress(DistError, EvalError):
-        found = meeting()
-        if found is None:
+        met = meeting()
+        if met is None:
             return
-        rank, store = found
+        rank, store = met
         if store.check([SETTINGS]):
             return
         store.set(SETTINGS, "null")
@@ -139,11 +139,11 @@ def named_devices() -> list[str]:
 
 def share_of(rank: Rank) -> dict[str, str]:
     """Environment of a rank, as far as its launcher leaves that to us."""
-    found = devices()
-    if found and len(found) < rank.local_size:
+    seen = devices()
+    if seen and len(seen) < rank.local_size:
         return {}  # it was given GPUs of its own
-    share = shares(rank.local_size, found, len(os.sched_getaffinity(0)))[rank.local]
-    return {name: value for name, value in share.items() if found or name not in os.environ}
+    share = shares(rank.local_size, seen, len(os.sched_getaffinity(0)))[rank.local]
+    return {name: value for name, value in share.items() if seen or name not in os.environ}
 
 
 def _give_up_when_stuck(worker: Worker, lease_s: float) -> None:

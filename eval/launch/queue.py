@@ -1,4 +1,4 @@
-"""The queue: who takes which group next, and what each worker tells of itself.
+"""The queue: who takes which group next, and what each worker reports.
 
 It stands on a store of keys and values whose `add` is atomic: torch's TCPStore between processes
 and machines, a dictionary in one process. A claim is one `add`; nothing waits for anybody, and
@@ -43,7 +43,7 @@ class Here:
         return total
 
     def set(self, key: str, value: str, /) -> None:
-        """Put a value down."""
+        """Record a value."""
         self.values[key] = value.encode()
 
     def get(self, key: str, /) -> bytes:
@@ -76,13 +76,13 @@ class Order:
 
 @dataclass(slots=True)
 class Report:
-    """What a worker tells of itself.
+    """A worker's report on itself.
 
     state          loading, ready, working, idle, gone, or broken by an error of the user's
     round          of the order that it works on
     beat           grows with every sign of progress
     answers        by task
-    images         that it encoded, where its back end tells
+    images         that it encoded, where its back end counts them
     held           groups that it has claimed and not answered
     image_wait_s   time in which its model waited for image files
     queue_wait_s   time in which it waited for an order, after its first
@@ -131,8 +131,8 @@ class Queue:
 
     def publish(self, order: Order) -> None:
         """Begin a round."""
-        told = {**asdict(order), "plan": str(order.plan)}
-        self.store.set("order", orjson.dumps(told).decode())
+        content = {**asdict(order), "plan": str(order.plan)}
+        self.store.set("order", orjson.dumps(content).decode())
 
     def stop(self) -> None:
         """Let workers end."""
@@ -145,17 +145,17 @@ class Queue:
         """
         while True:
             if self.store.check(["order"]):
-                told = self.store.get("order")
-                if told == STOP:
+                content = self.store.get("order")
+                if content == STOP:
                     return None
-                order = _ORDER.parse(told, "an order", RunError)
+                order = _ORDER.parse(content, "an order", RunError)
                 if order.round > after:
                     return order
             waiting()
             time.sleep(POLL_S)
 
     def describe(self, worker: int, about: Mapping[str, Any]) -> None:
-        """Put down what a worker's back end says of itself."""
+        """Record what a worker's back end says of itself."""
         self.store.set(f"about/{worker}", orjson.dumps(about).decode())
 
     def about(self, worker: int) -> dict[str, Any] | None:
@@ -165,11 +165,11 @@ class Queue:
             return None
         return _ABOUT.parse(self.store.get(key), f"worker {worker}'s model", RunError)
 
-    def tell(self, worker: int, report: Report) -> None:
-        """Put a worker's report down."""
+    def write_report(self, worker: int, report: Report) -> None:
+        """Record a worker's report."""
         self.store.set(f"worker/{worker}", orjson.dumps(asdict(report)).decode())
 
-    def told(self, worker: int) -> Report | None:
+    def report(self, worker: int) -> Report | None:
         """A worker's last report, or None before its first."""
         key = f"worker/{worker}"
         if not self.store.check([key]):

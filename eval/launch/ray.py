@@ -73,15 +73,15 @@ class Actors:
         """Workers that have ended since the last call, and how."""
         by_result = {result: number for number, (_, result) in self.actors.items()}
         done, _ = self.ray.wait(list(by_result), num_returns=len(by_result), timeout=0)
-        found: dict[int, str] = {}
+        ended: dict[int, str] = {}
         for result in done:
             try:
                 self.ray.get(result)
-                found[by_result[result]] = "it ended by itself"
+                ended[by_result[result]] = "it ended by itself"
             except self.ray.exceptions.RayError as error:
                 lines = str(error).strip().splitlines() or [type(error).__name__]
-                found[by_result[result]] = f"its actor died: {lines[-1].strip()}"
-        return found
+                ended[by_result[result]] = f"its actor died: {lines[-1].strip()}"
+        return ended
 
     def replace(self, number: int) -> int | None:
         """Make sure that a worker has ended and start another in its place."""

@@ -122,17 +122,17 @@ def rank_of(environ: Mapping[str, str]) -> Rank | None:
     empty variable counts as unset. Raises UsageError, naming the variables to unset, where they
     are incomplete or contradict themselves.
     """
-    told = {name: value.strip() for name, value in environ.items() if value.strip()}
-    if "RANK" in told and "WORLD_SIZE" in told:
+    environ = {name: value.strip() for name, value in environ.items() if value.strip()}
+    if "RANK" in environ and "WORLD_SIZE" in environ:
         make, names = _of_torchrun, TORCHRUN
-        alone = told["WORLD_SIZE"] == "1"
+        alone = environ["WORLD_SIZE"] == "1"
     else:
         make, names = _of_slurm, SLURM
-        alone = "SLURM_PROCID" not in told or told.get("SLURM_STEP_NUM_TASKS", "1") == "1"
+        alone = "SLURM_PROCID" not in environ or environ.get("SLURM_STEP_NUM_TASKS", "1") == "1"
     if alone:
         return None
     try:
-        rank = make(told)
+        rank = make(environ)
         if not 0 <= rank.number < rank.size or not 0 <= rank.local < rank.local_size:
             raise ValueError(f"rank {rank.number} of {rank.size} does not exist")
         if not 0 < int(rank.store.rpartition(":")[2]) < MOST_PORTS:
@@ -147,35 +147,37 @@ def rank_of(environ: Mapping[str, str]) -> Rank | None:
     return rank
 
 
-def _of_torchrun(told: Mapping[str, str]) -> Rank:
+def _of_torchrun(environ: Mapping[str, str]) -> Rank:
     """One process a machine unless the launcher says more, as Kubeflow starts one in each pod."""
-    local, of = told.get("LOCAL_RANK", "0"), told.get("LOCAL_WORLD_SIZE", "1")
+    local, of = environ.get("LOCAL_RANK", "0"), environ.get("LOCAL_WORLD_SIZE", "1")
     for name, one in (("LOCAL_RANK", of == "1"), ("LOCAL_WORLD_SIZE", local == "0")):
-        if name not in told and not one:
+        if name not in environ and not one:
             raise KeyError(name)
     return Rank(
-        int(told["RANK"]),
-        int(told["WORLD_SIZE"]),
+        int(environ["RANK"]),
+        int(environ["WORLD_SIZE"]),
         int(local),
         int(of),
-        f"{told['MASTER_ADDR']}:{told['MASTER_PORT']}",
-        told.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
-        int(told.get("TORCHELASTIC_RESTART_COUNT", 0)),
+        f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}",
+        environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        int(environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
     )
 
 
-def _of_slurm(told: Mapping[str, str]) -> Rank:
-    size = int(told["SLURM_STEP_NUM_TASKS"])
-    job = int(told["SLURM_JOB_ID"]) + int(told.get("SLURM_STEP_ID", 0))
-    host = told.get("MASTER_ADDR") or first_host(told["SLURM_STEP_NODELIST"])
+def _of_slurm(environ: Mapping[str, str]) -> Rank:
+    size = int(environ["SLURM_STEP_NUM_TASKS"])
+    job = int(environ["SLURM_JOB_ID"]) + int(environ.get("SLURM_STEP_ID", 0))
+    host = environ.get("MASTER_ADDR") or first_host(environ["SLURM_STEP_NODELIST"])
     return Rank(
-        int(told["SLURM_PROCID"]),
+        int(environ["SLURM_PROCID"]),
         size,
-        int(told["SLURM_LOCALID"]),
-        _tasks_of(told.get("SLURM_STEP_TASKS_PER_NODE", str(size)), int(told["SLURM_NODEID"])),
-        f"{host}:{told.get('MASTER_PORT') or PORT + job % PORT}",
+        int(environ["SLURM_LOCALID"]),
+        _tasks_of(
+            environ.get("SLURM_STEP_TASKS_PER_NODE", str(size)), int(environ["SLURM_NODEID"])
+        ),
+        f"{host}:{environ.get('MASTER_PORT') or PORT + job % PORT}",
         True,
-        int(told.get("SLURM_RESTART_COUNT", 0)),
+        int(environ.get("SLURM_RESTART_COUNT", 0)),
     )
 
 

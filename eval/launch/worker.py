@@ -26,7 +26,7 @@ class Worker:
 
     number    tells it from the others of this run
     in_turn   groups are asked one after the other: batches must not run into each other
-    told      called with each report
+    watch      called with each report
     """
 
     def __init__(
@@ -36,39 +36,39 @@ class Worker:
         journals: Journals,
         *,
         in_turn: bool = False,
-        told: Callable[[Report], None] | None = None,
+        watch: Callable[[Report], None] | None = None,
     ) -> None:
         self.number = number
         self.queue = queue
         self.journals = journals
         self.in_turn = in_turn
-        self.told = told
+        self.watch = watch
         self.lock, self.over = threading.Lock(), threading.Event()
         self.report = Report(host=socket.gethostname(), process=os.getpid())
         self.reported = 0.0
         self.moved = monotonic()  # when there was progress last
-        self.tell("loading")
+        self.report_state("loading")
 
     def serve(self, backend: Backend) -> None:
         """Take one order after the other until there is no more to do."""
         about = backend.describe()
         self.journals.answered_by(about)
         self.queue.describe(self.number, about)
-        self.tell("ready")
+        self.report_state("ready")
         pulse = threading.Thread(target=self._feel_pulse, args=(backend,), daemon=True)
         pulse.start()
         while order := self._next_order():
             self.drain(order, backend)
         self.over.set()
         pulse.join()  # the interpreter must not end beneath a call of torch
-        self.tell("gone")
+        self.report_state("gone")
 
     def drain(self, order: Order, backend: Backend) -> None:
         """Take groups of a round until all are taken, and answer them."""
         self.report.round = order.round
-        self.tell("working")
+        self.report_state("working")
         if self.queue.exhausted(order):  # it may be over, and its plan gone; else it waits for us
-            self.tell("idle")
+            self.report_state("idle")
             return
         begun = monotonic()
         plan = Plan(order.plan)
@@ -90,14 +90,14 @@ class Worker:
             self.journals.close()
         self.report.work_s = before + monotonic() - begun
         self.report.held = []
-        self.tell("idle")
+        self.report_state("idle")
 
     def broken(self, message: str) -> None:
         """Tell that it cannot go on."""
         self.report.message = message
-        self.tell("broken")
+        self.report_state("broken")
 
-    def tell(self, state: str) -> None:
+    def report_state(self, state: str) -> None:
         """Report, with a new state."""
         self.report.state = state
         self.reported = 0.0
@@ -110,9 +110,9 @@ class Worker:
             self.moved = now = monotonic()
             if now - self.reported >= REPORT_S:
                 self.reported = now
-                self.queue.tell(self.number, self.report)
-                if self.told:
-                    self.told(self.report)
+                self.queue.write_report(self.number, self.report)
+                if self.watch:
+                    self.watch(self.report)
 
     def _feel_pulse(self, backend: Backend) -> None:
         """Beat as long as the engine counts on: from one answer to the next it may be long."""
@@ -127,7 +127,7 @@ class Worker:
         number = self.queue.claim(order)
         if order.isolated and number is not None:
             self.report.held = [number]
-            self.tell("working")
+            self.report_state("working")
         return number
 
     def _next_order(self) -> Order | None:

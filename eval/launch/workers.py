@@ -64,20 +64,20 @@ class Job:
         return plugins.backend(self.backend)(self.checkpoint, **self.arguments)
 
     def settings(self, run: Path) -> dict[str, Any]:
-        """As a worker's process is told; paths are the same wherever it runs."""
+        """What a worker's process receives; paths are the same wherever it runs."""
         paths = [name for name, value in self.arguments.items() if isinstance(value, Path)]
-        told = {
+        arguments = {
             name: str(value.resolve()) if isinstance(value, Path) else value
             for name, value in self.arguments.items()
         }
-        if told.get("device") == "cuda":
-            told["device"] = "auto"  # a worker sees its own GPUs only, and may need several
+        if arguments.get("device") == "cuda":
+            arguments["device"] = "auto"  # a worker sees its own GPUs only, and may need several
         local = Path(self.checkpoint).expanduser()
         return {
             "run": str(run.resolve()),
             "backend": self.backend,
             "checkpoint": str(local.resolve()) if local.exists() else self.checkpoint,
-            "arguments": told,
+            "arguments": arguments,
             "paths": paths,
             "in_turn": self.in_turn,
         }
@@ -122,11 +122,11 @@ class ThisProcess:
     def work(self, run: RunFolder, plan: Plan, order: Order, show: Show) -> bool:
         """Answer a round."""
 
-        def told(report: Report) -> None:
+        def watch(report: Report) -> None:
             self.reports[0] = report
             show(self.reports)
 
-        worker = Worker(0, Queue(Here()), run.journals(0), in_turn=self.in_turn, told=told)
+        worker = Worker(0, Queue(Here()), run.journals(0), in_turn=self.in_turn, watch=watch)
         worker.drain(order, self.backend)
         return False
 
@@ -191,29 +191,29 @@ def _processes(
     if meeting:
         rank, store = meeting
         others = range(1, rank.size)
-        told = {**settings, "store": rank.near, "prefix": rank.prefix}
+        settings = {**settings, "store": rank.near, "prefix": rank.prefix}
         store.set(
-            worker_process.SETTINGS, orjson.dumps({**told, "lease_s": launch.lease_s}).decode()
+            worker_process.SETTINGS, orjson.dumps({**settings, "lease_s": launch.lease_s}).decode()
         )
         places = [worker_process.share_of(rank)]
-        return store, Processes(COMMAND, told, places, log, kept=(lock,), others=others)
+        return store, Processes(COMMAND, settings, places, log, kept=(lock,), others=others)
     assert launch.gpus is not None  # started() takes this process otherwise
     store, address = open_store()
-    told = {**settings, "store": address, "prefix": ""}
-    return store, Processes(COMMAND, told, _places(job, launch.gpus, say), log, kept=(lock,))
+    settings = {**settings, "store": address, "prefix": ""}
+    return store, Processes(COMMAND, settings, _places(job, launch.gpus, say), log, kept=(lock,))
 
 
 def _places(job: Job, gpus: int, say: Callable[[str], None]) -> list[dict[str, str]]:
     """What each worker sees of this machine: as many GPUs as a model needs."""
     device = str(job.arguments.get("device", "auto"))
-    found = [] if device == "cpu" else worker_process.devices()
+    devices = [] if device == "cpu" else worker_process.devices()
     cores = len(os.sched_getaffinity(0))
     if device not in ("auto", "cuda", "cpu"):
         raise UsageError(f"--device {device}: with --gpus it is auto, cuda or cpu")
-    lost = "" if device == "cpu" else _unseen(len(found))
-    if device == "cuda" and not found:
+    lost = "" if device == "cpu" else _unseen(len(devices))
+    if device == "cuda" and not devices:
         raise UsageError(f"--device cuda: this machine has no GPU{lost}")
-    if not found:
+    if not devices:
         most = max(CPU_PROCESSES, 2 * cores)
         if gpus > most:
             raise UsageError(
@@ -222,8 +222,8 @@ def _places(job: Job, gpus: int, say: Callable[[str], None]) -> list[dict[str, s
         say(f"no GPU: {gpus} processes share {cores} cores{lost}")
         given = "OMP_NUM_THREADS" in os.environ
         return [{}] * gpus if given else shares(gpus, [], cores)
-    if gpus > len(found):
-        raise UsageError(f"--gpus {gpus}: this machine has {len(found)}{lost}")
+    if gpus > len(devices):
+        raise UsageError(f"--gpus {gpus}: this machine has {len(devices)}{lost}")
     need = plugins.footprint(
         plugins.backend(job.backend),
         job.checkpoint,
@@ -231,7 +231,7 @@ def _places(job: Job, gpus: int, say: Callable[[str], None]) -> list[dict[str, s
         str(job.arguments.get("dtype", "auto")),
         weights=job.arguments.get("weights"),
     )
-    return shares(replicas(gpus, need or 0, _gpu_bytes()), found[:gpus], cores)
+    return shares(replicas(gpus, need or 0, _gpu_bytes()), devices[:gpus], cores)
 
 
 def _unseen(seen: int) -> str:

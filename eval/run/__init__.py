@@ -1,1 +1,1 @@
-"""A run's folder: what is asked, what was answered, and what came of it."""
+"""A run's folder: its specification, requests, answers and scores."""

@@ -19,11 +19,11 @@ def check_data(
     Returns the number of samples, and the specification with what the data lack.
 
     Raises DataError for what would stop a run hours later, a malformed record say, and for data
-    that are not the official split's: with `allow_partial` these become faults that mark every
+    that are not the official split's: with `allow_partial` these become issues that mark every
     figure, and samples without their picture are left out.
     """
-    found = verify(task, data, limit=spec.limit)
-    if not found.samples:
+    verified = verify(task, data, limit=spec.limit)
+    if not verified.samples:
         raise DataError(f"{task.name}: its files below {data} hold no sample of this split")
     examples = Examples(task, data, leaking=spec.leaking) if spec.few_shot else None
     left_out: list[str] = []
@@ -32,24 +32,24 @@ def check_data(
     for sample in read_samples(task, data, spec):
         shown = examples.draw(sample.id, spec.few_shot, spec.seed) if examples else ()
         render(task, sample, spec.protocol, shown, decode=decode)  # refuses what cannot be
-        lacking = {p for example in shown for p in example.images if not is_file(data / p)}
-        missing |= lacking
-        if lacking or not all(is_file(data / path) for path in sample.images):
+        absent = {p for example in shown for p in example.images if not is_file(data / p)}
+        missing |= absent
+        if absent or not all(is_file(data / path) for path in sample.images):
             left_out.append(sample.id)
-    faults = list(found.issues)
+    issues = list(verified.issues)
     if missing:
-        faults.append(
+        issues.append(
             f"{len(missing):,} images of few-shot examples are missing, such as {min(missing)}: "
             "they are fetched by 'data prepare --few-shot'"
         )
-    if faults and not allow_partial:
-        lines = "\n  ".join(faults)
+    if issues and not allow_partial:
+        lines = "\n  ".join(issues)
         raise DataError(
             f"{task.name}: the data below {data} are not those that the card was measured on:\n"
             f"  {lines}\nqwen-vl-eval data prepare {task.name} --data {data} fetches what is "
             "missing; --allow-partial runs all the same and marks every figure"
         )
-    if len(left_out) == found.samples:
+    if len(left_out) == verified.samples:
         raise DataError(f"{task.name}: no sample has its picture below {data}")
-    told = replace(spec, left_out=tuple(left_out), faults=tuple(faults))
-    return found.samples - len(left_out), told
+    complete = replace(spec, left_out=tuple(left_out), faults=tuple(issues))
+    return verified.samples - len(left_out), complete

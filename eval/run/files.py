@@ -10,7 +10,7 @@
     RUN/<task>/submission/<file>    what the benchmark's server takes
     RUN/<task>/server.json          the scores that the server or a judge gave
     RUN/<task>/judgements.jsonl     what the judge said of each answer
-    RUN/.work/                      the lock, the plan of what is asked, workers' logs
+    RUN/.work/                      the lock, the plan of pending requests, workers' logs
 
 Each type is checked when its file is read, by pydantic (eval.storage.reading.Schema), also that of
 a line: 200,000 lines take half a second, so no faster way is needed. Lines of predictions and
@@ -79,7 +79,7 @@ Groups = dict[str, dict[str, dict[str, Count | Score]]]  # group -> value -> sam
 class Model:
     """What a manifest says about the model, as far as it is read; the back end may say more.
 
-    answers  digest of the table of answers, where no model was asked
+    answers  digest of the table of answers, where no model answered
     """
 
     checkpoint: str | None = None
@@ -129,7 +129,7 @@ class TaskEntry:
 class Manifest:
     """manifest.json, as far as it is read.
 
-    format  of the folder; 1 where it is not told
+    format  of the folder; 1 where it is missing
     data    data root when the run was made
     """
 
@@ -278,19 +278,19 @@ def read_manifest(run: Path) -> tuple[Manifest, dict[str, Any]]:
     """A run's manifest: checked, and as it stands in the file. Raises RunError."""
     file = run / MANIFEST
     content = read_bytes(file, RunError)
-    told = _MANIFEST.parse(content, str(file), RunError)
-    for task in told.tasks or ():
+    manifest = _MANIFEST.parse(content, str(file), RunError)
+    for task in manifest.tasks or ():
         _check_name(file, "a task's", task)
-    return told, parse_json(content, str(file), RunError)
+    return manifest, parse_json(content, str(file), RunError)
 
 
 def read_server(file: Path) -> dict[str, Any]:
     """The content of server.json, checked. Raises RunError."""
     content = read_bytes(file, RunError)
-    told = _SERVER.parse(content, str(file), RunError)
-    _check_metrics(file, told.metrics, told.by)
-    found: dict[str, Any] = parse_json(content, str(file), RunError)
-    return found
+    checked = _SERVER.parse(content, str(file), RunError)
+    _check_metrics(file, checked.metrics, checked.by)
+    scores: dict[str, Any] = parse_json(content, str(file), RunError)
+    return scores
 
 
 def read_scores(folder: Path) -> Iterator[dict[str, Any]]:
@@ -316,44 +316,46 @@ def read_scores(folder: Path) -> Iterator[dict[str, Any]]:
 def read_summary(folder: Path) -> Summary:
     """A task's summary, which does not contradict itself. Raises RunError."""
     file = folder / SUMMARY
-    told = _SUMMARY.read(file, RunError)
-    _check_name(file, "a task's", told.task)
-    _check_name(file, "a protocol's", told.protocol)
-    if told.task != folder.name:
-        raise RunError(f"{file}: task {folder.name!r} expected, as the folder, {told.task!r} found")
-    if not told.samples and not told.failed:
+    summary = _SUMMARY.read(file, RunError)
+    _check_name(file, "a task's", summary.task)
+    _check_name(file, "a protocol's", summary.protocol)
+    if summary.task != folder.name:
+        raise RunError(
+            f"{file}: task {folder.name!r} expected, as the folder, {summary.task!r} found"
+        )
+    if not summary.samples and not summary.failed:
         raise RunError(f"{file}: samples: there are none, and none failed")
-    if told.size is not None and told.samples > told.size and not told.faults:
+    if summary.size is not None and summary.samples > summary.size and not summary.faults:
         raise RunError(
-            f"{file}: at most {told.size:,} samples expected, its 'size', {told.samples:,} found"
+            f"{file}: at most {summary.size:,} samples expected, its 'size', {summary.samples:,} found"
         )
-    complete = told.samples == told.size and not told.faults and not told.failed
-    if told.complete != complete:
+    complete = summary.samples == summary.size and not summary.faults and not summary.failed
+    if summary.complete != complete:
         raise RunError(
-            f"{file}: 'complete': {str(complete).lower()} expected, as {told.samples:,} samples "
-            f"of {'an unknown number' if told.size is None else f'{told.size:,}'} were scored and "
-            f"the data have {len(told.faults)} faults, {str(told.complete).lower()} found"
+            f"{file}: 'complete': {str(complete).lower()} expected, as {summary.samples:,} samples "
+            f"of {'an unknown number' if summary.size is None else f'{summary.size:,}'} were scored and "
+            f"the data have {len(summary.faults)} faults, {str(summary.complete).lower()} found"
         )
-    _check_metrics(file, told.metrics, told.by)
-    for group, values in told.by.items():
+    _check_metrics(file, summary.metrics, summary.by)
+    for group, values in summary.by.items():
         for value, part in values.items():
-            if part["samples"] > told.samples:
+            if part["samples"] > summary.samples:
                 raise RunError(
-                    f"{file}: {group} {value!r:.80}: at most {told.samples:,} samples expected, "
+                    f"{file}: {group} {value!r:.80}: at most {summary.samples:,} samples expected, "
                     f"{part['samples']:,} found"
                 )
-    for name, each in told.metric_types.items():
+    for name, each in summary.metric_types.items():
         low, high = each.range
         if low >= high:
             raise RunError(f"{file}: 'metric_types': {name!r:.80}: {low:g} is not below {high:g}")
-    for name, ends in told.intervals.items():
-        score = told.metrics.get(name)
+    for name, ends in summary.intervals.items():
+        score = summary.metrics.get(name)
         if score is None or not ends.low - SLACK <= score <= ends.high + SLACK:
             raise RunError(
                 f"{file}: 'intervals': {name!r:.80}: {ends.low:g} to {ends.high:g} found, and its "
                 f"figure is not between: {score!r:.80}"
             )
-    return told
+    return summary
 
 
 def _check_name(file: Path, whose: str, name: str) -> None:
@@ -393,9 +395,9 @@ def check_agreement(folder: Path, summary: Summary) -> str:
     """
     file = folder / SUMMARY
     scores = _means(*_state(folder / SCORES)) if is_there(folder / SCORES, RunError) else None
-    found = source_digests(folder)
-    recorded = found if summary.digests is None else summary.digests
-    for name, digest in found.items():
+    digests = source_digests(folder)
+    recorded = digests if summary.digests is None else summary.digests
+    for name, digest in digests.items():
         if digest != (before := recorded.get(name, "none")):
             raise RunError(
                 f"{folder / name}: this is not what {SUMMARY} was made from (sha256 "
@@ -408,19 +410,19 @@ def check_agreement(folder: Path, summary: Summary) -> str:
     given: Mapping[str, float | None] = summary.metrics
     if not summary.scored_by:
         given = scores[1] if scores and scores[0] else given
-    elif SERVER in found:
+    elif SERVER in digests:
         given = read_server(folder / SERVER)["metrics"]
     for name in {**summary.metrics, **given}:
         if name in summary.metric_types and not summary.metric_types[name].mean:
             continue
-        told, other = summary.metrics.get(name), given.get(name)
-        if told is None or other is None or not math.isclose(told, other, rel_tol=SLACK):
+        score, other = summary.metrics.get(name), given.get(name)
+        if score is None or other is None or not math.isclose(score, other, rel_tol=SLACK):
             source = SERVER if summary.scored_by else f"the mean of {SCORES}"
-            raise RunError(f"{file}: {name} is {told}, and {other} by {source}. {_again(folder)}")
+            raise RunError(f"{file}: {name} is {score}, and {other} by {source}. {_again(folder)}")
     if summary.digests is None:
         return f"{SUMMARY} has no digests of the files that it was made from"
-    lacking = [name for name in recorded if name not in found]
-    return f"{', '.join(lacking)} is missing" if lacking else ""
+    missing = [name for name in recorded if name not in digests]
+    return f"{', '.join(missing)} is missing" if missing else ""
 
 
 def _again(folder: Path) -> str:
@@ -430,12 +432,18 @@ def _again(folder: Path) -> str:
 def _state(file: Path) -> tuple[Path, tuple[int, ...]]:
     """A file, and what changes with its content."""
     try:
-        told = file.stat()
+        status = file.stat()
     except OSError as error:
         raise RunError(f"{file}: cannot be read: {reason(error)}") from None
     now = time.time_ns()
-    settled = now - max(told.st_mtime_ns, told.st_ctime_ns) > SETTLED_NS
-    return file, (told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_ino, settled or now)
+    settled = now - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
+    return file, (
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+        settled or now,
+    )
 
 
 @lru_cache(maxsize=1000)
@@ -444,8 +452,8 @@ def _sha256(file: Path, _state: tuple[int, ...]) -> str:
     if file.name == JUDGEMENTS:
         digest = hashlib.sha256()
         for number, line in enumerate(read_lines(file, RunError), 1):
-            told = _JUDGEMENT.parse(line, f"{file}, line {number}", RunError)
-            digest.update(orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE))
+            judgement = _JUDGEMENT.parse(line, f"{file}, line {number}", RunError)
+            digest.update(orjson.dumps(judgement, option=orjson.OPT_APPEND_NEWLINE))
         return digest.hexdigest()
     return sha256_file(file, MAX_SOURCE_BYTES, error=RunError)
 

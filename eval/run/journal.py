@@ -1,6 +1,6 @@
 """Predictions as JSON lines: a worker's journal, which only grows, and the finished file.
 
-A line is a prediction and `of`, the identity of what was asked. A journal begins with a line that
+A line is a prediction and `of`, the identity of the request. A journal begins with a line that
 names the model which gave the answers, and they count only in a run of that model. The finished
 file has no such line: its bytes are the same whoever answered.
 """
@@ -27,7 +27,7 @@ Identity = dict[str, str | int | None]
 class Entry:
     """A line of a journal.
 
-    of      identity of what was asked, see RunFolder.lacking
+    of      identity of the request, see eval.run.requests.Identified
     offset  where the line begins in its file
     """
 
@@ -73,11 +73,11 @@ _LOSSES: Schema[_Losses] = Schema(_Losses)
 
 
 def identity(model: Mapping[str, Any]) -> Identity:
-    """What tells a model's answers from another's, of a manifest's entry on the model."""
-    told = {name: model.get(name) for name in IDENTITY}
-    if isinstance(told["device"], str):
-        told["device"] = told["device"].partition(":")[0]  # its kind: one GPU is like another
-    return told
+    """What distinguishes a model's answers from another's, from a manifest's entry on the model."""
+    fields = {name: model.get(name) for name in IDENTITY}
+    if isinstance(fields["device"], str):
+        fields["device"] = fields["device"].partition(":")[0]  # its kind: one GPU is like another
+    return fields
 
 
 def header(model: Identity) -> bytes:
@@ -87,12 +87,14 @@ def header(model: Identity) -> bytes:
 
 def check_header(content: bytes, where: str, model: Identity | None) -> None:
     """Raise RunError, naming what differs, for a line that names another model. None: any."""
-    found = _HEADER.parse(content, where, RunError).model
-    model = found if model is None else model
-    if differing := [name for name in model if found.get(name) != model[name]]:
-        told = ", ".join(f"{n} {found.get(n)!r:.80}, not {model[n]!r:.80}" for n in differing)
+    named = _HEADER.parse(content, where, RunError).model
+    model = named if model is None else model
+    if differing := [name for name in model if named.get(name) != model[name]]:
+        differences = ", ".join(
+            f"{n} {named.get(n)!r:.80}, not {model[n]!r:.80}" for n in differing
+        )
         raise RunError(
-            f"{where}: these are answers of another model: {told}. Remove the file, and what it "
+            f"{where}: these are answers of another model: {differences}. Remove the file, and what it "
             "answered is asked again"
         )
 
@@ -208,17 +210,17 @@ def read(
 
 def parse(content: bytes, where: str, offset: int = 0) -> Entry:
     """A line's prediction. Raises RunError, saying where, for one that is none."""
-    told = _LINE.parse(content, where, RunError)
+    row = _LINE.parse(content, where, RunError)
     prediction = Prediction(
-        told.id,
-        told.text,
-        told.tokens,
-        told.losses,
-        told.error,
-        told.seed,
-        told.dtype_losses,
+        row.id,
+        row.text,
+        row.tokens,
+        row.losses,
+        row.error,
+        row.seed,
+        row.dtype_losses,
     )
-    return Entry(prediction, told.of, offset)
+    return Entry(prediction, row.of, offset)
 
 
 def parse_losses(content: bytes, where: str) -> _Losses:

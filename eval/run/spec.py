@@ -44,13 +44,13 @@ class Spec:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> "Spec":
-        """As a manifest's entry of a task tells it."""
+        """The specification in a manifest's entry of a task."""
         names = ("limit", "protocol", "few_shot", "seed", "leaking")
-        told: dict[str, Any] = {name: entry[name] for name in names if name in entry}
-        told |= {name: tuple(entry.get(name, ())) for name in ("left_out", "faults")}
+        fields: dict[str, Any] = {name: entry[name] for name in names if name in entry}
+        fields |= {name: tuple(entry.get(name, ())) for name in ("left_out", "faults")}
         decode = entry.get("decode", {})
-        told |= {name: decode[name] for name in ("seed", "greedy") if name in decode}
-        return cls(**told)
+        fields |= {name: decode[name] for name in ("seed", "greedy") if name in decode}
+        return cls(**fields)
 
     def decode(self, task: Task) -> Generate | None:
         """How a task that samples decodes; None for one that does not, which always does the same.
@@ -76,7 +76,7 @@ def read_samples(task: Task, data: Path, spec: Spec = Spec()) -> Iterator[Sample
 
 
 def describe_task(task: Task, data: Path, spec: Spec) -> dict[str, Any]:
-    """What a manifest says about a task: enough to tell whether two runs have the same requests.
+    """A manifest's entry of a task: it shows whether two runs have the same requests.
 
     Raises DataError where a file is not the pinned one.
     """
@@ -114,32 +114,32 @@ def describe_task(task: Task, data: Path, spec: Spec) -> dict[str, Any]:
 
 
 def spec_digest(task: Task, entry: Mapping[str, Any]) -> str:
-    """Twelve digits that tell one way to ask from another, of a manifest's entry of a task.
+    """Twelve digits that identify the way to ask, from a manifest's entry of a task.
 
     They depend on the prompt's template, the protocol, a dialogue's system text, decoding, how
     options are appended, and the few-shot examples' number, seed and rule; not on which samples
     there are, nor on their data.
     """
     dialogue = is_dialogue(task, entry["protocol"])
-    told: dict[str, Any] = {name: entry[name] for name in ("prompt", "protocol", "decode")}
+    fields: dict[str, Any] = {name: entry[name] for name in ("prompt", "protocol", "decode")}
     if dialogue:
-        told["system"] = entry.get("system", SYSTEM)  # which earlier versions did not record
+        fields["system"] = entry.get("system", SYSTEM)  # which earlier versions did not record
     if entry["decode"].get("rank"):
-        told["options"] = "stripped" if dialogue else "as they are"
+        fields["options"] = "stripped" if dialogue else "as they are"
     if entry.get("few_shot"):
-        told |= {name: entry.get(name) for name in ("few_shot", "seed", "leaking")}
-        told["examples"] = RULE
-    content = orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
+        fields |= {name: entry.get(name) for name in ("few_shot", "seed", "leaking")}
+        fields["examples"] = RULE
+    content = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _describe_decode(decode: Generate | type[Rank]) -> dict[str, Any]:
     if isinstance(decode, type):
         return {"rank": True}
-    told = {
+    lengths = {
         "max_new_tokens": decode.max_new_tokens,
         "min_new_tokens": decode.min_new_tokens,
     }
     if isinstance(decode, Nucleus):
-        return {"greedy": False, **told, "top_p": decode.top_p, "seed": decode.seed}
-    return {"greedy": True, **told}
+        return {"greedy": False, **lengths, "top_p": decode.top_p, "seed": decode.seed}
+    return {"greedy": True, **lengths}

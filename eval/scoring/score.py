@@ -6,16 +6,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from eval import __version__
-from eval.api import Generate, Nucleus, Prediction, Rank
+from eval.api import Prediction, Rank
 from eval.data import read_predictions
 from eval.data.declare import Corpus, Metric, Sample, Task, is_mean, value_range
 from eval.errors import DataError, PredictionError
 from eval.run.folder import RunFolder
-from eval.run.journal import identity
-from eval.run.spec import Spec, describe_task, read_samples, spec_digest
+from eval.run.spec import Spec, describe_task, read_samples
+from eval.scoring.signature import file_facts, run_facts, signature
 from eval.scoring.stats import METHOD, Tally
 from eval.storage.digests import sha256_file
 
@@ -66,22 +63,22 @@ def score(
     task: Task,
     samples: Iterable[Sample],
     predictions: Mapping[str, str],
-    settings: Mapping[str, str] | None = None,
-    asked: Mapping[str, Any] | None = None,
+    facts: Mapping[str, str] | None = None,
+    entry: Mapping[str, Any] | None = None,
     as_published: AsPublished | None = None,
 ) -> Scores:
     """Score the text predicted for each sample.
 
     predictions   sample id -> text; exactly one for every sample
-    settings      what the signature says beside the counts: data, checkpoint, decoding
-    asked         the manifest's entry of the task: protocol, few_shot, faults
+    facts         what the signature says beside the counts: data, checkpoint, decoding
+    entry         the manifest's entry of the task: protocol, few_shot, faults
     as_published  see AsPublished; ranked options stay as they are, for texts have no losses
 
     Where no sample has a reference, only a server can score: the summary's metrics stay empty.
     Raises PredictionError, naming ids, for a missing or an unknown prediction: a gap is never
     scored as a wrong answer.
     """
-    scoring = Scoring(task, settings or {}, asked or {}, as_published)
+    scoring = Scoring(task, facts or {}, entry or {}, as_published)
     answers = (Prediction(sample_id, text) for sample_id, text in predictions.items())
     rows = list(scoring.rows(samples, answers))
     return Scores(rows, scoring.summary())
@@ -98,13 +95,13 @@ class Scoring:
     def __init__(
         self,
         task: Task,
-        settings: Mapping[str, str],
-        asked: Mapping[str, Any],
+        facts: Mapping[str, str],
+        entry: Mapping[str, Any],
         as_published: AsPublished | None = None,
         *,
         choose_anew: bool = False,
     ) -> None:
-        self.task, self.settings, self.asked = task, settings, Spec.of(asked)
+        self.task, self.facts, self.spec = task, facts, Spec.of(entry)
         self.as_published = as_published
         self.choose_anew = choose_anew and task.decode is Rank
         self.functions = {n: m for n, m in task.metrics.items() if not isinstance(m, Corpus)}
@@ -140,15 +137,15 @@ class Scoring:
     def summary(self) -> dict[str, Any]:
         """What summary.json holds, once all rows were taken."""
         task, server, count = self.task, self.server, self.all.samples
-        faults = [*self.asked.faults, *([LEAK] if self.asked.leaking else [])]
+        faults = [*self.spec.faults, *([LEAK] if self.spec.leaking else [])]
         summary: dict[str, Any] = {
             "task": task.name,
             "size": task.size,
             "samples": count,
             "images": len(self.images),
             "complete": count == task.size and not faults and not self.failed,
-            "protocol": self.asked.protocol,
-            "few_shot": self.asked.few_shot,
+            "protocol": self.spec.protocol,
+            "few_shot": self.spec.few_shot,
             "faults": faults,
             "failed": self.failed,
             "metrics": self._means(self.all) or dict(server.get("metrics", {})),
@@ -173,7 +170,7 @@ class Scoring:
             summary["caveats"] = self.caveats
         if self.as_published:
             summary["as_published"] = asdict(self.as_published)
-        summary["signature"] = signature(task, summary, self.settings, self.asked)
+        summary["signature"] = signature(task, summary, self.facts, self.spec)
         return summary
 
     def _joined(
@@ -186,16 +183,16 @@ class Scoring:
         count = 0
         for sample in samples:
             count += 1  # needed after the loop, which may have no turn
-            found = waiting.pop(sample.id, None)
-            while found is None and (prediction := next(remaining, None)) is not None:
+            matched = waiting.pop(sample.id, None)
+            while matched is None and (prediction := next(remaining, None)) is not None:
                 if prediction.id == sample.id:
-                    found = prediction
+                    matched = prediction
                 else:
                     waiting[prediction.id] = prediction
-            if found is None:
+            if matched is None:
                 missing.append(sample.id)
             elif not missing:
-                yield sample, found
+                yield sample, matched
         waiting.update((prediction.id, prediction) for prediction in remaining)
         for kind, ids in (("without a prediction", missing), ("unknown", sorted(waiting))):
             if ids and count:
@@ -274,9 +271,9 @@ class Scoring:
         if self.unknown or not rows:
             yield from rows
             return
-        found = {name: self._corpus(name, range(len(rows)), name) for name in self.corpus}
+        values_of = {name: self._corpus(name, range(len(rows)), name) for name in self.corpus}
         means = [name for name, metric in self.task.metrics.items() if is_mean(metric)]
-        for name, each in found.items():
+        for name, each in values_of.items():
             self.all.totals[name] = plain_sum(each)
             tally = self.tallies[name] = Tally()
             for row, value in zip(rows, each, strict=True):
@@ -287,7 +284,7 @@ class Scoring:
                     of = f"{name} of {group} {label}"
                     part.totals[name] = plain_sum(self._corpus(name, part.numbers, of))
         for number, row in enumerate(rows):
-            values = row | {name: found[name][number] for name in self.corpus}
+            values = row | {name: values_of[name][number] for name in self.corpus}
             kept = {"id": row["id"], "image": row["image"]}
             yield kept | {name: values[name] for name in means}  # others have none of a sample
 
@@ -310,11 +307,11 @@ class Scoring:
             if not is_mean(metric):
                 reasons[name] = f"{name} is not a mean of per-sample values: no interval"
                 continue
-            found = self.tallies[name].interval(*value_range(metric))
-            if found.low is None:
-                reasons[name] = found.reason
+            interval = self.tallies[name].interval(*value_range(metric))
+            if interval.low is None:
+                reasons[name] = interval.reason
             else:
-                intervals[name] = {"low": found.low, "high": found.high, "method": METHOD}
+                intervals[name] = {"low": interval.low, "high": interval.high, "method": METHOD}
         return {"intervals": intervals, "no_interval": reasons}
 
     def _means(self, part: "Part") -> dict[str, float]:
@@ -356,55 +353,6 @@ def plain_sum(values: Iterable[float]) -> float:
     return total
 
 
-def signature(
-    task: Task, summary: Mapping[str, Any], settings: Mapping[str, str], asked: Spec
-) -> str:
-    """One line that a score can be quoted with: value, counts, and all that decides it.
-
-    decode     most and least tokens, and where it samples its top_p and its seed
-    asked      see spec_digest
-    data       digest of the benchmark's files
-    questions  digest of all that was asked: prompts with their options, decoding, pictures' bytes
-    ckpt, dtype, device, engine, gen, batch  of the model; see eval.run.journal.identity
-    """
-    figures = " ".join(f"{name}={value:.6f}" for name, value in summary["metrics"].items())
-    decode = "rank"
-    if isinstance(task.decode, Generate):
-        how = asked.decode(task) or task.decode
-        decode = f"greedy:{how.max_new_tokens}/{how.min_new_tokens}"
-        if isinstance(how, Nucleus):
-            decode = f"nucleus:{how.max_new_tokens}/{how.min_new_tokens}/{how.top_p:g}/{how.seed}"
-    published = summary.get("as_published")
-    facts = {
-        "n": summary["samples"],
-        "of": summary["size"] or "?",
-        "images": summary["images"],
-        "protocol": summary["protocol"],
-        **({"few_shot": summary["few_shot"], "seed": asked.seed} if summary["few_shot"] else {}),
-        **({"faults": len(summary["faults"])} if summary["faults"] else {}),
-        **({"failed": summary["failed"]} if summary["failed"] else {}),
-        **_judged(summary.get("judge")),
-        "decode": decode,
-        **({"as_published": "{processes}x{batch_size}".format(**published)} if published else {}),
-        **settings,
-    }
-    told = " ".join(f"{name}={value}" for name, value in facts.items())
-    return f"{task.name} {figures or 'not scored'} | {told}"
-
-
-def _judged(judge: Mapping[str, Any] | None) -> dict[str, str]:
-    """Who judged, the digest of what it was told to do, its parameters, and what counted."""
-    if judge is None:
-        return {}
-    reported = ",".join(judge["reported"]) or judge["model"]
-    told = {"judge": reported.replace(" ", "_"), "prompt": judge["prompt"]["digest"][:12]}
-    if parameters := judge.get("parameters"):
-        told["parameters"] = orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS).decode()
-    if judge.get("as_published"):
-        told["scale"] = "as_published"
-    return {name: value.replace(" ", "_") for name, value in told.items()}
-
-
 def score_run(
     folder: RunFolder, task: Task, data: Path, as_published: AsPublished | None = None
 ) -> dict[str, Any]:
@@ -415,24 +363,10 @@ def score_run(
     entry = folder.manifest["tasks"][task.name]
     sources = folder.check_sources(task, data)
     model = folder.manifest["model"]
-    told = {name: "?" if value is None else value for name, value in identity(model).items()}
-    settings = {
-        "asked": spec_digest(task, entry),
-        "data": _short(sources),
-        "questions": "?",  # known when the last answer is read
-        "ckpt": str(told["digest"])[:12],
-        "dtype": str(told["dtype"]),
-        "device": str(told["device"]),
-        "engine": str(told["engine"]),
-        "gen": str(told["generation"]),
-        "batch": str(told["batch_size"]),
-        "eval": __version__,
-    }
-    if "answers" in model:  # a file's: how they were asked for is not known
-        settings |= {"protocol": "?", "decode": "?", "asked": "?"}
+    facts = run_facts(task, entry, model, sources)
     # a model without a dtype has no losses: its answers come from a file
     anew = as_published is not None and model.get("dtype", EXACT) != EXACT
-    scoring = Scoring(task, settings, entry, as_published, choose_anew=anew)
+    scoring = Scoring(task, facts, entry, as_published, choose_anew=anew)
     scoring.server = folder.scores(task.name).server() or {}
     samples = read_samples(task, data, Spec.of(entry))
     questions = hashlib.sha256()
@@ -443,7 +377,7 @@ def score_run(
             yield answer.prediction
 
     def summary() -> dict[str, Any]:
-        settings["questions"] = questions.hexdigest()[:12]
+        facts["questions"] = questions.hexdigest()[:12]
         return scoring.summary()
 
     return folder.scores(task.name).write(scoring.rows(samples, answers()), summary)
@@ -458,32 +392,21 @@ def score_file(
     ChartQA's, belong to the samples in their order; so do those of a task that is `renumbered`,
     where no sample has one of their ids.
     """
-    settings = {
-        "protocol": "?",
-        "decode": "?",
-        "asked": "?",
-        "answers": sha256_file(predictions)[:12],
-        "data": _short(describe_task(task, data, Spec())["sources"]),
-        "eval": __version__,
-    }
+    sources = describe_task(task, data, Spec())["sources"]
+    facts = file_facts(sources, sha256_file(predictions))
     samples: Iterable[Sample] = read_samples(task, data)
-    found = read_predictions(predictions)
-    answers = {sample_id: text for sample_id, text in found if sample_id is not None}
+    pairs = read_predictions(predictions)
+    answers = {sample_id: text for sample_id, text in pairs if sample_id is not None}
     if task.renumbered or not answers:
         samples = list(samples)
         if not answers.keys().isdisjoint(sample.id for sample in samples):
-            return score(task, samples, answers, settings, as_published=as_published)
-        if len(samples) != len(found):
+            return score(task, samples, answers, facts, as_published=as_published)
+        if len(samples) != len(pairs):
             raise PredictionError(
                 f"{predictions}: its answers have {'other' if answers else 'no'} ids, so one for "
                 f"each of the {len(samples)} samples of {task.name} expected, in their order; "
-                f"{len(found)} found"
+                f"{len(pairs)} found"
             )
-        settings["matched"] = "by_order"
-        answers = {sample.id: text for sample, (_, text) in zip(samples, found, strict=True)}
-    return score(task, samples, answers, settings, as_published=as_published)
-
-
-def _short(sources: Mapping[str, str]) -> str:
-    """A short digest of a task's files, the same whatever their order."""
-    return hashlib.sha256("".join(sorted(sources.values())).encode()).hexdigest()[:12]
+        facts["matched"] = "by_order"
+        answers = {sample.id: text for sample, (_, text) in zip(samples, pairs, strict=True)}
+    return score(task, samples, answers, facts, as_published=as_published)

@@ -80,7 +80,7 @@ def wait_for(started: Processes, queues: Sequence[Queue], state: str) -> None:
     """Wait until all workers are in a state."""
     until = monotonic() + READY_S
     while monotonic() < until:
-        reports = [queue.told(number) for number, queue in enumerate(queues)]
+        reports = [queue.report(number) for number, queue in enumerate(queues)]
         if all(report and report.state == state for report in reports):
             return
         if ended := started.ended():

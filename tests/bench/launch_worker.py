@@ -53,12 +53,12 @@ class Timed(Queue):
         self.began = self.began or monotonic()
         return super().claim(order)
 
-    def tell(self, worker: int, report: Report) -> None:
+    def write_report(self, worker: int, report: Report) -> None:
         """As ever, with the times before."""
         if report.state == "idle" and self.began:
             self.times.write_text(json.dumps([self.began, monotonic()]))
             self.began = 0.0
-        super().tell(worker, report)
+        super().write_report(worker, report)
 
 
 def times_file(run: Path, number: int) -> Path:
