@@ -25,7 +25,7 @@ GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 PARTIAL_OPTION = $(if $(PARTIAL),--allow-partial)
 RUN = $(or $(OUT),runs/$(notdir $(patsubst %/,%,$(CHECKPOINT)))-$*)
 
-.PHONY: demo card regression report leaderboard plots browse test check bench soak fuzz format clean
+.PHONY: demo card regression report leaderboard plots browse test test-all check bench soak fuzz format clean
 
 demo: $(VENV)/installed
 	$(BIN)/qwen-vl-eval demo --data demo-data --out demo-run $(GPUS_OPTION)
@@ -85,8 +85,12 @@ fuzz: $(VENV)/installed-dev
 	nice -n 10 $(BIN)/python tests/fuzz/campaign.py $(if $(N),--inputs $(N)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(ONLY),--only "$(ONLY)") $(if $(WRITE),--write "$(WRITE)")
 
+# The slow tests start processes and kill them, or run Java; CI runs them too.
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+
+test-all: $(VENV)/installed-dev
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -23,6 +23,27 @@ VOCABULARY_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a
 SHARDS = 3
 
 
+SLOW_FILES = (  # they start processes and wait for them
+    "test_bench.py",
+    "test_bench_launch.py",
+    "test_demo_run.py",
+    "test_fuzz.py",
+    "test_launch.py",
+    "test_launch_ranks.py",
+    "test_launch_ray.py",
+    "test_regression.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the slow files, and run them first: the others then fill both processes to the end."""
+    for item in items:
+        if item.path.name in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Folder of recorded truth."""

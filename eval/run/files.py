@@ -327,14 +327,16 @@ def read_summary(folder: Path) -> Summary:
         raise RunError(f"{file}: samples: there are none, and none failed")
     if summary.size is not None and summary.samples > summary.size and not summary.faults:
         raise RunError(
-            f"{file}: at most {summary.size:,} samples expected, its 'size', {summary.samples:,} found"
+            f"{file}: at most {summary.size:,} samples expected, its 'size', "
+            f"{summary.samples:,} found"
         )
     complete = summary.samples == summary.size and not summary.faults and not summary.failed
     if summary.complete != complete:
+        size = "an unknown number" if summary.size is None else f"{summary.size:,}"
         raise RunError(
             f"{file}: 'complete': {str(complete).lower()} expected, as {summary.samples:,} samples "
-            f"of {'an unknown number' if summary.size is None else f'{summary.size:,}'} were scored and "
-            f"the data have {len(summary.faults)} faults, {str(summary.complete).lower()} found"
+            f"of {size} were scored and the data have {len(summary.faults)} faults, "
+            f"{str(summary.complete).lower()} found"
         )
     _check_metrics(file, summary.metrics, summary.by)
     for group, values in summary.by.items():

@@ -94,8 +94,8 @@ def check_header(content: bytes, where: str, model: Identity | None) -> None:
             f"{n} {named.get(n)!r:.80}, not {model[n]!r:.80}" for n in differing
         )
         raise RunError(
-            f"{where}: these are answers of another model: {differences}. Remove the file, and what it "
-            "answered is asked again"
+            f"{where}: these are answers of another model: {differences}. Remove the file, "
+            "and what it answered is asked again"
         )
 
 

@@ -89,8 +89,8 @@ class TaskScores:
         """Record what a server gave, or a judge, for the predictions that are there now.
 
         scores  {"server": its name, "metrics": name -> score}, and where they are known "samples":
-                id -> its values, "by": group -> value -> scores, "judge": all else that is known of it,
-                "doubts": what keeps the scores from being what the card has
+                id -> its values, "by": group -> value -> scores, "judge": all else about
+                it, "doubts": what keeps the scores from being what the card has
         """
         content = {**scores, "predictions": self.answers.digest()}
         write_file(self.folder / SERVER, orjson.dumps(content, option=PRETTY))
