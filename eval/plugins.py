@@ -1,9 +1,11 @@
-"""Finds tasks and back ends through entry points, our own like everybody's.
+"""Finds tasks, back ends and judges through entry points, our own like everybody's.
 
     [project.entry-points."eval.tasks"]     a module that holds TASKS, or a package of such modules
     my_lab = "my_lab.benchmarks"
     [project.entry-points."eval.backends"]  a callable that opens a back end: see eval.api.Backend
     my-server = "my_lab.server:open_backend"
+    [project.entry-points."eval.judges"]    what a judged benchmark offers: eval.judging.task
+    my-dialogues = "my_lab.judging"
 
 What a package offers is checked when it is loaded. A package that breaks its promise stops only
 those who ask for what it offers, or may offer; everybody else goes on.
@@ -27,6 +29,7 @@ from eval.errors import EvalError, PluginError, UsageError
 DISTRIBUTION = "qwen-vl-eval"
 TASKS = "eval.tasks"
 BACKENDS = "eval.backends"
+JUDGES = "eval.judges"
 ALL = "all"
 
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*_[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -127,24 +130,49 @@ def backend(name: str) -> Callable[..., Backend]:
     Raises UsageError, with the nearest name, for what nobody offers; PluginError for a name that
     two packages offer, or a package that cannot be loaded.
     """
-    entries = _entries(BACKENDS)
+    opener, origin = _load(BACKENDS, "back end", name)
+    if not callable(opener):
+        raise PluginError(f"{origin}: a callable that opens a back end expected, {opener!r} found")
+    return opener  # type: ignore[no-any-return]  # what it returns shows when it is called
+
+
+def judge(benchmark: str, kind: type) -> Any:
+    """What a benchmark offers for judging.
+
+    kind  the protocol whose parts it must have
+
+    Raises UsageError, with the nearest name, for what nobody offers; PluginError for a benchmark
+    that two packages offer, or what lacks a part of the protocol.
+    """
+    found, origin = _load(JUDGES, "judge of a benchmark", benchmark)
+    parts = {
+        name
+        for base in kind.__mro__
+        for name in (*vars(base), *vars(base).get("__annotations__", ()))
+        if not name.startswith("_")
+    }
+    if missing := sorted(name for name in parts if not hasattr(found, name)):
+        raise PluginError(f"{origin}: {found!r} lacks {', '.join(missing)}")
+    return found
+
+
+def _load(group: str, what: str, name: str) -> tuple[Any, str]:
+    """What the entry point of a group and name leads to, and who offers it."""
+    entries = _entries(group)
     named = [entry for entry in entries if entry.name == name]
     if not named:
         known = sorted({entry.name for entry in entries})
-        raise UsageError(f"no back end is called {name!r}{_nearest(name, known)}")
+        raise UsageError(f"no {what} is called {name!r}{_nearest(name, known)}")
     if len(named) > 1:
         owners = " and by ".join(f"{entry.value} of {_distribution(entry)}" for entry in named)
-        raise PluginError(f"back end {name!r} is offered twice, by {owners}: uninstall one of them")
+        raise PluginError(f"{what} {name!r} is offered twice, by {owners}: uninstall one of them")
     origin = f"{named[0].value} of {_distribution(named[0])}"
     try:
-        opener = named[0].load()
+        return named[0].load(), origin
     except EvalError:
         raise
     except (Exception, SystemExit) as error:
         raise _cannot_load(origin, error) from error
-    if not callable(opener):
-        raise PluginError(f"{origin}: a callable that opens a back end expected, {opener!r} found")
-    return opener  # type: ignore[no-any-return]  # what it returns shows when it is called
 
 
 def identify(

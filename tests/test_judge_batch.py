@@ -8,9 +8,11 @@ import pytest
 from judge_server import Broken, FaultyJudge
 from small import command
 
+from eval.client.account import MOST_CALLS
+from eval.client.ledger import Ledger
+from eval.client.server import BATCH_SHARE, Price
 from eval.demo.judge import Answer
-from touchstone.judge import BATCH_SHARE, Price
-from touchstone.ledger import MOST_CALLS, Ledger
+from touchstone import reply
 from touchstone.table import Dialogue, write_answers
 
 TASK = "touchstone_en"
@@ -64,14 +66,14 @@ class Judging:
 
     def spent(self, ledger="ledger.jsonl"):
         """As a ledger that is opened anew tells it, over all occasions."""
-        with Ledger.held(self.folder / ledger) as opened:
-            assert not opened.open
-            return sum(map(opened.spent, opened.paid))
+        with Ledger.held(self.folder / ledger, reply) as opened:
+            assert not opened.account.open
+            return sum(map(opened.account.spent, opened.account.paid))
 
     def spent_at_most(self, ledger="ledger.jsonl"):
         """With what is under way."""
-        with Ledger.held(self.folder / ledger) as opened:
-            return sum(map(opened.spent, opened.paid))
+        with Ledger.held(self.folder / ledger, reply) as opened:
+            return sum(map(opened.account.spent, opened.account.paid))
 
     def cut_to(self, *, state):
         """The ledger up to the last line of a batch's state: what was on disk when we died."""
@@ -181,9 +183,9 @@ def test_what_is_under_way_counts_at_its_most(judging):
     judging.server.polls = 9
     judging.batch()
     most = judging.lines("batch")[0]["usd"]
-    with Ledger.held(judging.folder / "ledger.jsonl") as ledger:
-        assert pytest.approx(sum(most.values())) == sum(ledger.paid.values())
-        assert most.keys() == ledger.open.keys()
+    with Ledger.held(judging.folder / "ledger.jsonl", reply) as ledger:
+        assert pytest.approx(sum(most.values())) == sum(ledger.account.paid.values())
+        assert most.keys() == ledger.account.open.keys()
     judging.server.polls = 0
     judging.batch()
     assert 0 < judging.spent() < sum(most.values())
@@ -313,8 +315,8 @@ def test_only_what_fits_into_the_budget_is_handed_in(judging):
     for _ in range(9):
         told = judging.batch("--budget", budget)
         assert told.returncode in (0, 3), told.stderr
-        with Ledger.held(judging.folder / "ledger.jsonl") as ledger:
-            assert sum(ledger.paid.values()) <= budget
+        with Ledger.held(judging.folder / "ledger.jsonl", reply) as ledger:
+            assert sum(ledger.account.paid.values()) <= budget
         handed_in = [len(line["keys"]) for line in judging.lines("batch") if "keys" in line]
         if told.returncode == 0:
             break

@@ -26,8 +26,8 @@ from judging import (
 )
 from small import command
 
+from eval.client.sending import PAID_TRIES
 from eval.demo.steps import draw_demo
-from touchstone.judging import PAID_TRIES
 
 TOKENS = ("prompt_tokens", "completion_tokens")
 ONE = ("--concurrency", 1)

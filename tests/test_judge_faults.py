@@ -30,12 +30,15 @@ from judging import (
     undisturbed,
 )
 
+from eval.client.client import Client
+from eval.client.ledger import Ledger
+from eval.client.sending import Sender
+from eval.client.server import Server
 from eval.demo.judge import Answer, error, user_text
 from eval.errors import JudgeError
-from touchstone.client import Client
-from touchstone.judge import Judge
-from touchstone.judging import Asking, Occasion
-from touchstone.ledger import Ledger
+from eval.judging.asking import Asking
+from eval.judging.occasion import Occasion
+from touchstone import judging as touchstone
 from touchstone.prompt import OWN
 
 CHAT = "POST /v1/chat/completions"
@@ -249,19 +252,19 @@ def test_a_server_that_never_answers_again(tmp_path, fault):
     """Its requests are tried a few times, three in a row; then all stops, and what came is kept."""
     dialogues = [dialogue(number) for number in range(20)]
     with FaultyJudge(**{fault: list(range(5, 500))}) as server:
-        who = Judge(MODEL, server.url)
-        occasion = Occasion.of(TASK, dialogues, who, OWN)
+        who = Server(MODEL, server.url)
+        occasion = Occasion.of(touchstone, TASK, dialogues, who, OWN)
         client = Client(who, KEY, 5.0)
-        with Ledger.held(tmp_path / "ledger.jsonl") as ledger:
-            asking = Asking(client, ledger, concurrency=2, tries=2)
+        with Ledger.held(tmp_path / "ledger.jsonl", touchstone) as ledger:
+            asking = Asking(Sender(client, ledger, tries=2), touchstone, concurrency=2)
             with pytest.raises(JudgeError, match=r"does not answer: .*; the same command goes on"):
-                asking.ask(occasion.open(ledger))
-            assert 35 == len(occasion.open(ledger))
+                asking.ask(occasion.pending(ledger))
+            assert 35 == len(occasion.pending(ledger))
             assert 5 + 3 * 2 <= len(server.requests) <= 5 + 4 * 2
             server.faults = {}
-            asking = Asking(client, ledger)
-            assert 35 == asking.ask(occasion.open(ledger)).replies
-            assert [] == occasion.open(ledger)
+            asking = Asking(Sender(client, ledger), touchstone)
+            assert 35 == asking.ask(occasion.pending(ledger)).replies
+            assert [] == occasion.pending(ledger)
         client.close()
         assert 40 == server.billed.total()
 

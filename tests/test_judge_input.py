@@ -20,7 +20,8 @@ from judging import (
 )
 from small import command
 
-from touchstone.ledger import Ledger
+from eval.client.ledger import Ledger
+from touchstone import reply
 from touchstone.prompt import OWN
 from touchstone.table import ANSWERS
 
@@ -155,7 +156,7 @@ def test_a_damaged_line(target):
 
 
 def test_a_ledger_that_another_process_holds(target):
-    with FaultyJudge() as server, Ledger.held(beside(target)):
+    with FaultyJudge() as server, Ledger.held(beside(target), reply):
         done = judge_few(target, server)
         assert (2, 0) == (done.returncode, len(server.requests))
     assert f"{beside(target)}: another process judges with this ledger (process " in done.stderr

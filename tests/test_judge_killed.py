@@ -28,7 +28,7 @@ from judging import (
 )
 from launched import PYTHON, Launched
 
-from touchstone.judge import Judge
+from eval.client.server import Server
 
 DEAR = ("--price", "30000/60000", "--yes")
 ENVIRONMENT = {"OPENAI_API_KEY": KEY}
@@ -70,7 +70,7 @@ def test_killed_again_and_again(tmp_path):
     ledger = beside(target)
     faults = {"nonsense": 0.1, "server_error": 0.1, "attempts": 2}
     with FaultyJudge(latency_s=0.03, echo_key=True, **faults) as server:
-        who = Judge(MODEL, server.url)
+        who = Server(MODEL, server.url)
 
         def answered():
             """Keys of the requests that got a reply of the server, which then was paid."""

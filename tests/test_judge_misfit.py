@@ -26,14 +26,18 @@ from judging import (
     undisturbed,
 )
 
+from eval.client.client import Client
+from eval.client.ledger import Ledger
+from eval.client.sending import PAID_TRIES, Sender
+from eval.client.server import Price, Server
 from eval.demo.judge import Answer
 from eval.errors import JudgeError
-from touchstone.client import Client
-from touchstone.cost import estimate
-from touchstone.judge import Judge, Price, on_scale, parse_reply, usable
-from touchstone.judging import PAID_TRIES, Asking, Occasion
-from touchstone.ledger import Ledger
+from eval.judging.asking import Asking
+from eval.judging.cost import estimate
+from eval.judging.occasion import Occasion
+from touchstone import judging as touchstone
 from touchstone.prompt import OWN
+from touchstone.reply import on_scale, parse_reply, usable
 
 ONE = ("--concurrency", 1)
 
@@ -254,16 +258,17 @@ def test_at_most_is_never_exceeded(tmp_path, seed):
             return said(request, *given, **more) | {"usage": usage}
 
         server.said = bills
-        who = Judge(MODEL, server.url, price=price)
-        occasion = Occasion.of(TASK, [dialogue(n) for n in range(8)], who, OWN)
+        who = Server(MODEL, server.url, price=price)
+        occasion = Occasion.of(touchstone, TASK, [dialogue(n) for n in range(8)], who, OWN)
         client = Client(who, KEY, 5.0)
-        with Ledger.held(tmp_path / "ledger.jsonl") as ledger:
-            most = estimate(who, occasion.open(ledger)).most_usd
-            asking = Asking(client, ledger, concurrency=draw.choice((1, 4, 16)), tries=3)
+        with Ledger.held(tmp_path / "ledger.jsonl", touchstone) as ledger:
+            most = estimate(who, occasion.pending(ledger)).most_usd
+            concurrency = draw.choice((1, 4, 16))
+            asking = Asking(Sender(client, ledger, tries=3), touchstone, concurrency)
             with suppress(JudgeError):  # it may not answer
-                asking.ask(occasion.open(ledger))
-            assert ledger.spent(occasion.name) <= most * (1 + 1e-9)
-            assert not ledger.open
+                asking.ask(occasion.pending(ledger))
+            assert ledger.account.spent(occasion.name) <= most * (1 + 1e-9)
+            assert not ledger.account.open
         client.close()
         assert max(server.billed.values(), default=0) <= PAID_TRIES
 

@@ -17,8 +17,8 @@ import pytest
 from judge_server import FAULTS, NONSENSE, FaultyJudge, digest_of
 
 from eval.demo.judge import MARKER, JudgeServer, find_answers, judge
-from touchstone.judge import fault_of, parse_reply
 from touchstone.prompt import OWN
+from touchstone.reply import fault_of, parse_reply
 
 KEY = "sk-secret-123456"
 BRACKETED = (  # headings in brackets, as other judges' prompts have them

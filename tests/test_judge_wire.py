@@ -9,11 +9,11 @@ import pytest
 from judge_server import Answering, FaultyJudge, Raw
 from judging import KEY, MODEL, PRICED, beside, judge_few, lines, spending, table
 
+from eval.client.client import Client
+from eval.client.network import find_proxy, loopback
+from eval.client.server import Server
 from eval.demo.judge import Answer
 from eval.errors import JudgeError
-from touchstone.client import Client
-from touchstone.judge import Judge
-from touchstone.network import find_proxy, loopback
 from touchstone.prompt import OWN
 
 CHAT = "POST /v1/chat/completions"
@@ -219,8 +219,8 @@ def test_a_deployment_of_azure(target, path):
 def test_what_azure_is_known_by():
     """Its hosts, or the path of a deployment."""
     hosts = ("my.openai.azure.com/openai/v1", "x.cognitiveservices.azure.com/openai/deployments/d")
-    assert all(Judge("m", f"https://{host}").azure for host in hosts)
-    assert not Judge("m", "https://openai.azure.com.example/v1").azure
+    assert all(Server("m", f"https://{host}").azure for host in hosts)
+    assert not Server("m", "https://openai.azure.com.example/v1").azure
 
 
 def test_the_query_of_any_address_is_kept(target):
@@ -232,7 +232,7 @@ def test_the_query_of_any_address_is_kept(target):
         assert judge_few(target, f"{server.url}?route=c", *other).returncode == 0
         assert 12 == len(server.requests)
     assert "?route=a%20b&x=" in judged(target)[0]["judge"]["base_url"]
-    client = Client(Judge(MODEL, "http://127.0.0.1:9/v1?route=a%20b&x="), KEY)
+    client = Client(Server(MODEL, "http://127.0.0.1:9/v1?route=a%20b&x="), KEY)
     assert {"route": "a b", "x": ""} == client.api.default_query
     client.close()
 
@@ -262,7 +262,7 @@ def test_an_address_with_a_key_in_its_query_is_refused(target, name):
 def test_the_time_is_that_of_the_whole_reply(answer):
     """Headers, body and interim answers together; sent slowly, none of them holds a request."""
     with Answering(answer) as server:
-        client = Client(Judge(MODEL, server.url), KEY, 0.5)
+        client = Client(Server(MODEL, server.url), KEY, 0.5)
         began = time.monotonic()
         with pytest.raises(Exception, match=r"no whole answer in 0\.5 s") as caught:
             client.ask(MESSAGES)
@@ -277,7 +277,7 @@ def test_a_server_that_takes_nothing(tmp_path):
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(1)
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
-        client = Client(Judge(MODEL, url), KEY, 0.5)
+        client = Client(Server(MODEL, url), KEY, 0.5)
         with pytest.raises(Exception, match=r"no whole answer in 0\.5 s"):
             client.ask(OWN.messages("a" * 20_000_000, "b", "c", "d"))
         client.close()
@@ -325,7 +325,7 @@ ENDLESS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 def test_an_answer_without_bounds_or_sense(answer, message):
     """It is no answer, may have been billed, and takes neither memory nor the process."""
     with Answering(answer) as server:
-        client = Client(Judge(MODEL, server.url), KEY, 20.0)
+        client = Client(Server(MODEL, server.url), KEY, 20.0)
         with pytest.raises(Exception, match=message) as caught:
             client.ask(MESSAGES)
         assert caught.value.paid
@@ -364,7 +364,7 @@ def test_an_answer_without_bounds_or_sense(answer, message):
 def test_a_reply_in_another_form(answer, text):
     """Text parts are joined; encodings, old protocols and odd headers change nothing."""
     with Answering(answer) as server:
-        client = Client(Judge(MODEL, server.url), KEY, 20.0)
+        client = Client(Server(MODEL, server.url), KEY, 20.0)
         assert text == client.ask(MESSAGES).text
         client.close()
 
@@ -417,7 +417,7 @@ def test_a_server_that_streams(target, answer):
 )
 def test_a_usage_that_is_none_counts_at_its_most(usage):
     """Wrong types, and numbers that no request can have."""
-    client = Client(Judge(MODEL, NOWHERE), KEY)
+    client = Client(Server(MODEL, NOWHERE), KEY)
     content = json.dumps({**completion("8 7").content, "usage": usage, "model": [5]}).encode()
     reply = client.parse(content)
     assert ("8 7", None, "") == (reply.text, reply.tokens, reply.model)
@@ -441,4 +441,4 @@ def test_a_header_of_the_environment_that_cannot_be_sent(name, monkeypatch):
     """A plain error that names the variable."""
     monkeypatch.setenv(name, "X: é")
     with pytest.raises(JudgeError, match=f"{name}: only ASCII"):
-        Client(Judge(MODEL, NOWHERE), KEY)
+        Client(Server(MODEL, NOWHERE), KEY)

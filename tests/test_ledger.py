@@ -16,10 +16,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from eval.client.account import MOST_CALLS, Batch
+from eval.client.entries import KINDS
+from eval.client.ledger import Ledger, Request
+from eval.client.server import Reply, Server
 from eval.errors import JudgeError
-from touchstone.entries import KINDS
-from touchstone.judge import Judge, Reply
-from touchstone.ledger import MOST_CALLS, Ask, Batch, Ledger
+from touchstone import reply as rules
 from touchstone.prompt import OWN
 
 KEYS = [f"key {number}" for number in range(5)]
@@ -39,7 +41,7 @@ def reply(text):
 
 
 @dataclass
-class Request:
+class Paid:
     """One that was paid or may be: `usd` at most, until it is known."""
 
     key: str
@@ -66,7 +68,7 @@ class Expected:
         for each in self.requests:
             if each.key == key and each.open:
                 each.open = False  # nobody waits for it any more: paid at its most
-        self.requests.append(Request(key, occasion, usd or 0.0))
+        self.requests.append(Paid(key, occasion, usd or 0.0))
 
     def answered(self, key, occasion, usd):
         (request,) = [each for each in self.requests if each.key == key and each.open]
@@ -118,10 +120,10 @@ class Lives(RuleBasedStateMachine):
 
     @initialize()
     def open(self):
-        self.ledger = Ledger(self.path)
+        self.ledger = Ledger(self.path, rules)
 
     def teardown(self):
-        self.ledger.lines.close()
+        self.ledger.file.close()
         self.folder.cleanup()
 
     def happened(self, *event):
@@ -129,7 +131,7 @@ class Lives(RuleBasedStateMachine):
         self.expected = Expected.of(self.events)
 
     def ask_of(self, key):
-        return Ask(key, self.expected.waiting[key], {"sample": key})
+        return Request(key, self.expected.waiting[key], {"sample": key})
 
     def in_batches(self):
         return {key for batch in self.expected.batches.values() for key in batch.keys}
@@ -143,12 +145,12 @@ class Lives(RuleBasedStateMachine):
     def ask(self, key, occasion, usd, budget):
         if key in self.in_batches():  # the command refuses to
             return
-        sum_then = self.ledger.spent(occasion) + (usd or 0.0)
-        may = self.ledger.asked(Ask(key, occasion), usd, budget)
+        sum_then = self.ledger.account.spent(occasion) + (usd or 0.0)
+        may = self.ledger.asked(Request(key, occasion), usd, budget)
         assert may == (budget is None or sum_then <= budget)
         if may:
             self.happened("asked", key, occasion, usd)
-            assert budget is None or self.ledger.spent(occasion) <= budget
+            assert budget is None or self.ledger.account.spent(occasion) <= budget
 
     @precondition(lambda self: self.expected.waiting)
     @rule(data=st.data(), usd=USD, text=st.sampled_from([*SCORED, *UNSCORED]))
@@ -210,7 +212,7 @@ class Lives(RuleBasedStateMachine):
     @rule(left=st.none() | st.floats(0, 1, exclude_max=True))
     def die(self, left):
         """And come back, with only a part of the last line on the disk, or with all of it."""
-        self.ledger.lines.close()
+        self.ledger.file.close()
         content = self.path.read_bytes()
         if left is not None and self.events:
             begin = content.rfind(b"\n", 0, -1) + 1
@@ -218,13 +220,13 @@ class Lives(RuleBasedStateMachine):
                 file.truncate(begin + int(left * (len(content) - begin)))
             self.events.pop()
             self.expected = Expected.of(self.events)
-        self.ledger = Ledger(self.path)
+        self.ledger = Ledger(self.path, rules)
 
     @invariant()
     def all_is_known(self):
         if not hasattr(self, "ledger"):
             return
-        expected, found = self.expected, self.ledger
+        expected, found = self.expected, self.ledger.account
         assert {name: expected.spent(name) for name in OCCASIONS} == {
             name: found.spent(name) for name in OCCASIONS
         }
@@ -235,8 +237,11 @@ class Lives(RuleBasedStateMachine):
             assert found.spent(name) >= expected.judged[name] + open_now
         for key in KEYS:
             texts = expected.replies.get(key, [])
-            assert (len(texts), expected.settled(key)) == (found.calls(key), found.settled(key))
-            line = found.line(key)
+            assert (len(texts), expected.settled(key)) == (
+                found.calls(key),
+                found.settled(key),
+            )
+            line = self.ledger.line(key)
             assert (texts[-1:] == [line.reply]) if line else not texts
 
 
@@ -249,9 +254,9 @@ TestLives.settings = settings(max_examples=120, stateful_step_count=40, deadline
 
 def few(path):
     """A ledger with a line of each kind; its last is a long one."""
-    one, two, three = (Ask(key, "one", {"sample": f"é {key}"}) for key in KEYS[:3])
+    one, two, three = (Request(key, "one", {"sample": f"é {key}"}) for key in KEYS[:3])
     batch = Batch("b", "one", ("key 3", "key 4"), {"key 3": 0.25, "key 4": None})
-    ledger = Ledger(path)
+    ledger = Ledger(path, rules)
     for ask in (one, two, three):
         ledger.asked(ask, 0.5)
     ledger.judged(one, reply("8 7"), 0.125, JUDGE)
@@ -260,19 +265,24 @@ def few(path):
     ledger.unanswered(three, "HTTP 500", 0.5)
     ledger.handed_in(batch)
     ledger.named(batch, "batch_1")
-    ledger.judged(Ask("key 3", "one", {"sample": "ü"}), reply("no\n" * 9), 0.0625, JUDGE, batch="b")
-    ledger.lines.close()
+    ledger.judged(
+        Request("key 3", "one", {"sample": "ü"}), reply("no\n" * 9), 0.0625, JUDGE, batch="b"
+    )
+    ledger.file.close()
     return path.read_bytes()
 
 
 def known(path):
-    ledger = Ledger(path)
-    ledger.lines.close()
+    ledger = Ledger(path, rules)
+    ledger.file.close()
     return (
-        {key: (ledger.settled(key), ledger.calls(key), ledger.line(key)) for key in KEYS},
-        {name: ledger.spent(name) for name in OCCASIONS},
-        ledger.open,
-        ledger.batches,
+        {
+            key: (ledger.account.settled(key), ledger.account.calls(key), ledger.line(key))
+            for key in KEYS
+        },
+        {name: ledger.account.spent(name) for name in OCCASIONS},
+        ledger.account.open,
+        ledger.account.batches,
     )
 
 
@@ -310,7 +320,7 @@ def test_a_damaged_line_is_named(tmp_path_factory, data):
     with pytest.raises(
         JudgeError, match=rf"damaged\.jsonl, line {number + 1}: not a line of a ledger"
     ):
-        Ledger(path)
+        Ledger(path, rules)
 
 
 ASKED = {"asked": "k", "occasion": "o", "usd": 0.5}
@@ -336,7 +346,7 @@ FIELDS = {  # of which kinds, the field, and what it may be among ODD
 
 def read(path, *lines):
     path.write_bytes(b"".join(line + b"\n" for line in lines))
-    Ledger(path).lines.close()
+    Ledger(path, rules).file.close()
 
 
 def plain(told):
@@ -429,7 +439,7 @@ def test_a_place_that_takes_no_ledger_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(JudgeError, match="cannot be written"),
-        Ledger.held(tmp_path / "file" / "ledger.jsonl"),
+        Ledger.held(tmp_path / "file" / "ledger.jsonl", rules),
     ):
         pass
 
@@ -439,40 +449,40 @@ def test_a_place_that_takes_no_ledger_is_refused(tmp_path):
 
 def test_settled_after_scores_or_a_refusal_or_five_replies_without_scores(tmp_path):
     """Failures can be asked again, and then have all their calls anew; scores stay."""
-    ledger = Ledger(tmp_path / "l")
-    good, refused, bad = (Ask(key, "one") for key in KEYS[:3])
+    ledger = Ledger(tmp_path / "l", rules)
+    good, refused, bad = (Request(key, "one") for key in KEYS[:3])
     for ask in (good, refused, bad):
-        assert not ledger.settled(ask.key)
+        assert not ledger.account.settled(ask.key)
         ledger.asked(ask, 0.0)
         ledger.unanswered(ask, "HTTP 500", 0.0)
-        assert (False, 0) == (ledger.settled(ask.key), ledger.calls(ask.key))
+        assert (False, 0) == (ledger.account.settled(ask.key), ledger.account.calls(ask.key))
     ledger.judged(good, reply("8 7"), None, JUDGE)
     ledger.refused(refused, "HTTP 400", JUDGE)
     for call in range(1, 1 + MOST_CALLS):
-        assert not ledger.settled(bad.key)
+        assert not ledger.account.settled(bad.key)
         assert ledger.judged(bad, reply("no"), None, JUDGE) is None
-        assert call == ledger.calls(bad.key)
-    assert [True] * 3 == [ledger.settled(key) for key in KEYS[:3]]
+        assert call == ledger.account.calls(bad.key)
+    assert [True] * 3 == [ledger.account.settled(key) for key in KEYS[:3]]
     assert "refused: HTTP 400" == ledger.line(refused.key).fault
     assert 2 == ledger.again([*KEYS, *KEYS])
-    assert [True, False, False] == [ledger.settled(key) for key in KEYS[:3]]
-    assert (0, None) == (ledger.calls(bad.key), ledger.line(bad.key))
-    ledger.lines.close()
+    assert [True, False, False] == [ledger.account.settled(key) for key in KEYS[:3]]
+    assert (0, None) == (ledger.account.calls(bad.key), ledger.line(bad.key))
+    ledger.file.close()
 
 
 def test_a_reply_says_why_it_has_no_scores(tmp_path):
     """And how it ended, where it did not end by itself."""
-    ledger = Ledger(tmp_path / "l")
-    ledger.judged(Ask("k", "o"), Reply("8", finish="length"), None, JUDGE)
+    ledger = Ledger(tmp_path / "l", rules)
+    ledger.judged(Request("k", "o"), Reply("8", finish="length"), None, JUDGE)
     line = ledger.line("k")
-    assert (None, "8") == (line.scores, line.reply)
+    assert (None, "8") == (rules.parse_reply(line.reply), line.reply)
     assert line.fault.endswith("'8' (finish reason 'length')")
-    ledger.lines.close()
+    ledger.file.close()
 
 
 URLS = ("http://a/v1", "http://b/v1")
 PARAMETERS = ({}, {"temperature": 0}, {"temperature": 1}, {"temperature": 0, "stop": ["\n"]})
-WHO = st.builds(Judge, st.sampled_from("mn"), st.sampled_from(URLS), st.sampled_from(PARAMETERS))
+WHO = st.builds(Server, st.sampled_from("mn"), st.sampled_from(URLS), st.sampled_from(PARAMETERS))
 TEXTS = st.tuples(*[st.sampled_from(["", "a", "b", "a b", "nan"])] * 4)
 PROMPTS = st.sampled_from([OWN, replace(OWN, system="Grade."), replace(OWN, instruction="8 7")])
 
@@ -492,7 +502,7 @@ def test_a_key_does_not_depend_on_the_order_of_parameters(judge, texts, prompt):
     """Nor on the price; what is to be asked anew has another."""
     shown = prompt.messages(*texts)
     backwards = dict(reversed(judge.parameters.items()))
-    assert judge.key(shown) == Judge(judge.model, judge.base_url, backwards).key(shown)
+    assert judge.key(shown) == Server(judge.model, judge.base_url, backwards).key(shown)
     assert 3 == len({judge.key(shown), judge.key(shown, "a"), judge.key(shown, "b")})
 
 
@@ -504,13 +514,13 @@ THREADS, EACH = 16, 20
 def test_threads_lose_nothing(tmp_path):
     """Lines of many are whole, and what they cost adds up; also after it is read again."""
     path = tmp_path / "l"
-    ledger = Ledger(path)
+    ledger = Ledger(path, rules)
     begin = threading.Barrier(THREADS)
 
     def work(thread):
         begin.wait()
         for number in range(EACH):
-            ask = Ask(f"{thread} {number}", OCCASIONS[number % 2], {"sample": "é" * number})
+            ask = Request(f"{thread} {number}", OCCASIONS[number % 2], {"sample": "é" * number})
             assert ledger.asked(ask, 1.0, budget=THREADS * EACH)
             if number % 5 == 0:
                 ledger.unanswered(ask, "HTTP 500", 0.5)
@@ -523,13 +533,18 @@ def test_threads_lose_nothing(tmp_path):
 
     def seen(of):
         lines = {key: of.line(key) and of.line(key).judged for key in keys}
-        return [of.spent(name) for name in OCCASIONS], list(map(of.settled, keys)), of.open, lines
+        return (
+            [of.account.spent(name) for name in OCCASIONS],
+            list(map(of.account.settled, keys)),
+            of.account.open,
+            lines,
+        )
 
     before = seen(ledger)
-    ledger.lines.close()
-    ledger = Ledger(path)
+    ledger.file.close()
+    ledger = Ledger(path, rules)
     assert before == seen(ledger)
-    ledger.lines.close()
+    ledger.file.close()
     cost = [(0.5, 1.0, 0.25, 0.25, 0.25)[number % 5] for number in range(EACH)]
     assert [THREADS * sum(cost[0::2]), THREADS * sum(cost[1::2])] == before[0]
     assert all(name in (None, key) for key, name in before[3].items())
@@ -539,28 +554,29 @@ def test_threads_lose_nothing(tmp_path):
 
 def test_threads_together_keep_the_budget(tmp_path):
     """Of many that ask at once only so many may as it allows."""
-    ledger = Ledger(tmp_path / "l")
+    ledger = Ledger(tmp_path / "l", rules)
     begin = threading.Barrier(THREADS)
 
     def work(thread):
         begin.wait()
-        asks = [Ask(f"{thread} {number}", "one") for number in range(EACH)]
+        asks = [Request(f"{thread} {number}", "one") for number in range(EACH)]
         return sum(ledger.asked(ask, 0.25, budget=20.0) for ask in asks)
 
     with ThreadPoolExecutor(THREADS) as pool:
         assert 80 == sum(pool.map(work, range(THREADS)))
-    assert 20.0 == ledger.spent("one")
-    assert ledger.asked(Ask("k", "two"), 20.0, budget=20.0)
-    assert ledger.asked(Ask("k", "one"), None, budget=20.0)
-    ledger.lines.close()
+    assert 20.0 == ledger.account.spent("one")
+    assert ledger.asked(Request("k", "two"), 20.0, budget=20.0)
+    assert ledger.asked(Request("k", "one"), None, budget=20.0)
+    ledger.file.close()
 
 
 HOLD = """
 import sys
 from pathlib import Path
-from touchstone.ledger import Ask, Ledger
-with Ledger.held(Path(sys.argv[1])) as ledger:
-    ledger.asked(Ask("k", "one"), 0.5)
+from eval.client.ledger import Ledger, Request
+from touchstone import reply
+with Ledger.held(Path(sys.argv[1]), reply) as ledger:
+    ledger.asked(Request("k", "one"), 0.5)
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -575,12 +591,12 @@ def test_a_second_process_cannot_hold_it(tmp_path, how):
     ) as other:
         assert b"held\n" == other.stdout.readline()
         said = rf"another process judges with this ledger \(process {other.pid} on .*--ledger"
-        with pytest.raises(JudgeError, match=said), Ledger.held(path):
+        with pytest.raises(JudgeError, match=said), Ledger.held(path, rules):
             pass
         if how == "is killed":
             other.kill()
         else:
             other.stdin.close()
         other.wait(20)
-    with Ledger.held(path) as ledger:
-        assert (0.5, ["k"]) == (ledger.spent("one"), list(ledger.open))
+    with Ledger.held(path, rules) as ledger:
+        assert (0.5, ["k"]) == (ledger.account.spent("one"), list(ledger.account.open))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from touchstone.judge import fault_of, parse_reply
+from touchstone.reply import fault_of, parse_reply
 from touchstone.score import Judged, Round, published
 
 

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from judge_server import FaultyJudge
 from small import command
 
+from eval.client.ledger import Ledger
+from eval.client.server import Reply, Server
+from eval.judging.answers import take_in
+from eval.judging.drift import drift
+from eval.judging.occasion import Occasion
 from eval.plugins import find_tasks
 from eval.report import load_run
 from eval.scoring.score import score_run
 from eval.scoring.stats import Tally
-from touchstone.anchors import ANCHORS, drift
-from touchstone.answers import take_in
-from touchstone.judge import Judge, Reply
-from touchstone.judging import Occasion
-from touchstone.ledger import Ledger
+from touchstone import judging as touchstone
+from touchstone.anchors import ANCHORS
 from touchstone.prompt import OWN
 from touchstone.score import METRIC, Judged, Round, figures, published
 from touchstone.table import Dialogue, write_answers
@@ -260,7 +262,7 @@ def run(tmp_path_factory):
     file = root / "answers.tsv"
     file.write_bytes(write_answers([dialogue(number) for number in range(8)]))
     (task,) = find_tasks([TASK])
-    return *take_in(file, root / "run", task, None, allow_partial=True, about={}), task
+    return *take_in(file, root / "run", task, touchstone, None, allow_partial=True, about={}), task
 
 
 @settings(max_examples=25, deadline=None)
@@ -318,23 +320,24 @@ class Occasions:
 
     def __init__(self, folder):
         self.path = folder / "ledger.jsonl"
-        self.judge = Judge("m", "http://127.0.0.1/v1")
+        self.server = Server("m", "http://127.0.0.1/v1")
 
     def judge_anchors(self, response, tell, *, prompt=OWN, reported="m-1", model="m"):
         """Judge the anchors; `tell` says what is replied to an anchor's number and a round."""
-        judge = replace(self.judge, model=model)
-        occasion = Occasion.of(TASK, [dialogue(1, response)], judge, prompt, ANCHORS)
-        with Ledger.held(self.path) as ledger:
-            for wanted in occasion.anchors:
-                number = 1 + [anchor.id for anchor in ANCHORS].index(wanted.dialogue.id)
-                text = tell(number, wanted.round)
-                while text is not None and not ledger.settled(wanted.ask.key):
-                    ledger.asked(wanted.ask, None)
-                    ledger.judged(wanted.ask, Reply(text, reported), None, {})
+        server = replace(self.server, model=model)
+        items = [dialogue(1, response)]
+        occasion = Occasion.of(touchstone, TASK, items, server, prompt, anchors=True)
+        with Ledger.held(self.path, touchstone) as ledger:
+            for request in occasion.anchors:
+                number = 1 + [anchor.id for anchor in ANCHORS].index(request.item.id)
+                text = tell(number, request.round)
+                while text is not None and not ledger.account.settled(request.key):
+                    ledger.asked(request, None)
+                    ledger.judged(request, Reply(text, reported), None, {})
         return occasion
 
     def drift(self, occasion):
-        with Ledger.held(self.path) as ledger:
+        with Ledger.held(self.path, touchstone) as ledger:
             return drift(occasion, ledger)
 
 

@@ -1,15 +1,8 @@
 """Answers that never change: what a judge says of them shows whether it is still the same judge.
 
 Each is a dialogue with a reference answer and an answer to be judged, from flawless to useless.
-They are judged anew on every occasion, and compared with the earliest on which this judge saw them
-(a hosted model may change under one name).
 """
 
-import math
-from typing import Any
-
-from touchstone.judging import Occasion
-from touchstone.ledger import Ledger
 from touchstone.table import Dialogue
 
 _KITCHEN = (
@@ -104,41 +97,3 @@ ANCHORS = (
         "in June; the last two months lie above the target of 200.",
     ),
 )
-
-
-def drift(occasion: Occasion, ledger: Ledger) -> dict[str, Any] | None:
-    """The anchors on this occasion beside the earliest with as many; None where none were judged.
-
-    mean, recorded  of the assessed answers' scores; recorded_on is the day, reported the model's
-                    own name then; changed counts judgements that differ
-    """
-    told = {name: _scores(offsets, ledger) for name, offsets in ledger.anchor(occasion.judging)}
-    now = told.get(occasion.name)
-    if not now:
-        return None
-    first = next(name for name, scores in told.items() if scores.keys() >= now.keys())
-    before = told[first]
-    shared = sorted(now)
-    line = ledger.at(min(dict(ledger.anchor(occasion.judging))[first].values()))
-    mean, recorded = (
-        sum(scores[name] for name in shared) / len(shared) for scores in (now, before)
-    )
-    return {
-        "judgements": len(now),
-        "mean": mean,
-        "recorded": recorded,
-        "recorded_on": line.time[:10],
-        "reported": line.reported,
-        "first": first == occasion.name,
-        "changed": sum(now[name] != before[name] for name in shared),
-    }
-
-
-def _scores(offsets: dict[str, int], ledger: Ledger) -> dict[str, float]:
-    """Anchor and round -> the assessed answer's score, where there is one."""
-    found: dict[str, float] = {}
-    for name, offset in sorted(offsets.items()):
-        scores = ledger.at(offset).scores
-        if scores is not None and all(map(math.isfinite, scores)):
-            found[name] = scores[1] if name.endswith(" 1") else scores[0]
-    return found

@@ -1,14 +1,12 @@
-"""From a ledger to what a run keeps of its judgements."""
+"""From a judge's replies to what a run keeps of them, and what a user is told."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from eval.client.entries import JudgedLine
+from eval.judging.task import Judgements, failure
 from eval.scoring.stats import METHOD
-from touchstone.anchors import drift
-from touchstone.entries import JudgedLine
-from touchstone.judge import scale_fault
-from touchstone.judging import Occasion
-from touchstone.ledger import Ledger
+from touchstone.reply import parse_reply, scale_fault, usable
 from touchstone.score import BEST, METRIC, WORST, Judged, Means, Round, figures, published
 from touchstone.table import Dialogue
 
@@ -17,25 +15,16 @@ FARTHEST = 1e6  # the largest score that is shown
 PUBLISHED_JUDGES = ("gpt-4", "gpt-4-0314", "gpt-4-0613")  # as the card's judge was called in 2023
 
 
-def result(
-    occasion: Occasion,
-    dialogues: Sequence[Dialogue],
-    ledger: Ledger,
-    *,
-    as_published: bool = False,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows for RunFolder.write_judgements, and scores for its write_server_scores.
+def result(judgements: Judgements) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows for TaskScores.write_judgements, and scores for its write_server.
 
     as_published  scores outside the scale count, as in the published script; else these rounds have
                   failed. The figure of the script is told in either case
 
     Every judgement is settled. Equal judgements give equal results: no day, no price is in them.
     """
-    lines: dict[str, list[JudgedLine]] = {}
-    for wanted in occasion.wanted:
-        line = ledger.line(wanted.ask.key)
-        assert line is not None, "a settled request has a line"
-        lines.setdefault(wanted.dialogue.id, []).append(line)
+    dialogues, lines = judgements.items, judgements.lines
+    as_published = judgements.as_published
     rows = [
         {"id": each.id, "rounds": [_audit(line, as_published) for line in lines[each.id]]}
         for each in dialogues
@@ -46,7 +35,7 @@ def result(
     means, _ = published(script)
     counted = [_judged(each, lines[each.id], as_published) for each in dialogues]
     told = figures(counted)
-    judge, prompt = occasion.judge, occasion.prompt
+    server, prompt = judgements.server, judgements.prompt
     doubts = told.pop("faults")
     if off_scale and not as_published:
         doubts.append(
@@ -55,15 +44,15 @@ def result(
         )
     if not prompt.published:
         doubts.append(OWN_WORDS)
-    if judge.model not in PUBLISHED_JUDGES:
-        doubts.append(f"judged by {judge.model}, not by {PUBLISHED_JUDGES[0]}")
-    anchored = drift(occasion, ledger)
+    if server.model not in PUBLISHED_JUDGES:
+        doubts.append(f"judged by {server.model}, not by {PUBLISHED_JUDGES[0]}")
+    anchored = judgements.drift
     about = {
-        "model": judge.model,
+        "model": server.model,
         "reported": sorted({line.reported for line in every if line.reported}),
         "fingerprints": sorted({line.fingerprint for line in every if line.fingerprint}),
-        "server": judge.host,
-        "parameters": dict(judge.parameters),
+        "server": server.host,
+        "parameters": dict(server.parameters),
         "prompt": {"digest": prompt.digest, "published": prompt.published},
         **told["judge"],
         "off_scale": off_scale,
@@ -71,7 +60,7 @@ def result(
         "published": _figure(means),
         "anchors": anchored and {k: v for k, v in anchored.items() if k != "recorded_on"},
     }
-    name = f"{', '.join(about['reported']) or judge.model} at {judge.host}"
+    name = f"{', '.join(about['reported']) or server.model} at {server.host}"
     if told["metrics"]:
         told["metric_types"] = {METRIC: {"range": [WORST, BEST], "mean": True}}
         if ends := about["interval"]:
@@ -96,15 +85,12 @@ def _judged(dialogue: Dialogue, lines: Sequence[JudgedLine], as_published: bool)
 
 def _round(line: JudgedLine, number: int, as_published: bool) -> Round:
     """The first score is the first answer's: the reference's in round 1."""
-    scores = line.scores if line.usable(as_published=as_published) else None
+    scores = None
+    if line.reply is not None and usable(line.reply, as_published=as_published):
+        scores = parse_reply(line.reply)
     if scores is None:
         return Round(0.0, 0.0, failed=True)
     return Round(*scores) if number == 1 else Round(scores[1], scores[0])
-
-
-def failure(line: JudgedLine, as_published: bool) -> str:
-    """Why a reply does not count, empty where it does."""
-    return line.fault or ("" if as_published else _scale_fault(line))
 
 
 def _scale_fault(line: JudgedLine) -> str:
@@ -118,6 +104,41 @@ def _audit(line: JudgedLine, as_published: bool) -> dict[str, Any]:
         "reported": line.reported,
         "fingerprint": line.fingerprint,
         "reply": line.reply,
-        "scores": line.scores,
-        "fault": failure(line, as_published),
+        "scores": None if line.reply is None else parse_reply(line.reply),
+        "fault": failure(line, scale_fault, as_published=as_published),
     }
+
+
+def remarks(told: Mapping[str, Any]) -> Iterator[str]:
+    """What the scores are worth, a line each.
+
+    told  a summary's field `judge`
+    """
+    if told["failed"]:
+        low, high = told["bounds"] or (None, None)
+        yield (
+            f"{told['failed']:,} judgements failed and are left out; had they been the worst and "
+            f"the best, the score would be {_x100(low)} and {_x100(high)}"
+        )
+    if told["off_scale"]:
+        published = _x100(told["published"])
+        yield f"{told['off_scale']:,} judgements have scores outside 1 to 10, which " + (
+            f"count here, as published: {published}"
+            if told["as_published"]
+            else f"failed; as published they count, and the score is {published}"
+        )
+    wins, rounds = told["against_reference"], told["rounds"]
+    yield (
+        f"beside the reference answers ({_x100(told['reference'])}): {wins['win']:,} better, "
+        f"{wins['tie']:,} alike, {wins['loss']:,} worse"
+    )
+    if rounds["dialogues"]:
+        yield (
+            f"both rounds prefer the same answer in {rounds['same_winner']:,} of "
+            f"{rounds['dialogues']:,} dialogues; what stands first is scored "
+            f"{rounds['first_preferred']:+.2f} beside the other"
+        )
+
+
+def _x100(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -10,16 +10,14 @@ from rich.table import Table
 
 from eval import plugins
 from eval.cli.console import REPORTING, err, out, print_evaluation, say
+from eval.cli.judge import Terminal
 from eval.cli.report import print_report, say_where
 from eval.config import Config
-from eval.data.declare import Task
 from eval.demo import DEMO
 from eval.errors import UsageError
 from eval.pipeline import Place, evaluate
 from eval.readiness import Readiness, readiness
-from eval.run.folder import RunFolder
 
-DEMO_REQUESTS = 8  # to the demo's judge at a time
 INCOMPLETE = 3  # exit code
 DEMO_DATA = Path("demo-data")
 
@@ -54,10 +52,10 @@ def run_card(config: Config, place: Place, *, dry_run: bool = False) -> None:
         print_evaluation(evaluation)
         complete = complete and evaluation.complete
         if config.model == DEMO:
-            from eval.demo.steps import submit_to_stand_ins
+            from eval.demo.steps import judge_by_rules, submit_to_stand_ins
 
             submit_to_stand_ins(evaluation.run, ready, place.data)
-            ask_demo_judge(ready, place)
+            judge_by_rules(evaluation.run, ready, place.data, Terminal())
         print_report([place.out], all_tables=not missing and len(tasks) > 1)
         say_where(place.out)
     if config.model == DEMO:
@@ -85,24 +83,3 @@ def _print_states(states: Sequence[Readiness]) -> None:
         size = f"{each.samples:,}" if each.samples else "?"
         table.add_row(each.task.name, size, each.state, escape(each.problem) or "found")
     out.print(table)
-
-
-def ask_demo_judge(tasks: Sequence[Task], place: Place) -> None:
-    """Have a judge of rules score what a judge scores: a server on loopback, while it is needed."""
-    from eval.cli.judge import judge_run
-    from eval.cli.judges import How
-    from eval.demo.judge import MODEL, JudgeServer
-    from touchstone.judge import Judge
-
-    folder = RunFolder.open(place.out)
-    judged = [task for task in tasks if task.judged and not folder.scores(task.name).server()]
-    if not judged:
-        return
-    with JudgeServer() as server:
-        how = How(
-            Judge(MODEL, server.url),
-            key="none",
-            ledger=folder.work_file("judge-ledger.jsonl"),
-            concurrency=DEMO_REQUESTS,
-        )
-        judge_run(folder, judged, place.data, how)

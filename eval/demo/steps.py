@@ -4,13 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval import plugins
+from eval.client.server import Server
 from eval.data.declare import Build, Task
+from eval.demo.judge import MODEL, JudgeServer
 from eval.demo.server import score_submission
 from eval.errors import UsageError
+from eval.judging.session import LEDGER, Front, Judging, judge_run
 from eval.run.folder import RunFolder
 from eval.scoring import submission
 from eval.scoring.score import score_run
 from eval.storage.reading import reason
+
+REQUESTS = 8  # to the judge at a time
 
 
 def draw_demo(data: Path) -> None:
@@ -36,3 +41,18 @@ def submit_to_stand_ins(run: RunFolder, tasks: Sequence[Task], data: Path) -> No
         metrics = score_submission(data, task.name, written)
         submission.record(task, run, metrics, "the demo's stand-in", "", written)
         score_run(run, task, data)
+
+
+def judge_by_rules(run: RunFolder, tasks: Sequence[Task], data: Path, front: Front) -> None:
+    """Have a judge of rules score what a judge scores: a server on loopback, while it is needed."""
+    judged = [task for task in tasks if task.judged and not run.scores(task.name).server()]
+    if not judged:
+        return
+    with JudgeServer() as server:
+        how = Judging(
+            Server(MODEL, server.url),
+            key="none",
+            ledger=run.work_file(LEDGER),
+            concurrency=REQUESTS,
+        )
+        judge_run(run, judged, data, how, front)

@@ -36,8 +36,9 @@ from urllib.request import urlopen
 
 import orjson
 
-from touchstone.judge import Judge
-from touchstone.judging import CONCURRENCY, ROUNDS, messages
+from eval.client import server as client
+from eval.judging.asking import CONCURRENCY
+from touchstone.judging import ROUNDS, messages
 from touchstone.prompt import OWN
 from touchstone.table import Dialogue, write_answers
 
@@ -85,7 +86,7 @@ class Table:
         draw = Random(seed)
         dialogues = [dialogue(draw, number) for number in range(1, rows + 1)]
         path.write_bytes(write_answers(dialogues))
-        judge = Judge(MODEL, url)
+        judge = client.Server(MODEL, url)
         shown = [messages(each, number, OWN) for each in dialogues for number in ROUNDS]
         return cls(path, {judge.key(told): digest_of(judge.request(told)) for told in shown})
 

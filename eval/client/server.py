@@ -1,4 +1,4 @@
-"""The judge: who it is, how it is asked, what that may cost, and what its reply says."""
+"""A server of a model: its address, a request's parameters and key, what that costs; a reply."""
 
 import hashlib
 import json
@@ -10,9 +10,8 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import orjson
 
+from eval.client.network import loopback
 from eval.errors import UsageError
-from touchstone.network import loopback
-from touchstone.score import BEST, WORST
 
 OPENAI = "https://api.openai.com/v1"
 MODEL = "gpt-4"
@@ -68,8 +67,8 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
-    """Who judges, and how it is asked: all of it decides what is said.
+class Server:
+    """A model behind an address, and the parameters of a request: all of it decides the reply.
 
     base_url    of any server that speaks OpenAI's protocol
     parameters  of a request, beside its model and messages
@@ -93,12 +92,14 @@ class Judge:
     @classmethod
     def priced(
         cls, model: str, base_url: str, parameters: Mapping[str, Any] | None = None
-    ) -> "Judge":
+    ) -> "Server":
         """With the list price of the model, where it is known, and a tidy address."""
         chosen = dict(PARAMETERS if parameters is None else parameters)
-        judge = cls(model, _tidy(base_url), chosen)
-        known = PRICES.get(model) if urlsplit(judge.base_url).hostname == "api.openai.com" else None
-        return replace(judge, price=Price(*known)) if known else judge
+        server = cls(model, _tidy(base_url), chosen)
+        known = (
+            PRICES.get(model) if urlsplit(server.base_url).hostname == "api.openai.com" else None
+        )
+        return replace(server, price=Price(*known)) if known else server
 
     @property
     def host(self) -> str:
@@ -141,6 +142,13 @@ class Judge:
         asked = sum(len(m["content"].encode()) + FRAME_TOKENS for m in messages) + FRAME_TOKENS
         bounds = [self.parameters[name] for name in TOKEN_BOUNDS if name in self.parameters]
         return asked, max(bounds, default=UNBOUNDED_TOKENS)
+
+    def most_usd(self, messages: Messages, share: float = 1.0) -> float | None:
+        """Most that a request may cost; None where prices are not known.
+
+        share  of the price: BATCH_SHARE in a batch
+        """
+        return self.price.usd(*self.most_tokens(messages), share) if self.price else None
 
     def likely_tokens(self, messages: Messages) -> tuple[int, int]:
         """About how many: four ASCII characters each, else a character; and two short numbers."""
@@ -231,7 +239,7 @@ def _encodable(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A judge's reply.
+    """A server's reply.
 
     tokens  of request and reply, or None where the server does not report them
     note    what the server put beside an empty text: a refusal, its reasoning
@@ -244,82 +252,10 @@ class Reply:
     tokens: tuple[int, int] | None = None
     note: str = ""
 
-    @property
-    def fault(self) -> str:
-        """Why it has no scores, empty where it has some."""
-        fault = fault_of(self.text)
+    def explain(self, fault: str) -> str:
+        """Why the text cannot be used, as the server tells it; "" where there is no fault."""
         if fault and self.note:
             fault += f"; {self.note}"
         if fault and self.finish not in ("", "stop"):
             fault += f" (finish reason {self.finish!r:.40})"
         return fault
-
-
-def parse_reply(text: str) -> tuple[float, float] | None:
-    """Scores of the first and the second answer, or None where the reply has none.
-
-    The first line that is not empty must be two numbers with one space between; every number that
-    Python reads is one.
-
-    Source  TouchStone's eval script; equal to it on every reply of
-            tests/golden/metrics/touchstone_cases.json
-    Quirks  kept as in the source: `8, 7`, `8/10 7` and two spaces are no scores, `nan 5` and
-            `8 7.` are
-    """
-    try:
-        first, second = map(float, _first_line(text).split(" "))
-    except ValueError:
-        return None
-    return first, second
-
-
-def on_scale(text: str) -> bool:
-    """Whether a reply has scores, plainly written numbers, from 1 to 10.
-
-    Departs  from the published script, which takes any number that Python reads: 85, nan, 1_0
-    """
-    scores = parse_reply(text)
-    return (
-        scores is not None
-        and all(WORST <= score <= BEST for score in scores)
-        and "_" not in _first_line(text)
-    )
-
-
-def usable(text: str, *, as_published: bool = False) -> bool:
-    """Whether a reply counts: as published, or only with scores on the scale."""
-    return parse_reply(text) is not None if as_published else on_scale(text)
-
-
-def scale_fault(text: str) -> str:
-    """Why the scores of a reply do not count; empty where they do, or where there are none."""
-    if parse_reply(text) is None or on_scale(text):
-        return ""
-    return f"scores outside {WORST:g} to {BEST:g}: {_first_line(text)[:80]!r}"
-
-
-def fault_of(text: str) -> str:
-    """Why a reply has no scores, for whoever must look into it; empty where it has."""
-    if parse_reply(text) is not None:
-        return ""
-    line = _first_line(text)
-    if not text.strip():
-        return "an empty reply"
-    parts = line.split(" ")
-    if len(parts) != 2:
-        return f"the first line is not two numbers with one space between: {line[:80]!r}"
-    wrong = next(part for part in parts if not _is_number(part))
-    return f"{wrong[:80]!r} is not a number; the first line is {line[:80]!r}"
-
-
-def _first_line(text: str) -> str:
-    """As the source takes it: of an empty reply it is the text that is put behind each."""
-    return f"{text}\nok".strip().split("\n", 1)[0].strip()
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from eval.storage.reading import Schema
-from touchstone.judge import parse_reply, usable
 
 KINDS = ("asked", "judged", "unanswered", "again", "batch")  # a line has one of these fields
 Usd = Annotated[float, Field(ge=0)] | None  # None where prices are not known
@@ -37,15 +36,6 @@ class JudgedLine:
     fingerprint: str = ""
     fault: str = ""
     time: str = ""
-
-    @property
-    def scores(self) -> tuple[float, float] | None:
-        """As the published script reads them."""
-        return None if self.reply is None else parse_reply(self.reply)
-
-    def usable(self, *, as_published: bool = False) -> bool:
-        """Whether the scores count."""
-        return self.reply is not None and usable(self.reply, as_published=as_published)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

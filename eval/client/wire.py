@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httpcore2
 import httpx2
 
-from touchstone.network import Proxy, tls
+from eval.client.network import Proxy, tls
 
 HEADER_BYTES = 1 << 20  # that an answer's headers, chunks and interim answers may take
 SLICE_BYTES = 1 << 16  # sent between two looks at the clock

@@ -1,4 +1,4 @@
-"""Asking a judge's server once: what goes there, what comes back, and what its errors mean."""
+"""Asking a server once: what goes there, what comes back, and what its errors mean."""
 
 import json
 import math
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from eval.client.network import find_proxy
+from eval.client.server import CHAT, Messages, Reply, Server
 from eval.errors import JudgeError, UsageError
-from touchstone.judge import CHAT, Judge, Messages, Reply
-from touchstone.network import find_proxy
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -66,7 +66,7 @@ class Unfit(JudgeError):
 
 
 class Client:
-    """A judge's server, asked through the official client.
+    """A server, asked through the official client.
 
     key  of the account; it appears in no message, and is cut out of what the server says
 
@@ -74,7 +74,7 @@ class Client:
     used.
     """
 
-    def __init__(self, judge: Judge, key: str | None, timeout_s: float = 60.0) -> None:
+    def __init__(self, server: Server, key: str | None, timeout_s: float = 60.0) -> None:
         if not key or not key.strip():
             raise JudgeError(
                 "no key for the judge: set OPENAI_API_KEY=... in the environment. A server that "
@@ -85,10 +85,10 @@ class Client:
         for name in ENVIRONMENT:
             if not os.environ.get(name, "").replace("\n", "").isascii():
                 raise JudgeError(f"{name}: only ASCII characters can be sent. Nothing was asked")
-        self.judge = judge
+        self.server = server
         self.secret = key.strip()
         self.timeout_s = timeout_s
-        self.proxy = find_proxy(judge.base_url)
+        self.proxy = find_proxy(server.base_url)
         self.api = self._api(LARGEST_REPLY, timeout_s)
         self.files = self._api(LARGEST_FILE, timeout_s)
 
@@ -97,14 +97,14 @@ class Client:
         import httpx2
         from openai import OpenAI
 
-        from touchstone.wire import Wire
+        from eval.client.wire import Wire
 
         def sign(request: httpx2.Request) -> None:
-            if self.judge.azure:
+            if self.server.azure:
                 request.headers["api-key"] = self.secret
                 del request.headers["Authorization"]
 
-        url, query = self.judge.place
+        url, query = self.server.place
         http_client = httpx2.Client(
             transport=Wire(url, most, self.proxy),
             event_hooks={"request": [sign]},
@@ -127,7 +127,7 @@ class Client:
     @property
     def where(self) -> str:
         """The server's host, and the proxy before it."""
-        return f"{self.judge.host} through {self.proxy}" if self.proxy else self.judge.host
+        return f"{self.server.host} through {self.proxy}" if self.proxy else self.server.host
 
     def transfer(self, size: int, tries: int) -> "OpenAI":
         """For a file of about so many bytes, which may take longer than a reply."""
@@ -147,9 +147,9 @@ class Client:
         import httpx2
         from openai import OpenAIError
 
-        from touchstone.wire import Broken
+        from eval.client.wire import Broken
 
-        body = self.judge.request(messages)
+        body = self.server.request(messages)
         try:
             answer = self.api.post(CHAT, cast_to=httpx2.Response, body=body)
         except (OpenAIError, Broken) as error:
@@ -189,7 +189,7 @@ class Client:
         import httpx2
         import openai
 
-        from touchstone.wire import Broken, Streaming
+        from eval.client.wire import Broken, Streaming
 
         if isinstance(error, Streaming):
             return self._streams()
@@ -221,11 +221,11 @@ class Client:
         if status == 402:
             return JudgeError(f"{where}. The account has nothing left; all that was said is kept")
         if status == 403:
-            return JudgeError(f"{where}. The key may not use {self.judge.model!r}")
+            return JudgeError(f"{where}. The key may not use {self.server.model!r}")
         if status == 404:
             return JudgeError(
-                f"{where}. Is the model {self.judge.model!r} (--judge) offered there, and does the "
-                "address (--base-url) end as the server's does, in /v1 say?"
+                f"{where}. Is the model {self.server.model!r} (--judge) offered there, and does "
+                "the address (--base-url) end as the server's does, in /v1 say?"
             )
         if status == 407:
             return JudgeError(f"{where}. The proxy wants a user name and a password, or other ones")
