@@ -10,6 +10,7 @@ import pytest
 
 from eval import plugins
 from eval.errors import PluginError, UsageError
+from eval.judging.task import JudgedTask
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -153,6 +154,7 @@ def test_an_installed_package_adds_a_task_and_a_back_end(site, tmp_path):
         sys.path.insert(0, {str(site)!r})
         from pathlib import Path
         from eval import plugins
+        from eval.run.requests import render
         root = Path({str(tmp_path)!r})
         (task,) = plugins.find_tasks(["shapes"])
         assert "my_lab.benchmarks.shapes of my-lab 0.1" == plugins.tasks()[task.name].origin
@@ -315,3 +317,19 @@ def test_a_back_end_that_cannot_be_opened_is_a_plugin_error(offer, value, messag
     offer("lab-backend", modules, backends={"mine": value})
     with pytest.raises(PluginError, match=f"{value} of lab-backend 0.1: {message}"):
         plugins.backend("mine")
+
+
+def test_a_benchmarks_judge_is_checked(offer):
+    """Found by the benchmark's name; an error names the distribution, and what is missing."""
+    assert plugins.judge("touchstone", JudgedTask).ROUNDS == (1, 2)
+    with pytest.raises(UsageError, match=r"'touchston'; did you mean 'touchstone'\?"):
+        plugins.judge("touchston", JudgedTask)
+    modules = {"lab_judge.py": "ROUNDS = (1,)\n", "lab_broken.py": "import no_such_module\n"}
+    offer("lab", modules, judges={"talks": "lab_judge", "broken": "lab_broken"})
+    with pytest.raises(PluginError, match=r"^lab_judge of lab 0\.1: .* lacks ANCHORS, .*messages"):
+        plugins.judge("talks", JudgedTask)
+    with pytest.raises(PluginError, match=r"^lab_broken of lab 0\.1: cannot be loaded: Modu"):
+        plugins.judge("broken", JudgedTask)
+    offer("lab-two", {}, judges={"talks": "lab_judge"})
+    with pytest.raises(PluginError, match=r"is offered twice, by lab_judge of lab 0\.1 and by"):
+        plugins.judge("talks", JudgedTask)
