@@ -81,7 +81,7 @@ def find_config(path: Path, folder: str = "") -> Path:
 
 def _shipped() -> Path:
     """Where configurations lie: in an installed package, or beside it in a source folder."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
