@@ -70,8 +70,8 @@ def _shuffled(questions: Iterable[Identified]) -> Iterable[Identified]:
 ALONE = Variant("alone", "each question alone, nothing shared", backend="plain")
 VARIANTS = (
     Variant("shared", "images and prefixes shared, as many at a time as fit"),
-    Variant("rows-1", "one question at a time", {"rows": 1}),
-    Variant("rows-7", "seven questions at a time", {"rows": 7}),
+    Variant("rows-1", "one question at a time", {"sequences": 1}),
+    Variant("rows-7", "seven questions at a time", {"sequences": 7}),
     Variant("batches-8", "padded batches of eight, as the original", backend="plain", batch=8),
     Variant("reversed", "in reverse order", order=_reversed),
     Variant("shuffled", "in random order", order=_shuffled),

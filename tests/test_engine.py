@@ -17,9 +17,10 @@ from PIL import Image
 from small import make_checkpoint
 
 from eval.api import Generate, Rank, Request
+from eval.engine.kv_cache import Pool
 from eval.engine.plain import GENERATION, PlainEngine
-from eval.engine.plan import AT_ONCE, Group, Plan
-from eval.engine.pool import Pool, Prefix, Row
+from eval.engine.plan import MAX_QUESTIONS, Group, Plan
+from eval.engine.sequence import Prefix, Sequence
 from eval.engine.shared import PULLED, SharedEngine, open_backend
 from eval.errors import UsageError
 from eval.runtime import QwenVL
@@ -109,18 +110,20 @@ def request_lists(draw):
 @given(
     requests=request_lists(),
     seed=st.integers(0, 1),
-    rows=st.integers(1, 20),
-    packed=st.integers(1, 2000),
+    sequences=st.integers(1, 20),
+    prefill_tokens=st.integers(1, 2000),
     memory=st.integers(1, 1 << 24),
     order=st.randoms(use_true_random=False),
 )
 def test_same_answers_as_the_plain_engine(
-    models, root, requests, seed, rows, packed, memory, order
+    models, root, requests, seed, sequences, prefill_tokens, memory, order
 ):
     """In float32: same ids, texts and reasons for any pool, memory, order and mix of requests."""
     expected = answers(PlainEngine(models[seed], root), requests)
     order.shuffle(requests)
-    engine = SharedEngine(models[seed], root, rows=rows, packed=packed, memory=memory)
+    engine = SharedEngine(
+        models[seed], root, sequences=sequences, prefill_tokens=prefill_tokens, memory=memory
+    )
     assert_same(expected, answers(engine, requests))
 
 
@@ -134,15 +137,15 @@ def test_each_image_once_by_its_content(models, root):
 
 
 def test_each_prefix_once_and_no_token_twice(models, root):
-    """Counted: the common tokens once for all rows, the others once, each new token but the last.
+    """Counted: common tokens once for all sequences, others once, each new token but the last.
 
     All questions begin with an image and "What is number ".
     """
     requests = questions(20, lambda n: n % 2)
     lengths = [len(models[0].read(request.prompt)[0]) for request in requests]
     shared = SPAN + len("What is number ")
-    for rows, packed in ((64, 4096), (3, 10)):
-        engine = SharedEngine(models[0], root, rows=rows, packed=packed)
+    for sequences, prefill_tokens in ((64, 4096), (3, 10)):
+        engine = SharedEngine(models[0], root, sequences=sequences, prefill_tokens=prefill_tokens)
         found = answers(engine, requests)
         assert 2 * shared == engine.usage.prefix
         assert sum(lengths) - 20 * shared == engine.usage.suffix
@@ -164,19 +167,19 @@ def test_options_of_one_token_need_one_pass(models, root):
         )
 
 
-def test_a_row_that_ends_makes_room_at_once(models, root):
-    """Rows of 2 and 12 tokens in a pool of two: as many steps as one long row, not as batches."""
+def test_a_finished_sequence_makes_room_at_once(models, root):
+    """Answers of 2 and 12 tokens in a pool of two: as many steps as the long one takes."""
     lengths = [12, 2, 2, 2, 2, 2]
     requests = [
         question(n, image(0), "What?", Generate(most, most)) for n, most in enumerate(lengths)
     ]
-    engine = SharedEngine(models[0], root, rows=2)
+    engine = SharedEngine(models[0], root, sequences=2)
     answers(engine, requests)
     assert 11 == engine.usage.steps
 
 
 @given(
-    rows=st.integers(1, 12),
+    sequences=st.integers(1, 12),
     slots=st.integers(1, 4000),
     groups=st.lists(
         st.tuples(st.integers(0, 400), st.lists(st.integers(1, 200), min_size=1, max_size=6)),
@@ -185,29 +188,29 @@ def test_a_row_that_ends_makes_room_at_once(models, root):
     ),
     leaving=st.randoms(use_true_random=False),
 )
-def test_the_pool_never_exceeds_its_memory(rows, slots, groups, leaving):
-    """Whatever comes and goes; but a row that is alone with its prefix enters in any case."""
-    pool = Pool(rows, slots)
+def test_the_pool_never_exceeds_its_memory(sequences, slots, groups, leaving):
+    """Whatever comes and goes; but a sequence that is alone with its prefix is always admitted."""
+    pool = Pool(sequences, slots)
     for length, prompts in groups:
         prefix = Prefix(Group((), length, 1.0))
-        waiting = [Row(None, prefix, [0] * tokens, most=4) for tokens in prompts]
+        waiting = [Sequence(None, prefix, [0] * tokens, max_new=4) for tokens in prompts]
         prefix.users = len(waiting)
         while waiting:
-            alone = not pool.rows and all(other is prefix for other in pool.prefixes)
+            alone = not pool.sequences and all(other is prefix for other in pool.prefixes)
             if entered := pool.admit(waiting[0]):
                 waiting.pop(0)
             assert entered or not alone
-            assert len(pool.rows) <= rows
-            taken = sum(shelf.entries * shelf.width for shelf in (pool.own, pool.shared))
+            assert len(pool.sequences) <= sequences
+            taken = sum(cache.entries * cache.width for cache in (pool.own, pool.shared))
             assert alone or not entered or taken <= slots
-            assert [row.slots - 3 for row in pool.rows] == pool.own.lengths
+            assert [each.slots - 3 for each in pool.sequences] == pool.own.lengths
             assert [each.length for each in pool.prefixes] == pool.shared.lengths
             if not entered or leaving.random() < 0.3:
-                row = leaving.choice(pool.rows)
-                pool.remove(row)
-                row.prefix.users -= 1
-                if not row.prefix.users:
-                    pool.forget(row.prefix)
+                removed = leaving.choice(pool.sequences)
+                pool.remove(removed)
+                removed.prefix.users -= 1
+                if not removed.prefix.users:
+                    pool.remove_prefix(removed.prefix)
 
 
 @pytest.mark.parametrize("options", [(), ("A", "")])
@@ -257,7 +260,7 @@ def watched(requests, pulled):
 def test_requests_are_pulled_as_they_are_needed(models, tmp_path, images, on_an_image):
     """Never more than a batch and some groups beyond those that are answered or being answered.
 
-    In the pool are at most 8 rows, and of the last group some that wait; in the window of open
+    In the pool are at most 8 sequences, and of the last group some that wait; in the window of open
     groups are as many questions, or 16 groups, and one group more; in the plan a batch and what was
     held back of one group.
     """
@@ -265,11 +268,11 @@ def test_requests_are_pulled_as_they_are_needed(models, tmp_path, images, on_an_
         Image.new("L", (8, 8), number % 256).resize((8 + number // 256, 8)).save(
             tmp_path / f"{number}.png"
         )
-    most = min(on_an_image, AT_ONCE)
+    most = min(on_an_image, MAX_QUESTIONS)
     bound = (8 + most) + (8 + most) + (PULLED["cpu"] + most)
     requests = questions(images * on_an_image, lambda n: n // on_an_image, Generate(2, 2))
     pulled = []
-    engine = SharedEngine(models[0], tmp_path, rows=8)
+    engine = SharedEngine(models[0], tmp_path, sequences=8)
     for count, _ in enumerate(engine.answer(watched(requests, pulled))):
         assert len(pulled) <= count + bound
     assert len(requests) == len(pulled) == count + 1
@@ -296,10 +299,10 @@ def test_the_plan_groups_neighbours(models, root, names, batch, together):
 
 def test_the_plan_cuts_large_groups(models, root):
     """At so many questions, wherever the batches end."""
-    requests = questions(2 * AT_ONCE + 10, lambda n: 0)
-    for batch in (64, 100, AT_ONCE, 1000):
+    requests = questions(2 * MAX_QUESTIONS + 10, lambda n: 0)
+    for batch in (64, 100, MAX_QUESTIONS, 1000):
         groups = list(Plan(models[0], root, requests, batch))
-        assert [AT_ONCE, AT_ONCE, 10] == [len(group.questions) for group in groups]
+        assert [MAX_QUESTIONS, MAX_QUESTIONS, 10] == [len(group.questions) for group in groups]
 
 
 def test_a_group_across_batches_is_one(models, root):
@@ -320,14 +323,14 @@ def test_a_group_across_batches_is_one(models, root):
 @given(
     requests=request_lists(),
     cuts=st.lists(st.integers(0, 16), max_size=4),
-    rows=st.integers(1, 20),
+    sequences=st.integers(1, 20),
     order=st.randoms(use_true_random=False),
 )
-def test_same_answers_in_any_order_and_any_parts(models, root, requests, cuts, rows, order):
+def test_same_answers_in_any_order_and_any_parts(models, root, requests, cuts, sequences, order):
     """One engine that is asked again and again answers as one that is asked once; usage adds up."""
     expected = answers(SharedEngine(models[0], root), requests)
     order.shuffle(requests)
-    engine = SharedEngine(models[0], root, rows=rows)
+    engine = SharedEngine(models[0], root, sequences=sequences)
     found = {}
     bounds = [0, *sorted(cuts), len(requests)]
     for begin, end in pairwise(bounds):
@@ -422,7 +425,7 @@ model.model.lm_head.weight.data.zero_()
 model.model.lm_head.weight.data[model.tokenizer.eod_id] = 1  # ends at once or never
 end = model.tokenizer.eod_id
 requests = [Request(f"t/{n}", f"word {n}", Generate(int(sys.argv[2]))) for n in range(40)]
-engine = SharedEngine(model, Path("."), memory=1 << 40, rows=40)
+engine = SharedEngine(model, Path("."), memory=1 << 40, sequences=40)
 list(engine.answer(requests[:1]))  # threads and libraries are loaded
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)
@@ -433,9 +436,9 @@ print(len(answered), sum(bool(p.error) for p in answered))
 
 @pytest.mark.parametrize(("most", "told"), [(4000, "40 0"), (32000, "40 40")])
 def test_out_of_memory_shrinks_the_pool(tmp_path, most, told):
-    """A process that may take 200 MB more, a pool told to take a terabyte: fewer rows at a time.
+    """A process that may take 200 MB more, a pool with a limit of a terabyte: fewer sequences.
 
-    Forty rows of 4,000 slots want 330 MB; one of 32,000 alone wants 260 MB, and fails alone.
+    Forty sequences of 4,000 slots need 330 MB; one of 32,000 needs 260 MB, and fails alone.
     """
     folder = make_checkpoint(tmp_path / "model")
     done = subprocess.run(
@@ -468,7 +471,7 @@ def test_nothing_is_left_behind(models, root, after):
     """An engine that is not read to its end stops its threads, and can be asked again."""
     before = threading.active_count()
     requests = questions(200, lambda n: n % PICTURES)
-    engine = SharedEngine(models[0], root, rows=4)
+    engine = SharedEngine(models[0], root, sequences=4)
     given = engine.answer(iter(requests))
     for _ in range(after):
         next(given)
@@ -488,7 +491,7 @@ def test_an_error_of_the_requests_comes_through(models, root, error):
         yield from requests[:150]
         raise error
 
-    engine = SharedEngine(models[0], root, rows=4)
+    engine = SharedEngine(models[0], root, sequences=4)
     given = []
     with pytest.raises(error):
         given += engine.answer(failing())
@@ -499,7 +502,7 @@ def test_an_error_of_the_requests_comes_through(models, root, error):
 def test_calls_may_overlap(models, root):
     """A call that was left open and ends late takes nothing from the next."""
     requests = questions(40, lambda n: n % PICTURES)
-    engine = SharedEngine(models[0], root, rows=2)
+    engine = SharedEngine(models[0], root, sequences=2)
     left = engine.answer(requests)
     next(left)
     found = []
@@ -511,9 +514,9 @@ def test_calls_may_overlap(models, root):
     assert not any(prediction.error for prediction in found)
 
 
-def test_rows_and_memory_are_settings_of_the_back_end(tmp_path):
+def test_sequences_and_memory_are_settings_of_the_back_end(tmp_path):
     """They reach the engine."""
     folder = make_checkpoint(tmp_path / "model")
-    engine = open_backend(str(folder), image_root=tmp_path, rows=3, memory=1 << 20)
-    assert (3, 1 << 20) == (engine.rows, engine.memory)
+    engine = open_backend(str(folder), image_root=tmp_path, sequences=3, memory=1 << 20)
+    assert (3, 1 << 20) == (engine.sequences, engine.memory)
     assert GENERATION == engine.describe()["generation"]

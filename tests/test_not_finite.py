@@ -58,8 +58,8 @@ def engines(model, root):
         PlainEngine(model, root),
         PlainEngine(model, root, batch_size=3),
         SharedEngine(model, root),
-        SharedEngine(model, root, rows=2),
-        SharedEngine(model, root, packed=1),
+        SharedEngine(model, root, sequences=2),
+        SharedEngine(model, root, prefill_tokens=1),
     ]
 
 
@@ -185,14 +185,18 @@ def request_lists(draw):
 @given(
     requests=request_lists(),
     broken=st.integers(1, 2),
-    rows=st.integers(1, 12),
-    packed=st.integers(1, 2000),
+    sequences=st.integers(1, 12),
+    prefill_tokens=st.integers(1, 2000),
     memory=st.integers(1, 1 << 24),
 )
-def test_both_engines_fail_the_same_questions(models, root, requests, broken, rows, packed, memory):
-    """For any pool, memory and mix; whoever comes into a failed row's place is answered as ever."""
+def test_both_engines_fail_the_same_questions(
+    models, root, requests, broken, sequences, prefill_tokens, memory
+):
+    """For any pool, memory and mix; a sequence in a failed one's entry is answered as ever."""
     expected = answers(PlainEngine(models[broken], root), requests)
-    engine = SharedEngine(models[broken], root, rows=rows, packed=packed, memory=memory)
+    engine = SharedEngine(
+        models[broken], root, sequences=sequences, prefill_tokens=prefill_tokens, memory=memory
+    )
     found = answers(engine, requests)
     failing = {name for name, each in expected.items() if each.error}
     assert {request.id for request in requests if BAD in request.prompt} <= failing

@@ -204,13 +204,15 @@ def expected(model, root):
 
 
 @pytest.mark.parametrize(
-    ("rows", "memory"), [(1, 1 << 30), (3, 1), (3, 1 << 21), (64, 1 << 21), (64, 1 << 30)]
+    ("sequences", "memory"), [(1, 1 << 30), (3, 1), (3, 1 << 21), (64, 1 << 21), (64, 1 << 30)]
 )
-def test_engines_draw_the_same(model, root, expected, rows, memory):
+def test_engines_draw_the_same(model, root, expected, sequences, memory):
     """In float32 the shared engine gives the plain one's ids for any pool, memory and order."""
     for order in range(2):
         asked = random.Random(order).sample(mixed(), len(mixed()))
-        engine = SharedEngine(model, root, rows=rows, memory=memory, packed=rows * 300)
+        engine = SharedEngine(
+            model, root, sequences=sequences, memory=memory, prefill_tokens=sequences * 300
+        )
         assert expected == told(answers(engine, asked))
         assert expected == told(answers(engine, asked[::-1]))  # and when it is asked again
 

@@ -1,10 +1,9 @@
 """Features of images on disk, so that a later run need not encode them again.
 
-A file is named by all that decides its content: the image's bytes, the vision tower's weights and
-their dtype, the way pixels are made. It holds the features and a digest of its name and of them, so
-a damaged file, or one under another's name, counts as missing and is written anew. Files appear
-whole and follow the umask, so several processes and users may share a folder. Nothing but tensors
-is read.
+A file's name is a digest of everything that determines its content: the image's bytes, the vision
+tower's weights and dtype, the preprocessing. The file holds the features and a checksum of its name
+and of them, so a damaged or renamed file counts as missing and is written again. Files appear whole
+and follow the umask, so several processes and users may share a folder. Only tensors are read.
 """
 
 import contextlib
@@ -29,13 +28,13 @@ from eval.storage.reading import read_bytes
 
 NAME, DIGEST = "features", "sha256"  # of the tensors in a file
 SUFFIX = ".safetensors"
-HEADER_BYTES = 10_000  # of a file at most, beside the features; it is some hundred
-LEFT_S = 3600.0  # after so long an unfinished file is one that a killed process left
-SPARED = 0.9  # part of the bound that is left after files were dropped
+HEADER_BYTES = 10_000  # of a file at most, beside the features; usually some hundred
+ABANDONED_S = 3600.0  # an unfinished file of this age was left by a killed process
+KEPT_SHARE = 0.9  # of the bound, when old files are dropped
 
 
 class FeatureStore:
-    """A folder of features, bounded in size: the files that were used longest ago go first.
+    """A folder of features, bounded in size: the least recently used files are dropped first.
 
     bound  bytes that the folder's files may take
     """
@@ -46,7 +45,7 @@ class FeatureStore:
         visual = model.model.transformer.visual
         self.dtype = visual.conv1.weight.dtype
         self.shape = (QUERIES, visual.proj.shape[0])
-        self.maker = _digest(visual)
+        self.encoder = _digest(visual)
         self.lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -60,9 +59,9 @@ class FeatureStore:
     def read(self, key: str) -> Tensor | None:
         """Features (256, D) of the image with this digest, or None."""
         file = self._file(key)
-        most = self.shape[0] * self.shape[1] * self.dtype.itemsize + HEADER_BYTES
+        limit = self.shape[0] * self.shape[1] * self.dtype.itemsize + HEADER_BYTES
         try:
-            tensors = load(read_bytes(file, DataError, most))
+            tensors = load(read_bytes(file, DataError, limit))
             features, digest = tensors[NAME], tensors[DIGEST]
         except (DataError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
             return None  # missing, not a regular file, or so damaged that it cannot be parsed
@@ -75,7 +74,7 @@ class FeatureStore:
         return features
 
     def write(self, key: str, features: Tensor) -> None:
-        """Keep features (256, D), if they are numbers; a full disk is no reason to stop."""
+        """Keep features (256, D) that are finite; a full disk is no error."""
         features = features.detach().cpu().contiguous()
         if not bool(features.isfinite().all()):
             return
@@ -96,31 +95,31 @@ class FeatureStore:
                     self._drop_oldest()
 
     def _file(self, key: str) -> Path:
-        name = hashlib.sha256(f"{self.maker} {key}".encode()).hexdigest()
+        name = hashlib.sha256(f"{self.encoder} {key}".encode()).hexdigest()
         return self.folder / name[:2] / f"{name}{SUFFIX}"
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """When each file was last used, its size, and itself."""
-        found = []
+        """When each file was last used, its size in bytes, its path."""
+        files = []
         for file in self.folder.glob(f"??/*{SUFFIX}"):
             with contextlib.suppress(OSError):  # another process may drop it meanwhile
-                told = file.lstat()
-                if S_ISREG(told.st_mode):
-                    found.append((told.st_mtime, told.st_size, file))
-        return found
+                status = file.lstat()
+                if S_ISREG(status.st_mode):
+                    files.append((status.st_mtime, status.st_size, file))
+        return files
 
     def _drop_unfinished(self) -> None:
-        """Remove what killed processes left."""
+        """Remove the unfinished files of killed processes."""
         for file in self.folder.glob(f"??/.*{SUFFIX}.*"):
             with contextlib.suppress(OSError):
-                if file.lstat().st_mtime < time() - LEFT_S:
+                if file.lstat().st_mtime < time() - ABANDONED_S:
                     file.unlink()
 
     def _drop_oldest(self) -> None:
         files = sorted(self._files())
         self.held = sum(size for _, size, _ in files)
         for _, size, file in files:
-            if self.held <= SPARED * self.bound:
+            if self.held <= KEPT_SHARE * self.bound:
                 return
             with contextlib.suppress(OSError):
                 file.unlink(missing_ok=True)
@@ -129,9 +128,9 @@ class FeatureStore:
 
 def _checksum(file: Path, features: Tensor) -> Tensor:
     """sha256 of a file's name and its features, (32,) uint8."""
-    found = hashlib.sha256(file.name.encode())
-    found.update(_bytes(features))
-    return torch.frombuffer(bytearray(found.digest()), dtype=torch.uint8)
+    digest = hashlib.sha256(file.name.encode())
+    digest.update(_bytes(features))
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
 def _bytes(tensor: Tensor) -> bytes:
@@ -140,9 +139,9 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 def _digest(visual: torch.nn.Module) -> str:
-    """Of all that decides what the tower makes of an image."""
-    found = hashlib.sha256(f"{PREPROCESSING} {visual.image_size}".encode())
+    """sha256 of everything that determines an image's features."""
+    digest = hashlib.sha256(f"{PREPROCESSING} {visual.image_size}".encode())
     for name, parameter in visual.named_parameters():
-        found.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        found.update(_bytes(parameter))
-    return found.hexdigest()
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        digest.update(_bytes(parameter))
+    return digest.hexdigest()

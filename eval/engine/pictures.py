@@ -1,6 +1,6 @@
-"""Images, each once: opened ahead of the model in the background, then through the vision tower.
+"""Images, each once: opened in the background ahead of the model, then encoded.
 
-What the tower made of an image is kept for a while, since few-shot examples come again.
+The features of recent images stay in memory, since few-shot examples come again.
 """
 
 from collections import OrderedDict
@@ -18,15 +18,15 @@ from eval.errors import DataError
 from eval.runtime import QwenVL
 from eval.runtime.image import load_pixels
 
-KEPT = 64  # images whose features stay in memory
+RECENT = 64  # images whose features stay in memory
 
 
 class Pictures:
     """Features of images, by their content.
 
     workers  threads that open files
-    usage    where it is told what was encoded and waited for
-    kept     features (256, D) by key, the most recent last; may outlive this object
+    usage    counts encoded images and the seconds spent waiting for files
+    recent   features (256, D) by key, the most recent last; may outlive this object
     store    features on disk, from earlier runs and for later ones
     """
 
@@ -35,7 +35,7 @@ class Pictures:
         model: QwenVL,
         workers: int,
         usage: Usage,
-        kept: OrderedDict[str, Tensor],
+        recent: OrderedDict[str, Tensor],
         store: FeatureStore | None = None,
     ) -> None:
         self.visual = model.model.transformer.visual
@@ -44,52 +44,51 @@ class Pictures:
         self.threads = ThreadPoolExecutor(workers, "pictures")
         self.loading: dict[str, Future[tuple[Tensor, bool]]] = {}
         self.usage = usage
-        self.kept = kept
+        self.recent = recent
 
-    def expect(self, pictures: Iterable[Picture]) -> None:
-        """Begin to open files whose features will be asked for."""
+    def prefetch(self, pictures: Iterable[Picture]) -> None:
+        """Start to open files whose features will be needed."""
         for picture in pictures:
-            if picture.key not in self.loading and picture.key not in self.kept:
+            if picture.key not in self.loading and picture.key not in self.recent:
                 self.loading[picture.key] = self.threads.submit(self._load, picture)
 
     def features(self, pictures: Iterable[Picture]) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Features (256, D) of each picture that can be read, and why another cannot, by key."""
-        wanted = {picture.key: picture for picture in pictures}
-        self.expect(wanted.values())
-        found: dict[str, Tensor] = {}
-        failed: dict[str, str] = {}
+        """Features (256, D) of pictures, and why the others cannot be read, both by key."""
+        by_key = {picture.key: picture for picture in pictures}
+        self.prefetch(by_key.values())
+        features: dict[str, Tensor] = {}
+        unreadable: dict[str, str] = {}
         pixels: dict[str, Tensor] = {}
-        for key in wanted:
-            if key in self.kept:
-                self.kept.move_to_end(key)
-                found[key] = self.kept[key]
+        for key in by_key:
+            if key in self.recent:
+                self.recent.move_to_end(key)
+                features[key] = self.recent[key]
                 continue
             begun = perf_counter()
             try:
                 loaded, encoded = self.loading.pop(key).result()
             except DataError as error:
-                failed[key] = str(error)
+                unreadable[key] = str(error)
             else:
-                (found if encoded else pixels)[key] = loaded
+                (features if encoded else pixels)[key] = loaded
             self.usage.waited_s += perf_counter() - begun
-        found |= self._encode(pixels)
-        for key, features in found.items():
-            self.kept[key] = features
-        while len(self.kept) > KEPT:
-            self.kept.popitem(last=False)
-        return found, failed
+        features |= self._encode(pixels)
+        self.recent |= features
+        while len(self.recent) > RECENT:
+            self.recent.popitem(last=False)
+        return features, unreadable
 
     def close(self) -> None:
-        """Stop opening files; features that are being written come to the disk yet."""
+        """Stop opening files; features that are being written still reach the disk."""
         for future in self.loading.values():
             future.cancel()
         self.threads.shutdown()
 
     def _load(self, picture: Picture) -> tuple[Tensor, bool]:
-        """Features that are on disk already (256, D), or pixels (3, S, S); and which it is."""
-        known = self.store.read(picture.key) if self.store else None
-        if known is not None:
-            return known.to(self.device), True
+        """Features (256, D) from the disk and True, or pixels (3, S, S) and False."""
+        stored = self.store.read(picture.key) if self.store else None
+        if stored is not None:
+            return stored.to(self.device), True
         pixels = load_pixels(picture.file, self.visual.image_size)
         return pixels.pin_memory() if self.device.type == "cuda" else pixels, False
 

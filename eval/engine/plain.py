@@ -1,7 +1,6 @@
 """The plain engine: requests in the order given, nothing shared, the original's batches.
 
-It knows no task and no file but the images of a prompt. It is what faster engines are tested
-against.
+Faster engines are tested against it. It knows no task, and no file but the images of a prompt.
 """
 
 import math
@@ -17,7 +16,7 @@ from eval.runtime import QwenVL, Sampling
 from eval.runtime.checkpoint import combined_digest, find_checkpoint
 from eval.runtime.generation import Losses
 
-# Version of the code that decides what is answered: raise it when recorded outputs change.
+# Version of the code that determines answers: raise it when recorded outputs change.
 GENERATION = 3
 
 
@@ -34,8 +33,8 @@ class PlainEngine:
     def answer(self, requests: Iterable[Request]) -> Iterator[Prediction]:
         """Yield predictions in the order of the requests.
 
-        A batch holds neighbours of one task with the same decoding. A request whose image cannot be
-        read is answered with the reason.
+        A batch holds neighbours of one task with the same decoding. Where an image cannot be read,
+        the prediction has the reason.
         """
         for (_, decode, _chat), group in groupby(requests, key=_alike):
             if isinstance(decode, Rank) or self.batch_size == 1:
@@ -45,7 +44,7 @@ class PlainEngine:
                 yield from self._batch(batch)
 
     def answer_one(self, request: Request) -> Prediction:
-        """The prediction of one request, asked alone."""
+        """The prediction of one request in a batch of its own."""
         decode = request.decode
         try:
             if isinstance(decode, Generate):
@@ -61,11 +60,11 @@ class PlainEngine:
     def _batch(self, batch: list[Request]) -> list[Prediction]:
         try:
             return self._generate(batch)
-        except (DataError, ValueError):  # one of them is bad: the others are asked without it
+        except (DataError, ValueError):  # one of them is bad: answer each alone
             return [self.answer_one(request) for request in batch]
 
     def _generate(self, batch: list[Request]) -> list[Prediction]:
-        """Answers to requests that are decoded alike, but for their seeds."""
+        """Answers to requests whose decoding differs only in seeds."""
         decode = batch[0].decode
         assert isinstance(decode, Generate)  # answer() ranks options one by one
         seeds = [r.decode.seed if isinstance(r.decode, Nucleus) else None for r in batch]
@@ -92,7 +91,7 @@ def ranked(request_id: str, decode: Rank, losses: Losses) -> Prediction:
     """The option with the least loss. Raises PredictionError for losses that are not finite."""
     best = decode.best(losses.exact)
     if losses.published:
-        decode.best(losses.published)  # is chosen from with --as-published, so it must be possible
+        decode.best(losses.published)  # --as-published chooses from them: they must be finite
     text = decode.options[best].strip()
     return Prediction(request_id, text, losses=losses.exact, dtype_losses=losses.published)
 
@@ -141,13 +140,13 @@ def identify(
 ) -> str:
     """The digest that `describe` would give, without loading the model.
 
-    verify  read the checkpoint's files again, whatever is remembered of them
+    verify  read the checkpoint's files again, even if their digests are remembered
     """
     return combined_digest(find_checkpoint(checkpoint, revision, weights).digests(verify=verify))
 
 
 def device_kind(device: str) -> str:
-    """The kind of the device that `describe` would tell: cpu or cuda."""
+    """The kind of the device that `describe` would give: cpu or cuda."""
     if device == "auto":
         import torch
 
@@ -158,7 +157,7 @@ def device_kind(device: str) -> str:
 def footprint(
     checkpoint: str, revision: str | None, dtype: str, *, weights: str | None = None
 ) -> int:
-    """Bytes of the weights on a GPU, without loading them; `auto` is a half precision there."""
+    """Bytes of the weights on a GPU, without loading them; `auto` is half precision there."""
     parameters = find_checkpoint(checkpoint, revision, weights).parameters()
     count = sum(math.prod(each.shape) for each in parameters.values())
     return count * (4 if dtype == "float32" else 2)

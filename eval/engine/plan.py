@@ -1,9 +1,9 @@
-"""Which questions stand together: those near each other that begin with the same image.
+"""Groups of questions that are near each other and begin with the same image.
 
-Images are told apart by their content, not by their name. Requests are pulled a batch at a time,
-and only when another group is asked for, so neither memory nor the wait for the first answer grows
-with the dataset. Questions on one image that lie in one batch stand together, and so do neighbours
-across its end; who wants more sorts the requests before.
+Images are compared by content, not by name. Requests are pulled a batch at a time, and only when
+another group is needed, so neither memory nor the wait for the first answer grows with the dataset.
+Questions on one image form one group within a batch, and neighbours do across its end; to group
+more, sort the requests by image.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,9 +19,9 @@ from eval.runtime.image import image_digest
 from eval.runtime.language import MAX_SLOTS, rotary_base
 from eval.runtime.visual import QUERIES
 
-AT_ONCE = 256  # questions of a group, at most
+MAX_QUESTIONS = 256  # of a group
 READERS = 4  # threads that read image files for their digests
-KNOWN = 4096  # paths whose digests are remembered
+REMEMBERED = 4096  # paths whose digests are kept
 SPAN = QUERIES + 2  # tokens of an image with its tags
 
 
@@ -29,8 +29,8 @@ SPAN = QUERIES + 2  # tokens of an image with its tags
 class Picture:
     """An image of a prompt.
 
-    key   digest of the file's bytes, or where it cannot be read its path
-    file  where it lies
+    key   digest of the file's bytes; of a file that cannot be read, its path
+    file  its path
     """
 
     key: str
@@ -63,43 +63,47 @@ class Group:
 
 
 class Plan:
-    """Pulls requests, gives groups of them.
+    """Pulls requests and groups them.
 
     batch  requests that are pulled at a time
     """
 
     def __init__(
-        self, model: QwenVL, image_root: Path, requests: Iterable[Request], batch: int = AT_ONCE
+        self,
+        model: QwenVL,
+        image_root: Path,
+        requests: Iterable[Request],
+        batch: int = MAX_QUESTIONS,
     ) -> None:
         self.model = model
         self.image_root = image_root
         self.requests = requests
         self.batch = batch
-        self.known: dict[str, str | None] = {}  # path -> digest, the most recent last
+        self.digests: dict[str, str | None] = {}  # path -> digest, the most recent last
 
     def __iter__(self) -> Iterator[Group | Prediction]:
-        """Groups of at most AT_ONCE questions, each batch's in the order of their first images.
+        """Groups of at most MAX_QUESTIONS, each batch's in the order of their first images.
 
-        The next batch is pulled when all groups are given but the one that the last question
-        belongs to: it waits for more of its kind. A request that the model cannot be asked comes
-        as a prediction with the reason.
+        The group of a batch's last question waits for more of its kind; after all others the next
+        batch is pulled. A request that the model cannot answer becomes a prediction with the
+        reason.
         """
         remaining = iter(self.requests)
         held: dict[tuple[str, float], list[Question]] = {}
         while batch := list(islice(remaining, self.batch)):
             grouped, held = held, {}
             last = next(iter(grouped), None)
-            for found in self._read(batch):
-                if isinstance(found, Prediction):
-                    yield found
+            for each in self._read(batch):
+                if isinstance(each, Prediction):
+                    yield each
                     continue
-                question, base = found
+                question, base = each
                 last = (question.pictures[0].key if question.pictures else "", base)
                 grouped.setdefault(last, []).append(question)
             for key, questions in grouped.items():
-                for begin in range(0, len(questions), AT_ONCE):
-                    part = questions[begin : begin + AT_ONCE]
-                    if key == last and len(part) < AT_ONCE:
+                for begin in range(0, len(questions), MAX_QUESTIONS):
+                    part = questions[begin : begin + MAX_QUESTIONS]
+                    if key == last and len(part) < MAX_QUESTIONS:
                         held[key] = part
                     else:
                         yield self._group(part, key[1])
@@ -107,12 +111,12 @@ class Plan:
             yield self._group(questions, base)
 
     def _read(self, batch: Sequence[Request]) -> Iterator[tuple[Question, float] | Prediction]:
-        """Each request as the model reads it, and its rotary base; or why it cannot be asked."""
+        """Each request as the model reads it and its rotary base, or why it has no answer."""
         read = [self.model.read(each.prompt, self.image_root, each.chat) for each in batch]
         digests = self._digests(list({str(path): None for _, paths in read for path in paths}))
         for request, (ids, paths) in zip(batch, read, strict=True):
             try:
-                length = self._prefilled(request, len(ids))
+                length = self._prefill_slots(request, len(ids))
             except UsageError as error:
                 yield Prediction(request.id, "", error=str(error))
                 continue
@@ -120,8 +124,8 @@ class Plan:
             base = rotary_base(self.model.model.config, length)
             yield Question(request, ids, tuple(pictures)), base
 
-    def _prefilled(self, request: Request, length: int) -> int:
-        """Slots of the longest row that a prompt of so many tokens is read in.
+    def _prefill_slots(self, request: Request, length: int) -> int:
+        """Slots of the longest sequence that the model reads of a prompt of `length` tokens.
 
         Raises UsageError for options without a token, and beyond the model's positions.
         """
@@ -145,16 +149,16 @@ class Plan:
         return slots
 
     def _digests(self, paths: Sequence[str]) -> dict[str, str | None]:
-        """Of different paths; files that are not known are read."""
-        found = {path: self.known.pop(path) for path in paths if path in self.known}
-        new = [path for path in paths if path not in found]
+        """Of different paths; a file is read unless its digest is remembered."""
+        digests = {path: self.digests.pop(path) for path in paths if path in self.digests}
+        new = [path for path in paths if path not in digests]
         if new:
             with ThreadPoolExecutor(READERS, "digest") as readers:
-                found |= zip(new, readers.map(image_digest, new), strict=True)
-        self.known |= found
-        for path in list(self.known)[:-KNOWN]:
-            del self.known[path]
-        return found
+                digests |= zip(new, readers.map(image_digest, new), strict=True)
+        self.digests |= digests
+        for path in list(self.digests)[:-REMEMBERED]:
+            del self.digests[path]
+        return digests
 
     def _group(self, questions: list[Question], base: float) -> Group:
         prefix = common_prefix(questions, self.model.tokenizer.img_start_id)
@@ -162,9 +166,9 @@ class Plan:
 
 
 def common_prefix(questions: Sequence[Question], image_start_id: int) -> int:
-    """How many tokens all begin with, the same images among them, leaving each at least one.
+    """How many first tokens and images all share; each question keeps at least one more token.
 
-    An image is never cut: it lies before the end of the prefix, or behind it.
+    An image is never cut: it lies before the end of the prefix, or after it.
     """
     first = questions[0]
     length = min(len(question.ids) for question in questions) - 1

@@ -1,18 +1,18 @@
-"""What an engine did, since it was made."""
+"""Counts of the work that an engine has done since it was made."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Usage:
-    """Images that went through the vision tower, tokens that went through the language model.
+    """Images through the vision tower, tokens through the language model, seconds.
 
-    prefix     shared tokens, computed once for all their rows
+    prefix     shared tokens, computed once for all sequences that share them
     suffix     tokens of prompts and options behind them
-    decoded    generated tokens that were read again
+    decoded    generated tokens that the model read
     answers    predictions, `failed` ones among them
     waited_s   seconds in which the model waited for a picture
-    elapsed_s  seconds until each last prediction, its requests' planning among them
+    elapsed_s  seconds until the last prediction of each call, with the planning of its requests
     """
 
     images: int = 0

@@ -28,8 +28,8 @@ CHECKPOINT = ROOT / "eval" / "demo" / "checkpoint"
 RESULTS = ROOT / "results" / "bench"
 ALONE = "plain engine, one at a time"
 BATCHES = "plain engine, batches of 8 as the original's"
-SHARED = "shared engine, 64 rows"
-FEW = "shared engine, 5 rows"
+SHARED = "shared engine, 64 sequences"
+FEW = "shared engine, 5 sequences"
 
 
 def texts(engine: Backend, asked: list[Request]) -> dict[str, str]:
@@ -50,8 +50,8 @@ def main() -> int:
             expected = texts(PlainEngine(model, data), asked)
             ways: dict[str, Backend] = {
                 BATCHES: PlainEngine(model, data, batch_size=8),
-                SHARED: SharedEngine(model, data, rows=64),
-                FEW: SharedEngine(model, data, rows=5),
+                SHARED: SharedEngine(model, data, sequences=64),
+                FEW: SharedEngine(model, data, sequences=5),
             }
             if dtype == "bfloat16":
                 full = QwenVL.from_pretrained(CHECKPOINT, dtype="float32")
