@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from safetensors.numpy import save_file
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -22,6 +23,14 @@ PARITY = GOLDEN / "parity"
 VOCABULARY_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
 SHARDS = 3
 
+
+# One profile: an example may take as long as a busy machine needs.
+settings.register_profile(
+    "tests",
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("tests")
 
 SLOW_FILES = (  # they start processes and wait for them
     "test_bench.py",

@@ -107,7 +107,7 @@ def test_diagrams_that_cannot_be_read_are_errors(tmp_path):
         ai2d.lettered_pictures(tmp_path)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     box=st.tuples(*[st.floats(-1e9, 1e9) | st.integers(-20, 120)] * 4),
     text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=20),

@@ -261,7 +261,7 @@ def mutated(data, files):
 
 
 @pytest.mark.parametrize(("name", "number"), READERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_broken_files_give_samples_or_an_eval_error(name, number, data):
     """No file can cause a KeyError or a TypeError, nor a sample that is malformed or escapes."""

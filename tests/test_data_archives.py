@@ -172,7 +172,7 @@ def test_truncated_at_any_byte(archive, into):
             assert files(into).items() <= {"val/1.txt": b"one", "val/2.txt": b"two"}.items()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example(".zip", 0.984375, 1)  # a member before the file's start
 @given(ending=st.sampled_from([".zip", ".tgz"]), place=st.floats(0, 1), value=st.integers(1, 255))
 def test_damage_anywhere(tmp_path_factory, ending, place, value):

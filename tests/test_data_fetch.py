@@ -69,7 +69,7 @@ def test_broken_connections_are_continued(web, fetcher, tmp_path):
     assert 0 == starts[0] < starts[1]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(cut=st.integers(1, 5000), size=st.integers(1, 5000), tagged=st.booleans())
 def test_any_beginning_is_continued(shared, tmp_path_factory, cut, size, tagged):
     """Wherever connections break, what is put together is the file."""

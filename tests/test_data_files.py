@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eval import Sample
@@ -313,7 +313,6 @@ FIELDS = st.dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(content=st.binary() | st.lists(FIELDS).map(lambda rows: json.dumps(rows).encode()))
 def test_any_result_file_is_read_or_a_prediction_error(tmp_path, content):
     """No file can cause a KeyError or a TypeError, nor an id or a text that is no string."""

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from small import make_checkpoint
@@ -104,9 +104,7 @@ def request_lists(draw):
     return [Request(f"task/{n}", *rest) for n, rest in enumerate(made)]
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40)
 @given(
     requests=request_lists(),
     seed=st.integers(0, 1),
@@ -317,9 +315,7 @@ def test_a_group_across_batches_is_one(models, root):
     assert 3 * (SPAN + len("What is number ")) + 1 == engine.usage.prefix
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15)
 @given(
     requests=request_lists(),
     cuts=st.lists(st.integers(0, 16), max_size=4),

@@ -39,7 +39,7 @@ from eval.scoring.score import score_run
 
 BENCH = Path(__file__).parent / "bench" / "gate_power.py"
 HOSTILE = "<script>|**x**|\n\x1b[2J[red]`@you` $x$ \\| [a](http://b.c) www.d.e \u202eevil\u2069"
-unhurried = settings(deadline=None, max_examples=15)
+unhurried = settings(max_examples=15)
 
 
 @pytest.fixture(scope="module")
@@ -637,7 +637,7 @@ def plain(tmp_path_factory):
     return forms(folder, three(folder))
 
 
-@settings(deadline=None, max_examples=3)
+@settings(max_examples=3)
 @given(st.text(min_size=1, max_size=60))
 @example(HOSTILE)
 @example("x" * 100_000)

@@ -192,7 +192,7 @@ def test_hostile_folders_are_written_in_every_form(equal, tmp_path, name):
     assert files[0].read_text("utf-8").isprintable() or "\n" in files[0].read_text("utf-8")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_junit_is_well_formed_whatever_a_text_holds(text):
     """Names and folders of runs come here printable: what XML cannot hold is replaced before."""

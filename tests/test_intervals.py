@@ -23,7 +23,6 @@ from eval.scoring.stats import METHOD, Tally, holm, t_above, t_quantile
 
 CARD = load_card()
 COLUMNS = {task: c for table in CARD.tables for c in table.columns for task in c.tasks}
-unhurried = settings(deadline=None)
 
 
 # Holm
@@ -47,7 +46,6 @@ def test_holm_by_hand(probabilities, expected):
     assert pytest.approx(expected) == holm(probabilities)
 
 
-@unhurried
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=25), st.floats(0, 1), st.randoms())
 def test_holm_keeps_order_and_grows_with_tests(found, another, random):
     """No p-value falls, none is above 1, their order stays, and one more test lowers none."""
@@ -62,7 +60,6 @@ def test_holm_keeps_order_and_grows_with_tests(found, another, random):
     assert [adjusted[number] for number in places] == holm([found[number] for number in places])
 
 
-@unhurried
 @given(st.floats(0.001, 0.999), st.integers(1, 10**5))
 def test_student_s_t_is_scipy_s(probability, degrees):
     found = t_quantile(probability, degrees)
@@ -267,7 +264,7 @@ def test_what_is_missing_is_never_reproduced():
     }
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.just(0.586) | st.floats(0, 1),
     st.floats(0, 0.2) | st.none(),

@@ -73,7 +73,7 @@ LINES = st.lists(
 NAMES = st.sampled_from(["0", "1", "2", "10", "lost", "before"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     order=st.permutations(range(QUESTIONS)),
     owners=st.lists(NAMES, min_size=QUESTIONS, max_size=QUESTIONS),
@@ -106,7 +106,7 @@ def test_any_journals_of_the_same_answers_merge_into_the_same_bytes(
     assert b"".join(map(answer, wanted)) == expected[0]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.sets(st.integers(0, QUESTIONS - 1)), st.sets(st.integers(0, QUESTIONS - 1)), st.booleans()
 )
@@ -165,7 +165,7 @@ def test_a_line_that_is_no_prediction_is_named(tmp_path, content):
         list(read(file, torn=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lines=st.integers(0, 5), torn=st.integers(0, 40), long=st.booleans())
 def test_a_journal_goes_on_after_its_last_whole_line(tmp_path_factory, lines, torn, long):
     """What a crash has left of a line is gone, however long, before the next is written."""

@@ -55,7 +55,7 @@ def work(wanted):
     return len(wanted.request.prompt) // 4 + (new if isinstance(decode, Generate) else new // 4)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(wanted=questions(), alone=st.booleans())
 def test_a_plan_holds_each_question_once(folder, wanted, alone):
     """In groups of one picture, none too large, by work; and what is left behind each is right."""
@@ -83,7 +83,7 @@ def test_a_plan_holds_each_question_once(folder, wanted, alone):
     plan.close()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(wanted=questions())
 def test_the_same_questions_make_the_same_plan(folder, wanted):
     """Work that is equal does not make the order a matter of chance."""
@@ -148,7 +148,7 @@ class Simulated:
             self.answered.append((request.id, of))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     wanted=questions(),
     workers=st.integers(1, 5),
@@ -188,7 +188,7 @@ def test_workers_take_each_question_once_and_never_more_than_their_share(
     plan.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(0, 6))
 def test_a_claim_is_given_once(turns, groups):
     """Whichever of four workers asks; afterwards all are told that there is no more."""

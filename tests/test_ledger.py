@@ -30,7 +30,6 @@ SCORED, UNSCORED = ["8 7", "nan 1", "1 2\nmore"], ["", "no", "8", "8, 7"]
 OFF_SCALE = ["nan 1"]  # scored as published, and failed all the same
 USD = st.none() | st.integers(0, 64).map(lambda parts: parts / 64)  # adds up without rounding
 JUDGE = {"model": "m"}
-unhurried = settings(deadline=None)
 
 
 def reply(text):
@@ -246,7 +245,7 @@ class Lives(RuleBasedStateMachine):
 
 
 TestLives = Lives.TestCase
-TestLives.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestLives.settings = settings(max_examples=120, stateful_step_count=40)
 
 
 # The file
@@ -301,7 +300,6 @@ def test_a_last_line_that_is_torn_anywhere_is_none(tmp_path):
     assert expected != known(path)
 
 
-@unhurried
 @given(st.data())
 def test_a_damaged_line_is_named(tmp_path_factory, data):
     """Judgements may be in it: nothing goes on before a person has looked."""
@@ -423,7 +421,6 @@ JSON = st.recursive(
 )
 
 
-@unhurried
 @given(JSON.map(plain) | st.binary().map(lambda line: line.replace(b"\n", b"")))
 @example(plain({"batch": "b", "state": "open", "occasion": "o", "keys": "kk", "usd": {"k": 1}}))
 @example(plain({"judged": "k", "occasion": {}, "usd": None, "reply": {}}))
@@ -487,7 +484,6 @@ TEXTS = st.tuples(*[st.sampled_from(["", "a", "b", "a b", "nan"])] * 4)
 PROMPTS = st.sampled_from([OWN, replace(OWN, system="Grade."), replace(OWN, instruction="8 7")])
 
 
-@unhurried
 @given(WHO, WHO, TEXTS, TEXTS, PROMPTS, PROMPTS, st.booleans())
 def test_equal_requests_have_one_key(one, two, texts, others, first, second, same):
     """And others another: who is asked, how, each text, and which answer stands first."""

@@ -336,7 +336,7 @@ texts = st.lists(
 captions = texts.map(" ".join)
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(st.lists(st.tuples(captions, st.lists(captions, min_size=1, max_size=3)), min_size=2))
 def test_values_keep_their_range(rows):
     predictions = [prediction for prediction, _ in rows]
@@ -346,7 +346,7 @@ def test_values_keep_their_range(rows):
     assert all(0 <= value <= 10 + 1e-9 for value in values)
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(st.data())
 def test_order_of_references_changes_nothing(data):
     """Capital beginnings and no abbreviation at an end: else a period's fate moves along."""

@@ -378,7 +378,7 @@ def page_of(*runs):
     return Cells(MarkdownIt("commonmark").enable("table").render(render_markdown(tables)))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.text(max_size=120))
 @example(HOSTILE)
 def test_a_hostile_name_stays_a_name(name):
@@ -438,7 +438,7 @@ FIGURES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(FIGURES, st.booleans(), st.integers(10, 140))
 def test_no_figure_is_shown_that_was_not_put_in(figures, chat, width):
     """Whatever was run: every printed figure is the card's, the run's rounded, or their difference;

@@ -410,7 +410,7 @@ def test_latex_has_the_layout_of_the_card(runs):
             assert [model.bold, *(cell.bold for cell in model.cells)] == bold
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(FIGURES, st.booleans())
 @example([], False)
 def test_all_forms_tell_the_same_and_nothing_of_a_missing_figure(figures, chat):

@@ -96,7 +96,7 @@ def score_rows(draw, most=2000):
     return scores.astype(draw(st.sampled_from([np.float32, np.float64])))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     scores=score_rows(),
     top_p=st.floats(0.01, 1) | st.sampled_from([0.3, 0.5, 1.0]),
@@ -137,7 +137,7 @@ def test_the_nucleus_is_the_smallest_that_reaches_top_p(scores, top_p, expected)
     assert expected == set(sample(rows, Sampling(top_p), draws).tolist())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     rows=st.lists(score_rows(most=300), min_size=1, max_size=6),
     top_p=st.floats(0.01, 1),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference
 
@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import coverage
 
 REPETITIONS = 2000  # of a simulation: a coverage of 95% is then known to half a percent
-unhurried = settings(deadline=None)
 SCORES = st.integers(0, 32).map(lambda parts: parts / 32)  # they add up without rounding
 PAIRS = st.lists(st.tuples(SCORES, st.integers(0, 9)), min_size=1, max_size=40)
 MANY = st.lists(st.tuples(SCORES, st.integers(0, 9)), min_size=12, max_size=40).filter(
@@ -52,7 +51,6 @@ def test_the_error_by_hand(values, clusters, mean, error, effective):
     assert pytest.approx((error, effective)) == (found.error, found.effective)
 
 
-@unhurried
 @given(st.lists(SCORES, min_size=2, max_size=30))
 def test_values_of_an_image_each_have_the_usual_error(values):
     """Independent values need no correction."""
@@ -61,7 +59,6 @@ def test_values_of_an_image_each_have_the_usual_error(values):
     assert pytest.approx(len(values)) == found.effective
 
 
-@unhurried
 @given(PAIRS)
 def test_every_value_twice_is_no_more_knowledge(pairs):
     """As where a dialogue counts for one category twice."""
@@ -110,7 +107,6 @@ def test_the_score_interval_has_the_published_values(hits, count, low, high):
     assert pytest.approx((low, high), abs=5e-5) == tuple((end + 1) / 2 for end in told)
 
 
-@unhurried
 @given(st.integers(1, 5000), st.integers(0, 5000), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_the_score_interval_is_scipy_s(count, hits, confidence):
     hits = min(hits, count)
@@ -140,7 +136,6 @@ def test_all_right_and_all_wrong_are_as_sure_as_so_many_images(value, questions)
     assert 0.15 < found.high - found.low < 0.25  # three in twenty could be otherwise
 
 
-@unhurried
 @given(MANY)
 def test_an_interval_lies_in_the_range_around_its_mean(pairs):
     """By construction: the ends of the range are its own where all values stand there."""
@@ -152,7 +147,6 @@ def test_an_interval_lies_in_the_range_around_its_mean(pairs):
     assert (found.high == 1.0) >= (values == {1.0})
 
 
-@unhurried
 @given(MANY, st.sampled_from([(1.0, 10.0), (-100.0, 100.0), (0.0, 0.5)]))
 def test_another_range_is_another_scale_of_the_interval(pairs, span):
     """Such as a judge's scores from 1 to 10."""
@@ -164,7 +158,6 @@ def test_another_range_is_another_scale_of_the_interval(pairs, span):
     assert pytest.approx(expected, abs=1e-6 * (high - low)) == ends(other)
 
 
-@unhurried
 @given(MANY, st.randoms(use_true_random=False))
 def test_order_and_names_of_images_change_nothing(pairs, random):
     """To the last bit: scores of two runs are compared as texts."""
@@ -174,7 +167,6 @@ def test_order_and_names_of_images_change_nothing(pairs, random):
     assert expected == estimate(renamed)
 
 
-@unhurried
 @given(MANY)
 def test_an_interval_is_mirrored_and_grows_with_confidence(pairs):
     found = estimate(pairs)
@@ -227,7 +219,6 @@ def difference(mean, error, clusters, **more):
     return Estimate(mean, error, clusters, clusters, clusters, -1.0, 1.0, True, **more)
 
 
-@unhurried
 @given(st.floats(-0.1, 0.1), st.floats(0.005, 0.05), st.integers(300, 5000))
 def test_p_values_of_many_images_are_nearly_student_s(mean, error, clusters):
     """Of clusters - 1 degrees; both sides together are certain."""
@@ -286,7 +277,6 @@ def test_a_margin_beyond_the_range_is_never_exceeded():
     assert found.p_above(-1.5) < 0.05
 
 
-@unhurried
 @given(PAIRS, st.sampled_from([-0.5, 0.0, 0.25]))
 def test_p_values_change_sides_with_the_sign(pairs, bound):
     """Worse by so much one way round is better by so much the other."""

@@ -27,7 +27,6 @@ from touchstone.table import Dialogue, write_answers
 
 TASK = "touchstone_en"
 NAN, INF = math.nan, math.inf
-unhurried = settings(deadline=None)  # what is imported late is imported within the first
 HALVES = st.integers(2, 20).map(lambda points: points / 2)
 ODD = st.floats() | st.sampled_from([NAN, INF, -INF, 1e200, -1e200, 1e308, -1e308, -3.0, 0.0, 11.0])
 CATEGORIES = st.sampled_from(["a", "b", "a,b", "a, b", "a,a", "", ",", "b,", " a", "c"])
@@ -67,7 +66,6 @@ def judged(*pairs, category="a", name="0", image=""):
 # What is made of judgements
 
 
-@unhurried
 @given(judgements(max_size=12))
 def test_the_figures_are_the_published_ones(found):
     """The mean is the published script's, overall and by category; failed rounds are left out."""
@@ -87,7 +85,6 @@ def test_the_figures_are_the_published_ones(found):
     }
 
 
-@unhurried
 @given(judgements(max_size=12))
 def test_intervals_are_of_all_rounds_by_picture(found):
     """A dialogue without a picture is on its own; both its rounds belong together."""
@@ -107,7 +104,6 @@ def test_intervals_are_of_all_rounds_by_picture(found):
             assert ends is None or 1 <= ends[0] < ends[1] <= 10
 
 
-@unhurried
 @given(judgements(min_size=1, max_size=12))
 def test_bounds_are_the_worst_and_the_best_that_failed_rounds_can_make(found):
     """The mean of the others lies between them; where none failed they are the mean."""
@@ -127,7 +123,6 @@ def test_bounds_are_the_worst_and_the_best_that_failed_rounds_can_make(found):
     assert ([said] if failed else []) == told["faults"]
 
 
-@unhurried
 @given(judgements(max_size=12), st.randoms(use_true_random=False))
 def test_the_order_of_dialogues_changes_nothing(found, random):
     """But for the order of samples; half points add up without rounding."""
@@ -232,7 +227,6 @@ def test_a_reference_without_a_number_keeps_no_figure_from_the_answers(odd):
     assert 1 == told["judge"]["rounds"]["dialogues"]
 
 
-@unhurried
 @given(judgements(HALVES | ODD, max_size=8))
 @example([judged((1e200, 1e200), (-1e200, 1e200))])
 @example([judged((1e308, -1e308), (1e308, -1e308)), judged((1e308, 1e308), (1e308, 1e308))])
@@ -265,7 +259,7 @@ def run(tmp_path_factory):
     return *take_in(file, root / "run", task, touchstone, None, allow_partial=True, about={}), task
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(judgements(HALVES | ODD, min_size=8, max_size=8))
 def test_whatever_a_judge_says_the_run_can_be_read(run, found):
     """A summary that a report refuses could never be put right: its judgements are paid."""
@@ -421,7 +415,7 @@ def test_anchors_of_another_judge_or_prompt_are_no_measure(occasions):
 
 
 @given(st.lists(st.lists(HALVES, min_size=16, max_size=16), min_size=1, max_size=3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_drift_is_the_distance_from_the_first_occasion(tmp_path_factory, given_scores):
     """Whatever the scores."""
     occasions = Occasions(tmp_path_factory.mktemp("anchors"))
