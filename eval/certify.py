@@ -83,7 +83,7 @@ VARIANTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class VariantOutcome:
     """What came of a variant.
 
     answers   how many there were
@@ -105,7 +105,7 @@ class Certificate:
 
     model: Mapping[str, Any]
     answers: int
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[VariantOutcome, ...]
 
     @property
     def exact(self) -> bool:
@@ -158,7 +158,7 @@ def _outcome(
     variant: Variant,
     truth: Mapping[str, Prediction],
     room: int,
-) -> Outcome:
+) -> VariantOutcome:
     """room: GPUs of this machine that may be used, 0 without any."""
     skipped = ""
     if room and (variant.workers or 1) > room:
@@ -167,14 +167,14 @@ def _outcome(
         skipped = "the run ended before it could be killed; ask more samples with --limit"
     if skipped:
         place.reporting.say(f"{variant.name}: left out, {skipped}")
-        return Outcome(variant, skipped=skipped)
+        return VariantOutcome(variant, skipped=skipped)
     answers, _ = _answers(config, tasks, place, variant)
     differ = tuple(name for name in truth if _content(truth[name]) != _content(answers[name]))
     examples = tuple(
         f"{variant.name}: {name}: {truth[name].text!r} alone, {answers[name].text!r} here"
         for name in differ[:SHOWN]
     )
-    return Outcome(variant, len(answers), differ, examples)
+    return VariantOutcome(variant, len(answers), differ, examples)
 
 
 def _check_folder(out: Path) -> None:

@@ -21,7 +21,7 @@ from eval.data.declare import Corpus, Task
 from eval.demo import DEMO, bundled_checkpoint
 from eval.errors import RunError, UsageError
 from eval.launch.coordinator import rounds
-from eval.launch.plan import AT_ONCE, Plan
+from eval.launch.plan import AT_ONCE, RoundPlan
 from eval.launch.process import meeting
 from eval.launch.queue import Order, Report
 from eval.launch.workers import Job, Launch, Workers, started
@@ -186,7 +186,7 @@ def _answered(
             if answers.complete and not answers.is_current(task, place.data, spec, digests):
                 answers.open(task, place.data, spec)
 
-        def write(number: int, isolated: bool) -> Plan:
+        def write(number: int, isolated: bool) -> RoundPlan:
             pending = (
                 request
                 for task in tasks
@@ -194,7 +194,7 @@ def _answered(
                     task, place.data, specs[task.name], digests, config.batch_size
                 )
             )
-            plan = Plan.write(
+            plan = RoundPlan.write(
                 run.work_file(f"plan-{number}.sqlite"),
                 place.order(pending),
                 alone=isolated and config.batch_size == 1,  # a batch fails as a whole
@@ -206,7 +206,7 @@ def _answered(
             digests.keep()
             return plan
 
-        def work(plan: Plan, order: Order) -> bool:
+        def work(plan: RoundPlan, order: Order) -> bool:
             done = {name: sizes[name] - count for name, count in plan.counts().items()}
             with progress(done, sizes, workers.reports) as show:
                 return workers.work(run, plan, order, show)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from eval.cli import main
 from eval.launch.coordinator import rounds
-from eval.launch.plan import Plan
+from eval.launch.plan import RoundPlan
 from eval.launch.queue import Here, Queue
 from eval.launch.worker import Worker
 from eval.runtime.checkpoint import save_checkpoint
@@ -76,7 +76,7 @@ def answer_all(folder, tasks, data, asked, backend):
     digests = folder.digests()
 
     def write(number, isolated):
-        plan = Plan.write(
+        plan = RoundPlan.write(
             folder.work_file(f"plan-{number}"),
             (
                 request

@@ -13,7 +13,7 @@ from eval.api import Prediction
 from eval.errors import RunError
 from eval.plugins import find_tasks
 from eval.run.folder import RunFolder
-from eval.run.journal import Answers, Journal, header, identity, line, parse, read
+from eval.run.journal import AnswerIndex, Journal, header, identity, line, parse, read
 from eval.run.requests import requests
 from eval.run.spec import Spec, describe_task
 
@@ -225,7 +225,7 @@ def test_the_later_of_two_answers_counts(tmp_path):
         + line(Prediction("2", "", error="lost"), "x")
         + line(Prediction("3", "", error="lost"), "y")
     )
-    with Answers(files) as found:
+    with AnswerIndex(files) as found:
         texts = [found.entry(found.place(n, "x")).prediction for n in ("1", "2", "3")]
     assert ["later", "two", ""] == [prediction.text for prediction in texts]
     assert "lost" == texts[2].error

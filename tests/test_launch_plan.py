@@ -13,7 +13,7 @@ from eval.api import Generate, Prediction, Rank, Request
 from eval.errors import RunError
 from eval.launch.coordinator import Coordinator, rounds
 from eval.launch.local import shares
-from eval.launch.plan import AT_ONCE, IMAGE_WORK, Plan
+from eval.launch.plan import AT_ONCE, IMAGE_WORK, RoundPlan
 from eval.launch.queue import Here, Order, Queue, Report
 from eval.launch.worker import Worker, _Taking
 from eval.run.folder import RunFolder
@@ -59,7 +59,7 @@ def work(wanted):
 @given(wanted=questions(), alone=st.booleans())
 def test_a_plan_holds_each_question_once(folder, wanted, alone):
     """In groups of one picture, none too large, by work; and what is left behind each is right."""
-    plan = Plan.write(folder / "plan.sqlite", wanted, alone=alone)
+    plan = RoundPlan.write(folder / "plan.sqlite", wanted, alone=alone)
     groups = [plan.group(number) for number in range(plan.groups)]
     assert list(range(plan.groups)) == [group.number for group in groups]
     by_id = {each.request.id: each for each in wanted}
@@ -89,7 +89,7 @@ def test_the_same_questions_make_the_same_plan(folder, wanted):
     """Work that is equal does not make the order a matter of chance."""
     told = []
     for name in ("one", "two"):
-        plan = Plan.write(folder / name, wanted)
+        plan = RoundPlan.write(folder / name, wanted)
         told.append([plan.group(number) for number in range(plan.groups)])
         plan.close()
     assert told[0] == told[1]
@@ -99,12 +99,12 @@ def test_what_is_no_plan_is_named(tmp_path):
     """A reader names the file; a writer that finds no room leaves none behind."""
     (tmp_path / "plan").write_text("nonsense" * 200)
     with pytest.raises(RunError, match="plan: cannot be read as a plan"):
-        Plan(tmp_path / "plan")
+        RoundPlan(tmp_path / "plan")
     with pytest.raises(RunError, match="none/plan: cannot be written"):
-        Plan.write(tmp_path / "none" / "plan", [])
+        RoundPlan.write(tmp_path / "none" / "plan", [])
     (tmp_path / "folder").mkdir()
     with pytest.raises(RunError, match="folder: cannot be written"):
-        Plan.write(tmp_path / "folder", [])
+        RoundPlan.write(tmp_path / "folder", [])
     assert ["folder", "plan"] == sorted(path.name for path in tmp_path.iterdir())
 
 
@@ -161,7 +161,7 @@ def test_workers_take_each_question_once_and_never_more_than_their_share(
 ):
     """Whoever is fast or slow. Of many workers one holds a single group, or its part of what is
     left; one that is isolated, or whose batches must not meet, a single one."""
-    plan = Plan.write(folder / "plan.sqlite", wanted, alone=isolated)
+    plan = RoundPlan.write(folder / "plan.sqlite", wanted, alone=isolated)
     order = Order(1, plan.path, plan.groups, workers, isolated)
     queue, chance = Queue(Here()), random.Random(seed)
     processes = [Simulated(plan, order, queue, in_turn) for _ in range(workers)]
@@ -218,7 +218,7 @@ def test_orders_and_reports_travel_unchanged():
 
 def plan_of(folder, ids, isolated=False):
     wanted = [Identified(Request(f"t_x/{n}", "?", Generate(1)), f"{n}", "") for n in sorted(ids)]
-    return Plan.write(folder / "plan-n", wanted, alone=isolated)
+    return RoundPlan.write(folder / "plan-n", wanted, alone=isolated)
 
 
 def test_rounds_end_when_nothing_is_missing(tmp_path):
@@ -347,7 +347,7 @@ def test_a_batch_is_never_cut(tmp_path):
         Identified(Request(f"t_val/{n}", "a?", Generate(1)), f"{n:016x}", f"t_val {n // 300}")
         for n in range(700)
     ]
-    plan = Plan.write(tmp_path / "plan", asked, most=300)
+    plan = RoundPlan.write(tmp_path / "plan", asked, most=300)
     assert [300, 300, 100] == [len(plan.group(n).requests) for n in range(plan.groups)]
     plan.close()
 

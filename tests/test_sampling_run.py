@@ -17,7 +17,7 @@ from eval.api import Generate, Nucleus, Prediction, Rank
 from eval.data.declare import Layout, Sample, Source, Task
 from eval.engine.plain import PlainEngine
 from eval.errors import DataError, UsageError
-from eval.launch.plan import Plan
+from eval.launch.plan import RoundPlan
 from eval.protocols.qwen_vl import CHATML, fill
 from eval.run import journal
 from eval.run.folder import RunFolder
@@ -263,7 +263,7 @@ def test_a_line_keeps_the_seed(seed):
 def test_a_plan_keeps_how_a_question_is_drawn(data):
     """Workers are told by it what to ask; a seed of 63 bits is not rounded on the way."""
     expected = wanted(a_task(decode=Nucleus(20, 2, top_p=0.1 + 0.2)), data, Spec(seed=3))
-    plan = Plan.write(data / "plan", expected, alone=True)
+    plan = RoundPlan.write(data / "plan", expected, alone=True)
     found = [plan.group(number).requests[0] for number in range(plan.groups)]
     plan.close()
     assert sorted((each.request for each in expected), key=str) == sorted(found, key=str)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from eval.api import Prediction
 from eval.errors import RunError
-from eval.launch.plan import Plan
+from eval.launch.plan import RoundPlan
 from eval.launch.queue import Order, Queue, Report
 from eval.run.folder import RunFolder
 
@@ -116,7 +116,7 @@ class Coordinator:
     def work(
         self,
         run: RunFolder,
-        plan: Plan,
+        plan: RoundPlan,
         order: Order,
         show: Callable[[Mapping[int, Report]], None],
     ) -> bool:
@@ -160,7 +160,7 @@ class Coordinator:
             worker.report, worker.moved = report, monotonic()
         return worker.report
 
-    def _poll(self, run: RunFolder | None, isolated: Plan | None) -> None:
+    def _poll(self, run: RunFolder | None, isolated: RoundPlan | None) -> None:
         """Read the reports; replace workers that have ended or hang."""
         for number, worker in self.workers.items():
             if not worker.lost and self._refresh(number, worker).state == "broken":
@@ -196,7 +196,7 @@ class Coordinator:
                 yield number, f"it gave no sign of progress for {lease_s:.0f} s"
 
     def _replace_lost(
-        self, number: int, why: str, run: RunFolder | None, isolated: Plan | None
+        self, number: int, why: str, run: RunFolder | None, isolated: RoundPlan | None
     ) -> None:
         worker = self.workers[number]
         if worker.lost or worker.report.state == "gone":
@@ -222,7 +222,7 @@ class Coordinator:
         if successor is not None:
             self.workers[successor] = Watched()
 
-    def _count_crash(self, plan: Plan, number: int, why: str, run: RunFolder) -> None:
+    def _count_crash(self, plan: RoundPlan, number: int, why: str, run: RunFolder) -> None:
         """Count a crash for each of these requests; they fail on their second."""
         group = plan.group(number)
         journals = run.journals("lost")
@@ -237,7 +237,7 @@ class Coordinator:
 
 
 def rounds(
-    write: Callable[[int, bool], Plan], work: Callable[[Plan, Order], bool], workers: int
+    write: Callable[[int, bool], RoundPlan], work: Callable[[RoundPlan, Order], bool], workers: int
 ) -> int:
     """Rounds until nothing is missing; how many there were.
 

@@ -49,7 +49,7 @@ DROP TABLE members;
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RequestGroup:
     """Requests that are answered together.
 
     of     identity of each request, by its id
@@ -64,7 +64,7 @@ class Group:
     left: int
 
 
-class Plan:
+class RoundPlan:
     """Groups of requests, numbered from 0 in the order in which they are taken."""
 
     def __init__(self, path: Path) -> None:
@@ -82,7 +82,7 @@ class Plan:
     @classmethod
     def write(
         cls, path: Path, pending: Iterable[Identified], *, alone: bool = False, most: int = AT_ONCE
-    ) -> "Plan":
+    ) -> "RoundPlan":
         """Write requests in groups. Raises RunError where the disk takes no more.
 
         alone  each is a group of its own
@@ -112,7 +112,7 @@ class Plan:
         )
         return dict(counts.fetchall())
 
-    def group(self, number: int) -> Group:
+    def group(self, number: int) -> RequestGroup:
         """The group of a number below `groups`."""
         (work, until) = self.store.execute(
             "SELECT work, until FROM groups WHERE place = ?", (number,)
@@ -128,7 +128,7 @@ class Plan:
             how = _decode(json.loads(decode))
             requests.append(Request(name, prompt, how, bool(chat)))
             of[name] = identity
-        return Group(number, tuple(requests), of, work, self.work - until)
+        return RequestGroup(number, tuple(requests), of, work, self.work - until)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -19,13 +19,13 @@ from eval import plugins
 from eval.errors import EvalError
 from eval.launch.local import shares
 from eval.launch.queue import Queue, Store
-from eval.launch.store import Rank, join_store
+from eval.launch.store import LaunchedRank, join_store
 from eval.launch.worker import Worker
 from eval.run.answers import Journals
 
 ORPHANED = 5  # exit code of a worker whose coordinator has ended
-LAUNCHED: list[Rank] = []  # this process among those that a launcher has started for one command
-MEETING: list[tuple[Rank, Store]] = []  # where it meets the others, once it does
+LAUNCHED: list[LaunchedRank] = []  # this process among those started for one command
+MEETING: list[tuple[LaunchedRank, Store]] = []  # where it meets the others, once it does
 PATIENCE_S = 10.0  # for rank 0 to answer before a rank says that it waits
 SETTINGS = "settings"  # key under which a rank finds what it is to do
 
@@ -55,7 +55,7 @@ def serve(settings: dict[str, Any], queue: Queue | None = None) -> None:
         raise
 
 
-def serve_rank(rank: Rank) -> int:
+def serve_rank(rank: LaunchedRank) -> int:
     """Be a launcher's worker: wait for what rank 0 has to do; the exit code."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # one line of ours is enough
     import torch
@@ -85,7 +85,7 @@ def serve_rank(rank: Rank) -> int:
     return 0
 
 
-def _say_that_it_waits(rank: Rank) -> None:
+def _say_that_it_waits(rank: LaunchedRank) -> None:
     print(
         f"rank {rank.number} of {rank.size} waits for rank 0 at {rank.store}, as the launcher's "
         "variables have it",
@@ -94,7 +94,7 @@ def _say_that_it_waits(rank: Rank) -> None:
     )
 
 
-def meeting() -> tuple[Rank, Store] | None:
+def meeting() -> tuple[LaunchedRank, Store] | None:
     """This process as the first of many that a launcher has started, and where they meet.
 
     None where it is alone, or the command takes no part in a launch.
@@ -137,7 +137,7 @@ def named_devices() -> list[str]:
     return list(takewhile(lambda name: name and not name.startswith("-"), names))
 
 
-def share_of(rank: Rank) -> dict[str, str]:
+def share_of(rank: LaunchedRank) -> dict[str, str]:
     """Environment of a rank, as far as its launcher leaves that to us."""
     seen = devices()
     if seen and len(seen) < rank.local_size:

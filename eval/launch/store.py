@@ -82,7 +82,7 @@ def join_store(address: str, *, prefix: str = "", serve: bool = False) -> Store:
 
 
 @dataclass(frozen=True, slots=True)
-class Rank:
+class LaunchedRank:
     """One of the processes that a launcher has started with the same command.
 
     number      from 0, of `size`
@@ -115,7 +115,7 @@ class Rank:
         return join_store(self.store, prefix=self.prefix, serve=serve)
 
 
-def rank_of(environ: Mapping[str, str]) -> Rank | None:
+def rank_of(environ: Mapping[str, str]) -> LaunchedRank | None:
     """This process's rank, as torchrun, accelerate launch or srun tell it; None where it is alone.
 
     A world of one process is no launch, whatever else is set; nor is a batch script under Slurm. An
@@ -147,13 +147,13 @@ def rank_of(environ: Mapping[str, str]) -> Rank | None:
     return rank
 
 
-def _of_torchrun(environ: Mapping[str, str]) -> Rank:
+def _of_torchrun(environ: Mapping[str, str]) -> LaunchedRank:
     """One process a machine unless the launcher says more, as Kubeflow starts one in each pod."""
     local, of = environ.get("LOCAL_RANK", "0"), environ.get("LOCAL_WORLD_SIZE", "1")
     for name, one in (("LOCAL_RANK", of == "1"), ("LOCAL_WORLD_SIZE", local == "0")):
         if name not in environ and not one:
             raise KeyError(name)
-    return Rank(
+    return LaunchedRank(
         int(environ["RANK"]),
         int(environ["WORLD_SIZE"]),
         int(local),
@@ -164,11 +164,11 @@ def _of_torchrun(environ: Mapping[str, str]) -> Rank:
     )
 
 
-def _of_slurm(environ: Mapping[str, str]) -> Rank:
+def _of_slurm(environ: Mapping[str, str]) -> LaunchedRank:
     size = int(environ["SLURM_STEP_NUM_TASKS"])
     job = int(environ["SLURM_JOB_ID"]) + int(environ.get("SLURM_STEP_ID", 0))
     host = environ.get("MASTER_ADDR") or first_host(environ["SLURM_STEP_NODELIST"])
-    return Rank(
+    return LaunchedRank(
         int(environ["SLURM_PROCID"]),
         size,
         int(environ["SLURM_LOCALID"]),

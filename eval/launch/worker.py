@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 
 from eval.api import Backend, Prediction, Request
-from eval.launch.plan import Group, Plan
+from eval.launch.plan import RequestGroup, RoundPlan
 from eval.launch.queue import Order, Queue, Report
 from eval.run.answers import Journals
 
@@ -71,7 +71,7 @@ class Worker:
             self.report_state("idle")
             return
         begun = monotonic()
-        plan = Plan(order.plan)
+        plan = RoundPlan(order.plan)
         taking = _Taking(plan, order, self.in_turn, self._claim)
         before = self.report.work_s
         try:
@@ -158,14 +158,14 @@ class _Taking:
     """The groups that a worker holds."""
 
     def __init__(
-        self, plan: Plan, order: Order, in_turn: bool, claim: Callable[[Order], int | None]
+        self, plan: RoundPlan, order: Order, in_turn: bool, claim: Callable[[Order], int | None]
     ) -> None:
         self.plan = plan
         self.order = order
         self.one_at_a_time = in_turn or order.isolated
         self.claim = claim
         self.exhausted = False
-        self.open: dict[str, Group] = {}  # by the id of each request without an answer
+        self.open: dict[str, RequestGroup] = {}  # by the id of each request without an answer
         self.unanswered: dict[int, int] = {}  # requests of each group that is held
         self.work = 0  # of the groups that are held
 

@@ -16,10 +16,10 @@ from eval.errors import UsageError
 from eval.launch import process as worker_process
 from eval.launch.coordinator import LEASE_S, Coordinator, WorkerProcesses
 from eval.launch.local import Processes, shares
-from eval.launch.plan import Plan
+from eval.launch.plan import RoundPlan
 from eval.launch.queue import Here, Order, Queue, Report, Store
 from eval.launch.ray import Actors
-from eval.launch.store import Rank, open_store
+from eval.launch.store import LaunchedRank, open_store
 from eval.launch.worker import Worker
 from eval.run.folder import RunFolder
 
@@ -100,7 +100,7 @@ class Workers(Protocol):
         """What a manifest says of the model, once one has loaded it."""
         ...
 
-    def work(self, run: RunFolder, plan: Plan, order: Order, show: Show) -> bool:
+    def work(self, run: RunFolder, plan: RoundPlan, order: Order, show: Show) -> bool:
         """Answer a round; whether a worker was lost. `show` is called with the reports."""
         ...
 
@@ -119,7 +119,7 @@ class ThisProcess:
         """What a manifest says of the model."""
         return self.backend.describe()
 
-    def work(self, run: RunFolder, plan: Plan, order: Order, show: Show) -> bool:
+    def work(self, run: RunFolder, plan: RoundPlan, order: Order, show: Show) -> bool:
         """Answer a round."""
 
         def watch(report: Report) -> None:
@@ -137,7 +137,7 @@ def started(
     launch: Launch,
     run: Path,
     lock: int,
-    meeting: tuple[Rank, Store] | None,
+    meeting: tuple[LaunchedRank, Store] | None,
     say: Callable[[str], None],
 ) -> Iterator[Workers]:
     """Start the workers of a run; they are stopped at the end.
@@ -178,7 +178,7 @@ def _processes(
     launch: Launch,
     run: Path,
     lock: int,
-    meeting: tuple[Rank, Store] | None,
+    meeting: tuple[LaunchedRank, Store] | None,
     say: Callable[[str], None],
 ) -> tuple[Store, WorkerProcesses]:
     settings = job.settings(run)

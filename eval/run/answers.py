@@ -106,7 +106,7 @@ class TaskAnswers:
         batch  where it is not 1, a batch that lacks an answer is pending as a whole, so that no
                answer depends on where a run was stopped
         """
-        answers = journal.Answers(self._files(), self._entries)
+        answers = journal.AnswerIndex(self._files(), self._entries)
 
         def is_pending(request: Identified) -> bool:
             return answers.place(request.sample_id, request.of) is None
@@ -127,7 +127,7 @@ class TaskAnswers:
         An image that was replaced and is back has its answers in the journals, and others there.
         """
         files = self._files()
-        answers = journal.Answers(files)
+        answers = journal.AnswerIndex(files)
         places = (
             answers.place(each.sample_id, each.of) for each in identified(task, data, spec, digests)
         )
@@ -159,7 +159,7 @@ class TaskAnswers:
         """Write predictions.jsonl in dataset order, unless some are missing; how many are."""
         if self.complete:
             return 0
-        answers = journal.Answers(self._files(), self._entries)
+        answers = journal.AnswerIndex(self._files(), self._entries)
         places: list[tuple[int, int]] = []
         missing = 0
         for each in identified(task, data, spec, digests):

@@ -142,7 +142,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class SummaryInterval:
     """Where a metric's mean may lie, 95%, and by what method."""
 
     low: float
@@ -203,7 +203,7 @@ class ServerScores:
     metrics: Metrics
     samples: dict[str, dict[str, float]] = field(default_factory=dict)
     by: Groups = field(default_factory=dict)
-    intervals: dict[str, Interval] = field(default_factory=dict)
+    intervals: dict[str, SummaryInterval] = field(default_factory=dict)
     judge: Judge | None = None
     no_interval: dict[str, str] = field(default_factory=dict)
     metric_types: dict[str, MetricRange] = field(default_factory=dict)
@@ -260,7 +260,7 @@ class Summary:
     caveats: tuple[str, ...] = ()
     as_published: Published | None = None
     by: Groups = field(default_factory=dict)
-    intervals: dict[str, Interval] = field(default_factory=dict)
+    intervals: dict[str, SummaryInterval] = field(default_factory=dict)
     no_interval: dict[str, str] = field(default_factory=dict)
     metric_types: dict[str, MetricRange] = field(default_factory=dict)
     judge: Judge | None = None

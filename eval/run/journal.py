@@ -118,7 +118,7 @@ class Journal(Lines):
         self.append(line(prediction, of))
 
 
-class Answers:
+class AnswerIndex:
     """Where the answers of a task stand in its files, of which the later counts on equal terms.
 
     entries  reads a file; by default any whole line counts
@@ -143,7 +143,7 @@ class Answers:
         """File and offset of the answer to this very question, or of why the sample has none."""
         return self.answered.get(f"{sample_id} {of}") or self.failures.get(sample_id)
 
-    def __enter__(self) -> "Answers":
+    def __enter__(self) -> "AnswerIndex":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -106,9 +106,9 @@ class Scoring:
         self.choose_anew = choose_anew and task.decode is Rank
         self.functions = {n: m for n, m in task.metrics.items() if not isinstance(m, Corpus)}
         self.corpus = {n: m for n, m in task.metrics.items() if isinstance(m, Corpus)}
-        self.all = Part()
+        self.all = Totals()
         self.tallies: dict[str, Tally] = {}  # of each metric, by image
-        self.groups: dict[str, dict[str, Part]] = {}
+        self.groups: dict[str, dict[str, Totals]] = {}
         self.images: set[str] = set()
         self.unreadable = self.unknown = 0
         self.failed = 0  # samples without an answer: left out, never scored as wrong
@@ -243,7 +243,7 @@ class Scoring:
             for group, value in sample.groups.items():
                 values = self.groups.setdefault(group, {})
                 if (part := values.get(value)) is None:
-                    part = values[value] = Part()
+                    part = values[value] = Totals()
                 part.add(row, self.all.samples - 1 if self.corpus else None)
             image = sample.images[0] if sample.images else ""
             for name in self.functions:
@@ -314,13 +314,13 @@ class Scoring:
                 intervals[name] = {"low": interval.low, "high": interval.high, "method": METHOD}
         return {"intervals": intervals, "no_interval": reasons}
 
-    def _means(self, part: "Part") -> dict[str, float]:
+    def _means(self, part: "Totals") -> dict[str, float]:
         totals = part.totals
         return {name: totals[name] / part.samples for name in self.task.metrics if name in totals}
 
 
 @dataclass(slots=True)
-class Part:
+class Totals:
     """Totals of some of the samples.
 
     numbers  of these samples among all, where a corpus metric has to see them again

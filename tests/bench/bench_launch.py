@@ -36,7 +36,7 @@ from launch_queue import (
 from launch_queue import workers as processes
 from launch_worker import own_queue
 
-from eval.launch.plan import Plan
+from eval.launch.plan import RoundPlan
 from eval.launch.queue import Order, Queue
 from eval.launch.store import open_store
 from eval.run.requests import Identified
@@ -215,7 +215,7 @@ def idle(
         wait_for(started, queues, "ready")
         orders = []
         for number, part in enumerate(parts or (wanted,)):
-            plan = Plan.write(run.work_file(f"plan-{number}.sqlite"), part)
+            plan = RoundPlan.write(run.work_file(f"plan-{number}.sqlite"), part)
             orders.append(Order(1, plan.path, plan.groups, 1 if parts else 2))
             plan.close()
         for queue, order in zip(queues, orders, strict=False):

@@ -15,7 +15,7 @@ from launch_worker import SIMULATED, Simulated, peak_bytes, times_file
 
 from eval.launch.coordinator import Coordinator
 from eval.launch.local import Processes
-from eval.launch.plan import Plan
+from eval.launch.plan import RoundPlan
 from eval.launch.queue import Here, Order, Queue
 from eval.launch.store import open_store
 from eval.launch.worker import Worker
@@ -33,7 +33,7 @@ def measure(folder: str, groups: int, workers: int) -> dict[str, float]:
     """Of a new process, so that peaks are of this alone; `workers` 0 for this process."""
     run = new_run(Path(folder), SIMULATED)
     begun = monotonic()
-    plan = Plan.write(run.work_file("plan-1.sqlite"), nothing(groups))
+    plan = RoundPlan.write(run.work_file("plan-1.sqlite"), nothing(groups))
     plan_s = monotonic() - begun
     assert plan.groups == groups
     order = Order(1, plan.path, groups, workers or 1)
@@ -56,7 +56,7 @@ def queue_here(run: RunFolder, order: Order) -> dict[str, float]:
     return {"work_s": worker.report.work_s}
 
 
-def queue_served(run: RunFolder, plan: Plan, order: Order) -> dict[str, float]:
+def queue_served(run: RunFolder, plan: RoundPlan, order: Order) -> dict[str, float]:
     """Processes that take from the server of this one."""
     store, address = open_store()
     queue = Queue(store)
