@@ -1,4 +1,4 @@
-"""From a judge's replies to what a run keeps of them, and what a user is told."""
+"""From a judge's replies to what a run keeps of them, and what a user should know."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def result(judgements: Judgements) -> tuple[list[dict[str, Any]], dict[str, Any]
     """Rows for TaskScores.write_judgements, and scores for its write_server.
 
     as_published  scores outside the scale count, as in the published script; else these rounds have
-                  failed. The figure of the script is told in either case
+                  failed. The script's score is recorded in either case
 
     Every judgement is settled. Equal judgements give equal results: no day, no price is in them.
     """
@@ -34,9 +34,9 @@ def result(judgements: Judgements) -> tuple[list[dict[str, Any]], dict[str, Any]
     script = [_judged(each, lines[each.id], as_published=True) for each in dialogues]
     means, _ = published(script)
     counted = [_judged(each, lines[each.id], as_published) for each in dialogues]
-    told = figures(counted)
+    scores = figures(counted)
     server, prompt = judgements.server, judgements.prompt
-    doubts = told.pop("faults")
+    doubts = scores.pop("faults")
     if off_scale and not as_published:
         doubts.append(
             f"{off_scale:,} of them for scores outside {WORST:g} to {BEST:g}, which the published "
@@ -54,20 +54,20 @@ def result(judgements: Judgements) -> tuple[list[dict[str, Any]], dict[str, Any]
         "server": server.host,
         "parameters": dict(server.parameters),
         "prompt": {"digest": prompt.digest, "published": prompt.published},
-        **told["judge"],
+        **scores["judge"],
         "off_scale": off_scale,
         "as_published": as_published,
         "published": _figure(means),
         "anchors": anchored and {k: v for k, v in anchored.items() if k != "recorded_on"},
     }
     name = f"{', '.join(about['reported']) or server.model} at {server.host}"
-    if told["metrics"]:
-        told["metric_types"] = {METRIC: {"range": [WORST, BEST], "mean": True}}
+    if scores["metrics"]:
+        scores["metric_types"] = {METRIC: {"range": [WORST, BEST], "mean": True}}
         if ends := about["interval"]:
-            told["intervals"] = {METRIC: {"low": ends[0], "high": ends[1], "method": METHOD}}
+            scores["intervals"] = {METRIC: {"low": ends[0], "high": ends[1], "method": METHOD}}
         elif reason := about["no_interval"]:
-            told["no_interval"] = {METRIC: reason}
-    return rows, {**told, "server": name, "judge": about, "doubts": doubts}
+            scores["no_interval"] = {METRIC: reason}
+    return rows, {**scores, "server": name, "judge": about, "doubts": doubts}
 
 
 def _figure(means: Means) -> float | None:
@@ -109,27 +109,27 @@ def _audit(line: JudgedLine, as_published: bool) -> dict[str, Any]:
     }
 
 
-def remarks(told: Mapping[str, Any]) -> Iterator[str]:
+def remarks(judged: Mapping[str, Any]) -> Iterator[str]:
     """What the scores are worth, a line each.
 
-    told  a summary's field `judge`
+    judged  a summary's field `judge`
     """
-    if told["failed"]:
-        low, high = told["bounds"] or (None, None)
+    if judged["failed"]:
+        low, high = judged["bounds"] or (None, None)
         yield (
-            f"{told['failed']:,} judgements failed and are left out; had they been the worst and "
+            f"{judged['failed']:,} judgements failed and are left out; had they been the worst and "
             f"the best, the score would be {_x100(low)} and {_x100(high)}"
         )
-    if told["off_scale"]:
-        published = _x100(told["published"])
-        yield f"{told['off_scale']:,} judgements have scores outside 1 to 10, which " + (
+    if judged["off_scale"]:
+        published = _x100(judged["published"])
+        yield f"{judged['off_scale']:,} judgements have scores outside 1 to 10, which " + (
             f"count here, as published: {published}"
-            if told["as_published"]
+            if judged["as_published"]
             else f"failed; as published they count, and the score is {published}"
         )
-    wins, rounds = told["against_reference"], told["rounds"]
+    wins, rounds = judged["against_reference"], judged["rounds"]
     yield (
-        f"beside the reference answers ({_x100(told['reference'])}): {wins['win']:,} better, "
+        f"beside the reference answers ({_x100(judged['reference'])}): {wins['win']:,} better, "
         f"{wins['tie']:,} alike, {wins['loss']:,} worse"
     )
     if rounds["dialogues"]:

@@ -157,9 +157,9 @@ def judge_command(
 ) -> None:
     """Have a judge score the answers to TouchStone, and print the card's tables."""
     changes = _parse_parameters(parameter or ())
-    told = read_config(config)
+    settings = read_config(config)
     server = choose_server(
-        told,
+        settings,
         model=model,
         base_url=base_url,
         default_url=os.environ.get(ADDRESS),
@@ -171,9 +171,9 @@ def judge_command(
         os.environ.get(KEY),
         judge_prompt,
         ledger,
-        told.budget if budget is None else budget,
-        concurrency or told.concurrency or CONCURRENCY,
-        timeout or told.timeout_s or TIMEOUT_S,
+        settings.budget if budget is None else budget,
+        concurrency or settings.concurrency or CONCURRENCY,
+        timeout or settings.timeout_s or TIMEOUT_S,
         anchors=not no_anchors,
         batch=batch,
         dry_run=dry_run,
@@ -268,9 +268,9 @@ class Terminal:
                 "where it is not known. Nothing was asked"
             )
 
-    def show_request(self, told: Mapping[str, Any]) -> None:
+    def show_request(self, request: Mapping[str, Any]) -> None:
         """Print a line of JSON."""
-        sys.stdout.write(orjson.dumps(told).decode() + "\n")
+        sys.stdout.write(orjson.dumps(request).decode() + "\n")
 
     def show_scores(self, scored: Scored) -> None:
         """Print a table and its remarks."""

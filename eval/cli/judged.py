@@ -15,21 +15,21 @@ SHOWN = 5  # failed judgements that are named
 def print_scores(scored: Scored) -> None:
     """Print a task's figures, overall and by each of its groups, and what they are worth."""
     task, summary = scored.task, scored.summary
-    told = summary["judge"]
+    judge = summary["judge"]
     table = Table(box=None, pad_edge=False)
     for name in (task.name, "dialogues", "score", "95% interval"):
         table.add_column(name, justify="left" if name == task.name else "right", overflow="fold")
     metric = next(iter(task.metrics))  # parts may have one where there is none of all
     mean = summary["metrics"].get(metric)
-    if mean is None and told["as_published"]:  # beyond what the card's tables hold
-        mean = told["published"]
-    span = _span(told["interval"], told["no_interval"])
+    if mean is None and judge["as_published"]:  # beyond what the card's tables hold
+        mean = judge["published"]
+    span = _span(judge["interval"], judge["no_interval"])
     table.add_row("all", f"{summary['samples']:,}", _x100(mean), span)
-    for group in told["intervals"]:
+    for group in judge["intervals"]:
         table.add_row()
         for value, part in summary["by"].get(group, {}).items():
-            reason = told["no_intervals"][group].get(value, "")
-            span = _span(told["intervals"][group].get(value), reason)
+            reason = judge["no_intervals"][group].get(value, "")
+            span = _span(judge["intervals"][group].get(value), reason)
             label = escape(value.strip() or "(none)")
             table.add_row(label, f"{part['samples']:,}", _x100(part[metric]), span)
     out.print(table)
@@ -50,16 +50,16 @@ def print_scores(scored: Scored) -> None:
     out.print(summary["signature"], highlight=False, soft_wrap=True, markup=False)
 
 
-def _drift(told: Mapping[str, Any] | None) -> str:
-    if told is None:
+def _drift(anchors: Mapping[str, Any] | None) -> str:
+    if anchors is None:
         return "no anchors were judged: whether the judge has drifted is not known"
-    text = f"anchors: {_x100(told['mean'])} over {told['judgements']} judgements"
-    if told["first"]:
+    text = f"anchors: {_x100(anchors['mean'])} over {anchors['judgements']} judgements"
+    if anchors["first"]:
         return f"{text}, recorded now: later runs are compared with them"
     return (
-        f"{text}, {_x100(told['recorded'])} when recorded on {told['recorded_on']}"
-        f" ({told['reported']}): drift {100 * (told['mean'] - told['recorded']):+.1f}, "
-        f"{told['changed']} differ"
+        f"{text}, {_x100(anchors['recorded'])} when recorded on {anchors['recorded_on']}"
+        f" ({anchors['reported']}): drift {100 * (anchors['mean'] - anchors['recorded']):+.1f}, "
+        f"{anchors['changed']} differ"
     )
 
 

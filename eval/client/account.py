@@ -52,7 +52,7 @@ class Batch:
 
     name  ours; the server has it in the batch's metadata
     usd   at most, of each key
-    id    the server's, empty until it has told it
+    id    the server's, empty until it is known
     """
 
     name: str
@@ -107,8 +107,8 @@ class Account:
 
         judging  digest of the judge and its prompt; each with (anchor and round -> line's offset)
         """
-        for (told, occasion), offsets in self._anchors.items():
-            if told == judging:
+        for (way, occasion), offsets in self._anchors.items():
+            if way == judging:
                 yield occasion, offsets
 
     def apply(self, line: Line, offset: int) -> None:

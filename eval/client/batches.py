@@ -99,8 +99,8 @@ class Batches:
     def line(self, key: str, messages: Messages) -> bytes:
         """A request as a line of the file that is handed in."""
         body = self.client.server.request(messages)
-        told = {"custom_id": key, "method": "POST", "url": PATH, "body": body}
-        return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
+        row = {"custom_id": key, "method": "POST", "url": PATH, "body": body}
+        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
     def hand_in(self, name: str, content: bytes) -> ServerBatch:
         """Hand in a batch under our name for it, with the lines of its requests."""
@@ -137,7 +137,7 @@ class Batches:
                 yield from self._lines(file, RESULT_BYTES * requests)
 
     def _named(self, name: str) -> ServerBatch | None:
-        """The batch whose metadata name it: we were killed between handing in and putting down."""
+        """The batch whose metadata name it: we were killed between handing in and recording it."""
         from openai import Omit, omit
 
         api = self.client.api.with_options(max_retries=RETRIES)

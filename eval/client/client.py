@@ -281,8 +281,8 @@ def _printable(text: str) -> str:
 
 def _tokens(usage: Any) -> tuple[int, int] | None:
     """Of request and reply, where the server reports both."""
-    told = usage if isinstance(usage, dict) else {}
-    counts = [told.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    reported = usage if isinstance(usage, dict) else {}
+    counts = [reported.get(name) for name in ("prompt_tokens", "completion_tokens")]
     asked, replied = (c if type(c) is int and 0 <= c < 1 << 40 else None for c in counts)
     return None if asked is None or replied is None else (asked, replied)
 
@@ -297,14 +297,14 @@ def _message(error: Any) -> str:
 def _wait(headers: Any) -> float | None:
     """Seconds that the server asks to wait: a number, or a date."""
     for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        told = headers.get(name)
-        if told is None:
+        value = headers.get(name)
+        if value is None:
             continue
         try:
-            seconds = float(told) * scale
+            seconds = float(value) * scale
         except ValueError:
             try:
-                seconds = (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds()
+                seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
             except (ValueError, TypeError, OverflowError):
                 continue
         if not math.isnan(seconds):

@@ -75,10 +75,10 @@ class LedgerFile:
                 yield self._parse(content, where), self.end, where
                 self.end += len(content)
 
-    def append(self, told: dict[str, Any]) -> tuple[Line, int]:
+    def append(self, fields: dict[str, Any]) -> tuple[Line, int]:
         """Write a line with the time of day; the line, and its offset."""
-        told = {**told, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        content = orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
+        fields = {**fields, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        content = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
         line = self._parse(content, "a new line")
         self._lines.append(content)
         self.end += len(content)
@@ -159,7 +159,7 @@ class Ledger:
         return None if offset is None else self.file.at(offset)
 
     def asked(self, request: Request, usd: float | None, budget: float | None = None) -> bool:
-        """Put down that a request is about to be sent; False, and nothing, beyond the budget.
+        """Record that a request is about to be sent; False, and nothing, beyond the budget.
 
         usd     what it costs at most, None where prices are not known
         budget  USD of the whole occasion
@@ -180,14 +180,14 @@ class Ledger:
         took_s: float | None = None,
         batch: str = "",
     ) -> tuple[float, ...] | None:
-        """Put down a reply; its scores.
+        """Record a reply; its scores.
 
         usd     what it cost, None where prices are not known
         server  see Server.describe
         """
         rules = self.account.rules
         scores = rules.parse_reply(reply.text)
-        told = {
+        fields = {
             "judged": request.key,
             "occasion": request.occasion,
             **request.about,
@@ -203,14 +203,14 @@ class Ledger:
             **({"of_batch": batch} if batch else {}),
         }
         with self._guard:
-            self._append(told)
+            self._append(fields)
         return scores
 
     def refused(
         self, request: Request, reason: str, server: Mapping[str, Any], batch: str = ""
     ) -> None:
-        """Put down that the server will not judge this one, whatever we do."""
-        told = {
+        """Record that the server will not judge this one, whatever we do."""
+        fields = {
             "judged": request.key,
             "occasion": request.occasion,
             **request.about,
@@ -222,10 +222,10 @@ class Ledger:
             **({"of_batch": batch} if batch else {}),
         }
         with self._guard:
-            self._append(told)
+            self._append(fields)
 
     def unanswered(self, request: Request, reason: str, usd: float | None) -> None:
-        """Put down that nothing came; usd: what it may have cost all the same."""
+        """Record that nothing came; usd: what it may have cost all the same."""
         with self._guard:
             self._append(
                 {
@@ -254,12 +254,12 @@ class Ledger:
         return len(failed)
 
     def named(self, batch: Batch, server_id: str) -> None:
-        """Put down what the server calls a batch."""
+        """Record what the server calls a batch."""
         with self._guard:
             self._append({"batch": batch.name, "state": "named", "id": server_id})
 
     def handed_in(self, batch: Batch) -> None:
-        """Put down a batch that is about to be handed in."""
+        """Record a batch that is about to be handed in."""
         with self._guard:
             self._append(
                 {
@@ -272,9 +272,9 @@ class Ledger:
             )
 
     def ended(self, batch: Batch, reason: str) -> None:
-        """Put down that a batch is over; what it left unanswered has cost nothing."""
+        """Record that a batch is over; what it left unanswered has cost nothing."""
         with self._guard:
             self._append({"batch": batch.name, "state": "ended", "fault": reason})
 
-    def _append(self, told: dict[str, Any]) -> None:
-        self.account.apply(*self.file.append(told))
+    def _append(self, fields: dict[str, Any]) -> None:
+        self.account.apply(*self.file.append(fields))

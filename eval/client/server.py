@@ -134,8 +134,8 @@ class Server:
 
         more  what tells apart requests that are to be asked anew
         """
-        told = [self.base_url, self.request(messages), *more]
-        return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        identity = [self.base_url, self.request(messages), *more]
+        return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     def most_tokens(self, messages: Messages) -> tuple[int, int]:
         """Tokens of a request and its reply, at most: no token is less than a byte."""

@@ -180,8 +180,9 @@ class _Work:
         if not chosen:
             return
         calls = [ledger.account.calls(key) for key in usd]
-        told = orjson.dumps([occasion, list(usd), calls, ledger.file.end])  # the end: no name twice
-        batch = Batch(hashlib.sha256(told).hexdigest()[:32], occasion, tuple(usd), usd)
+        # with the end of the file no name comes twice
+        identity = orjson.dumps([occasion, list(usd), calls, ledger.file.end])
+        batch = Batch(hashlib.sha256(identity).hexdigest()[:32], occasion, tuple(usd), usd)
         ledger.handed_in(batch)
         created = self.batches.hand_in(batch.name, b"".join(chosen))
         ledger.named(batch, created.id)
@@ -189,14 +190,14 @@ class _Work:
         self.say(f"batch {created.id}: {len(usd):,} requests handed in")
 
     def _take(self, batch: Batch, line: bytes) -> bool:
-        """Put down one line of a result; whether it was a judgement of ours."""
+        """Record one line of a result; whether it was a judgement of ours."""
         try:
-            told = orjson.loads(line)
-            key = told["custom_id"]
+            result = orjson.loads(line)
+            key = result["custom_id"]
             request = self.by_key[key] if key in batch.keys else None
-            answer = told.get("response") or {}
+            answer = result.get("response") or {}
             body, status = answer.get("body"), answer.get("status_code", 0)
-            problem = told.get("error") or (body or {}).get("error")
+            problem = result.get("error") or (body or {}).get("error")
         except (ValueError, KeyError, TypeError, AttributeError):
             return False
         account = self.ledger.account

@@ -19,12 +19,14 @@ def drift(occasion: Occasion, ledger: Ledger) -> dict[str, Any] | None:
                     own name then; changed counts judgements that differ
     """
     anchors = dict(ledger.account.anchors(occasion.judging))
-    told = {name: _scores(offsets, ledger, occasion.task) for name, offsets in anchors.items()}
-    now = told.get(occasion.name)
+    by_occasion = {
+        name: _scores(offsets, ledger, occasion.task) for name, offsets in anchors.items()
+    }
+    now = by_occasion.get(occasion.name)
     if not now:
         return None
-    first = next(name for name, scores in told.items() if scores.keys() >= now.keys())
-    before = told[first]
+    first = next(name for name, scores in by_occasion.items() if scores.keys() >= now.keys())
+    before = by_occasion[first]
     shared = sorted(now)
     line = ledger.file.at(min(anchors[first].values()))
     mean, recorded = (

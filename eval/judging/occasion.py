@@ -108,6 +108,6 @@ class Occasion:
         return list(found.values())
 
 
-def _digest(*told: Any) -> str:
-    content = orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
+def _digest(*parts: Any) -> str:
+    content = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]

@@ -100,7 +100,7 @@ class Front(Protocol):
     def confirm(self, question: str) -> None:
         """Have a person agree; raises JudgeError or UsageError where nobody does."""
 
-    def show_request(self, told: Mapping[str, Any]) -> None:
+    def show_request(self, request: Mapping[str, Any]) -> None:
         """Show a request that would be sent: its body, key, and what it is about."""
 
     def progress(self, total: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -348,25 +348,25 @@ class _Session:
             folder.write_judgements(rows)
             folder.write_server(scores)
             summary = score_run(self.run, self.task, self.data)
-        told = summary["judge"]
+        judged = summary["judge"]
         usd = ledger.account.spent(occasion.name) if how.server.price else None
         self.front.show_scores(
             Scored(
                 self.task,
                 summary,
-                list(task.remarks(told)),
+                list(task.remarks(judged)),
                 changed,
                 failures,
                 usd,
                 ledger.file.path,
             )
         )
-        none = told["published"] is None if how.as_published else not summary["metrics"]
+        none = judged["published"] is None if how.as_published else not summary["metrics"]
         if none:
             self.front.say(
                 f"{self.task.name}: these judgements give no score: {'; '.join(summary['doubts'])}"
             )
-        return Missing(failed=told["failed"] or int(none))
+        return Missing(failed=judged["failed"] or int(none))
 
     def _estimate(self, pending: Sequence[JudgeRequest]) -> Estimate:
         return estimate(self.how.server, pending, batch=self.how.batch)

@@ -19,7 +19,7 @@ from eval.data.declare import Task
 
 
 class Item(Protocol):
-    """An answer, and what a judge is told of its question; eval reads only the following.
+    """An answer, and what a judge is shown of its question; eval reads only the following.
 
     id        the sample's
     response  the answer; an anchor's never changes
@@ -107,9 +107,15 @@ class JudgedTask(ReplyRules, Protocol):
         """Write data of a table's own items below a folder, such that the task can read them."""
 
     def result(self, judgements: Judgements) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Rows for TaskScores.write_judgements, and scores for its write_server."""
+        """Rows for TaskScores.write_judgements, and scores for its write_server.
 
-    def remarks(self, told: Mapping[str, Any]) -> Iterator[str]:
+        The scores' field `judge` has those of eval.run.files.Judge, and for whoever shows it:
+        failed, the number of failed rounds; published, the score with those outside the scale, or
+        None; interval, its ends or None, and no_interval, why; intervals and no_intervals, the same
+        by group and value.
+        """
+
+    def remarks(self, judged: Mapping[str, Any]) -> Iterator[str]:
         """What a user should know of the scores, a line each, of a summary's field `judge`."""
 
 
