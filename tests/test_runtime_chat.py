@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from small import make_checkpoint
 
-from eval.runtime.chat import SYSTEM, chat_ids, chat_prompt, decode_reply, stop_words_ids
+from eval.runtime.chat import SYSTEM, chat_ids, chat_prompt, decode_reply
 from eval.runtime.qwen_vl import QwenVL
 from eval.runtime.tokenizer import Tokenizer
 
@@ -63,16 +63,6 @@ def test_raw_format_is_plain_encoding(tokenizer):
 
 def test_default_system_text():
     assert RECORDED["system_default_of_chat"] == SYSTEM
-
-
-@pytest.mark.parametrize("chat_format", ["chatml", "raw"])
-def test_stop_words(tokenizer, chat_format):
-    assert RECORDED["stop_words_ids"][chat_format] == stop_words_ids(tokenizer, chat_format)
-
-
-def test_no_other_format(tokenizer):
-    with pytest.raises(ValueError, match="chatml or raw expected, 'llama' found"):
-        stop_words_ids(tokenizer, "llama")
 
 
 @pytest.mark.parametrize("case", RECORDED["decode_tokens"], ids=lambda case: case["note"][:30])

@@ -15,9 +15,6 @@ from eval.runtime.tokenizer import (
     SPECIALS,
     TAGS,
     Tokenizer,
-    fetch_all_box_with_ref,
-    from_list_format,
-    to_list_format,
 )
 
 RECORDED = json.loads(
@@ -106,26 +103,6 @@ def test_decode(tokenizer, case):
 
 def test_decode_skips_by_default(tokenizer):
     assert tokenizer.decode(tokenizer.encode("a<ref>b</ref><|endoftext|>")) == "ab"
-
-
-@pytest.mark.parametrize("case", cases("from_list_format"))
-def test_from_list_format(tokenizer, case):
-    check(case, "text", lambda: from_list_format(case["list"]))
-    check(case, "ids", lambda: tokenizer.encode(from_list_format(case["list"])))
-
-
-@pytest.mark.parametrize("case", cases("to_list_format"))
-def test_to_list_format(case):
-    check(case, "list", lambda: to_list_format(case["text"]))
-
-
-@pytest.mark.parametrize("case", cases("fetch_all_box_with_ref"))
-def test_fetch_all_box_with_ref(case):
-    check(
-        case,
-        "boxes",
-        lambda: [{**box, "box": list(box["box"])} for box in fetch_all_box_with_ref(case["text"])],
-    )
 
 
 @pytest.mark.parametrize("case", cases("batch_left_pad"))
@@ -233,21 +210,6 @@ def test_any_generated_ids_have_a_text(tokenizer, ids):
 def test_an_answer_with_its_special_tokens(tokenizer):
     ids = [151857, *tokenizer.encode("a<ref>b"), 151900]
     assert tokenizer.decode_answer(ids, skip_special_tokens=False) == "<img>a<ref>b"
-
-
-@given(TEXT)
-def test_list_format_cuts_without_loss(text):
-    try:
-        parts = to_list_format(text)
-    except ValueError:
-        return
-    tags = {"image": "img"}
-    joined = "".join(
-        value if key == "text" else f"<{tags.get(key, key)}>{value}</{tags.get(key, key)}>"
-        for part in parts
-        for key, value in part.items()
-    )
-    assert joined == normalize("NFC", text)
 
 
 def test_a_small_vocabulary(tmp_path):

@@ -72,15 +72,6 @@ def chat_ids(
     return _dialogue(tokenizer, encode, query, history, system, max_window_size).ids
 
 
-def stop_words_ids(tokenizer: Tokenizer, chat_format: str = "chatml") -> list[list[int]]:
-    """Id sequences after which the original forces `<|endoftext|>`; chat_format chatml or raw."""
-    if chat_format == "chatml":
-        return [[tokenizer.im_end_id], [tokenizer.im_start_id]]
-    if chat_format == "raw":
-        return [tokenizer.encode("Human:"), [tokenizer.eod_id]]
-    raise ValueError(f"chat format chatml or raw expected, {chat_format!r} found")
-
-
 def decode_reply(tokenizer: Tokenizer, prompt: ChatPrompt, new_ids: Sequence[int] | Tensor) -> str:
     """The reply in newly generated ids, trimmed as the published Chat model's code does.
 

@@ -7,10 +7,8 @@ slots hold never reaches the model, which puts image features there; it only nam
 
 import base64
 import binascii
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 from unicodedata import normalize
 
 import tiktoken
@@ -43,8 +41,6 @@ SPLIT = "|".join(  # cl100k_base's pattern, but digits are split one by one
 )
 MAX_VOCABULARY_BYTES = 64 << 20  # the published file has 2.6 MB
 MAX_RANKS = 1_000_000
-START_TAG = re.compile(r"<(?:img|ref|box|quad)>")
-SPAN = re.compile(r"<(img|ref|box|quad)>(.*?)</\1>", re.DOTALL)
 
 
 class Tokenizer:
@@ -242,76 +238,6 @@ def _read_rank(line: bytes, rank: int) -> tuple[bytes, str]:
     if not token:
         return b"", "at least one byte expected"
     return token, "" if parts[1] == b"%d" % rank else f"rank {rank} expected"
-
-
-def from_list_format(items: Iterable[Mapping[str, Any]]) -> str:
-    """Text of a list of `{"image": path}`, `{"text": ...}`, `{"box": [[x1, y1, x2, y2], ...]}`.
-
-    Images are numbered from 1, `Picture 1: <img>path</img>`; a box may have a `ref`, and its
-    numbers are cut toward zero. Where keys meet, image goes before text before box. Raises
-    ValueError for anything else.
-    """
-    parts: list[str] = []
-    images = 0
-    for item in items:
-        if "image" in item:
-            images += 1
-            parts.append(f"Picture {images}: <img>{item['image']}</img>\n")
-        elif "text" in item:
-            parts.append(item["text"])
-        elif "box" in item:
-            if "ref" in item:
-                parts.append(f"<ref>{item['ref']}</ref>")
-            for box in item["box"]:
-                x1, y1, x2, y2 = map(int, box)
-                parts.append(f"<box>({x1},{y1}),({x2},{y2})</box>")
-        else:
-            raise ValueError(f"an image, text or box expected, {dict(item)!r} found")
-    return "".join(parts)
-
-
-def to_list_format(text: str) -> list[dict[str, str]]:
-    """NFC-normalised text cut into `image`, `ref`, `box`, `quad` and `text` parts, in order.
-
-    Raises ValueError where a start tag is not closed, or a special token that is neither an image
-    tag nor `<|endoftext|>` stands in the text.
-    """
-    text = normalize("NFC", text)
-    for name in SPECIALS:
-        if name in text and name not in TAGS and name != "<|endoftext|>":
-            raise ValueError(f"the special token {name} stands in the text: {text[:80]!r}")
-    parts: list[dict[str, str]] = []
-    done = 0
-    for span in SPAN.finditer(text):
-        parts += _text_part(text[done : span.start()])
-        parts.append({"image" if span[1] == "img" else span[1]: span[2]})
-        done = span.end()
-    return parts + _text_part(text[done:])
-
-
-def _text_part(text: str) -> list[dict[str, str]]:
-    if tag := START_TAG.search(text):
-        raise ValueError(f"{tag[0]} is not closed: {text[tag.start() :][:80]!r}")
-    return [{"text": text}] if text else []
-
-
-def fetch_all_box_with_ref(text: str) -> list[dict[str, Any]]:
-    """Every `<box>` of a text: `{"box": (x1, y1, x2, y2)}` on the grid 0-999, `ref` if named.
-
-    A box has the (stripped) `ref` of the part directly before it, so of several boxes in a row only
-    the first. Raises ValueError where a coordinate is not an integer, AssertionError (as the
-    original does) where there are not four.
-    """
-    parts = to_list_format(text)
-    found: list[dict[str, Any]] = []
-    for before, part in zip([{}, *parts], parts, strict=False):
-        if "box" not in part:
-            continue
-        box = tuple(int(n) for n in part["box"].replace("(", "").replace(")", "").split(","))
-        if len(box) != 4:
-            raise AssertionError(f"four numbers expected in a box, {part['box']!r} found")
-        found.append({"box": box} | ({"ref": before["ref"].strip()} if "ref" in before else {}))
-    return found
 
 
 def _find(ids: list[int], wanted: int, start: int) -> int | None:
