@@ -5,7 +5,6 @@ nothing in them runs.
 import json
 import random
 import re
-import time
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -472,18 +471,13 @@ def test_chunks_are_bounded_by_samples_and_by_bytes(tmp_path):
 
 
 def test_two_hundred_thousand_samples_stay_small(tmp_path):
-    """What must be read before the list opens is a few megabytes, and each part a fraction of one;
-    all is written in seconds.
-    """
-    begin = time.process_time()
+    """What must be read before the list opens is a few megabytes, each part less than one."""
     told = write_task(tmp_path / "task", "vqav2_val", synthetic(200_000))
-    spent = time.process_time() - begin
     assert {"name": "vqav2_val", "samples": 200_000, "metrics": ["vqa_accuracy"]} == told
     sizes = [file.stat().st_size for file in (tmp_path / "task").glob("chunk-*.js")]
     assert 400 == len(sizes)
     assert max(sizes) < 300_000
     assert (tmp_path / "task/index.js").stat().st_size < 6_000_000
-    assert spent < 40  # about 4 on a core of its own
 
 
 def test_the_command_writes_pages_of_what_is_finished(demo, tmp_path):

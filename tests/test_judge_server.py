@@ -157,10 +157,8 @@ def test_the_seam():
 def test_many_at_once():
     """More connections than a listen backlog of five, none refused."""
     with FaultyJudge(latency_s=0.3) as server, ThreadPoolExecutor(64) as pool:
-        began = time.monotonic()
         clients = [client_of(server) for _ in range(64)]
         replies = list(pool.map(ask, clients, map(str, range(64))))
-        assert time.monotonic() - began < 12
         for client in clients:
             client.close()
         assert 64 == len({reply.id for reply in replies})
@@ -237,14 +235,12 @@ def test_a_slow_answer_is_billed_though_nobody_waits():
 
 
 def test_closing_the_server_ends_a_slow_answer():
-    began = time.monotonic()
     with (
         FaultyJudge(slow=1.0) as server,
         client_of(server, timeout=0.2) as client,
         pytest.raises(openai.APITimeoutError),
     ):
         ask(client)
-    assert time.monotonic() - began < 5
 
 
 def test_a_connection_that_closes_is_not_billed():

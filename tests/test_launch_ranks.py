@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -218,11 +217,9 @@ def test_the_first_task_of_slurm_is_killed(site, data, tmp_path):
 
 def test_wrong_input_under_slurm_ends_all_tasks(site, data, tmp_path):
     """The first says why; the others do not wait."""
-    began = time.monotonic()
     with Slurm(*asking_fragile("slow", "/nowhere", tmp_path / "run"), site=site) as tasks:
         assert [2, 0] == [task.ended(60)[0] for task in tasks]
         assert "error: --data /nowhere: no such folder\n" == tasks[0].said
-    assert time.monotonic() - began < 60
 
 
 TORCHRUN_TELLS = {

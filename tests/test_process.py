@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -250,9 +249,7 @@ def test_a_signal_ends_a_process_at_once(site, tmp_path):
     asked = asking_fragile("slow", data, tmp_path / "run")
     with Launched(sys.executable, "-c", code, *asked, site=site) as launched:
         launched.until_answered(tmp_path / "run", 1)
-        began = time.monotonic()
         launched.process.send_signal(signal.SIGTERM)
         ended, said = launched.ended(60)
     assert 128 + signal.SIGTERM == ended
     assert "interrupted. All that was obtained is on disk" in said
-    assert time.monotonic() - began < 60
