@@ -4,6 +4,7 @@ Faster engines are tested against it. It knows no task, and no file but the imag
 """
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby, islice
@@ -18,6 +19,8 @@ from eval.runtime.generation import Losses
 
 # Version of the code that determines answers: raise it when recorded outputs change.
 GENERATION = 3
+
+SMALL_HIDDEN_SIZE = 1024  # smaller models run on one thread
 
 
 class PlainEngine:
@@ -126,9 +129,26 @@ def open_backend(
     revision: str | None = None,
     weights: str | None = None,
 ) -> PlainEngine:
-    """Load a checkpoint behind the plain engine."""
-    model = QwenVL.from_pretrained(checkpoint, device, dtype, revision, weights)
+    """Load a checkpoint behind the plain engine; see `load_model` for threads."""
+    model = load_model(checkpoint, device, dtype, revision, weights)
     return PlainEngine(model, image_root, batch_size)
+
+
+def load_model(
+    checkpoint: str, device: str, dtype: str, revision: str | None, weights: str | None
+) -> QwenVL:
+    """`QwenVL.from_pretrained`, with one torch thread in this process for a small model.
+
+    Below a hidden size of 1,024 a product is too small to divide, and threads that wait for each
+    other lose most of their time when another process takes a core. OMP_NUM_THREADS, if it is set,
+    decides instead.
+    """
+    model = QwenVL.from_pretrained(checkpoint, device, dtype, revision, weights)
+    if model.model.config.hidden_size < SMALL_HIDDEN_SIZE and "OMP_NUM_THREADS" not in os.environ:
+        import torch  # loaded by now; this module is also imported to identify a checkpoint
+
+        torch.set_num_threads(1)
+    return model
 
 
 def identify(

@@ -30,6 +30,7 @@ from eval.engine.plain import (
     device_kind,
     footprint,
     identify,
+    load_model,
 )
 from eval.engine.plan import Plan
 from eval.engine.runner import Outcome, Runner
@@ -227,7 +228,7 @@ def open_backend(
     features: Path | None = None,
     features_bytes: int = FEATURES_BYTES,
 ) -> SharedEngine:
-    """Load a checkpoint behind the shared engine.
+    """Load a checkpoint behind the shared engine; see `plain.load_model` for threads.
 
     sequences  at most so many generate at a time
     memory     bytes for the KV cache
@@ -238,6 +239,6 @@ def open_backend(
             f"batch size {batch_size}: the shared engine takes each prompt as a batch of its own; "
             "batches as the original made them come from the back end 'plain'"
         )
-    model = QwenVL.from_pretrained(checkpoint, device, dtype, revision, weights)
+    model = load_model(checkpoint, device, dtype, revision, weights)
     store = FeatureStore(features, model, features_bytes) if features else None
     return SharedEngine(model, image_root, sequences=sequences, memory=memory, store=store)
