@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from eval import plugins
 from eval.errors import EvalError, UsageError
 from eval.protocols.qwen_vl import PROTOCOLS, PUBLISHED
 from eval.storage.reading import MAX_INTEGER, exists, is_folder, read_text, read_toml, shown_path
+from eval.storage.text import nearest
 
 TOML = ".toml"
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -110,7 +110,7 @@ def _faults(values: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield f"key {key!r}: {what} expected, {value!r:.80} found", key, ""
         elif allowed and value not in allowed:
             yield (
-                f"key {key!r}: {what} expected, {value!r:.80} found{nearest(value, allowed)}",
+                f"key {key!r}: {what} expected, {value!r:.80} found{nearest(str(value), allowed)}",
                 key,
                 "",
             )
@@ -126,12 +126,6 @@ def _faults(values: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
                     plugins.find_tasks([name])
                 except EvalError as error:
                     yield f"key 'tasks': {error}", key, name
-
-
-def nearest(name: str, known: Any) -> str:
-    """`; did you mean ...? known: ...`."""
-    close = get_close_matches(str(name), list(known), n=1)
-    return f"{f'; did you mean {close[0]!r}?' if close else ';'} known: {', '.join(known)}"
 
 
 def _line(text: str, key: str, item: str) -> int:

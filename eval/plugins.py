@@ -16,7 +16,6 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from inspect import signature
 from types import ModuleType
@@ -25,8 +24,10 @@ from typing import Any
 from eval.api import Backend, Generate, Rank
 from eval.data.declare import Corpus, Layout, Source, Task
 from eval.errors import EvalError, PluginError, UsageError
+from eval.storage.text import nearest
 
 DISTRIBUTION = "qwen-vl-eval"
+LISTING = "qwen-vl-eval list"  # the command that lists all tasks and back ends
 TASKS = "eval.tasks"
 BACKENDS = "eval.backends"
 JUDGES = "eval.judges"
@@ -162,7 +163,7 @@ def _load(group: str, what: str, name: str) -> tuple[Any, str]:
     named = [entry for entry in entries if entry.name == name]
     if not named:
         known = sorted({entry.name for entry in entries})
-        raise UsageError(f"no {what} is called {name!r}{_nearest(name, known)}")
+        raise UsageError(f"no {what} is called {name!r}{nearest(name, known, LISTING)}")
     if len(named) > 1:
         owners = " and by ".join(f"{entry.value} of {_distribution(entry)}" for entry in named)
         raise PluginError(f"{what} {name!r} is offered twice, by {owners}: uninstall one of them")
@@ -373,20 +374,10 @@ def _unknown_task(name: str, offered: Catalogue) -> EvalError:
         for task, one in offered.tasks.items()
         for each in ((task,) if one.task.by_name else _names_of(task))
     }
-    text = f"no task or benchmark is called {name!r}{_nearest(name, list(known))}"
+    text = f"no task or benchmark is called {name!r}{nearest(name, known, LISTING)}"
     if not offered.broken:
         return UsageError(text)
     broken = "; ".join(str(error) for error in offered.broken)
     error = PluginError(f"{text}. It may be offered by what is broken here: {broken}")
     error.__cause__ = offered.broken[0]
     return error
-
-
-MOST_NAMES = 12  # that a message lists
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    nearest = f"; did you mean {close[0]!r}?" if close else ";"
-    few = len(known) <= MOST_NAMES
-    return f"{nearest} known: {', '.join(known) if few else 'see qwen-vl-eval list'}"

@@ -16,7 +16,7 @@ from eval.data.records import MAX_ID_CHARACTERS
 from eval.metrics.box import box_accuracy
 from eval.report.browser import ASSETS, COPY, build_browser
 from eval.report.browser.pages import script, write_task
-from eval.report.browser.rows import Answer, Row
+from eval.report.browser.rows import AnswerView, SampleView
 
 PREDICTED, SECOND, TRUE = (29, 78, 216), (194, 65, 12), (21, 128, 61)
 GREY, WHITE = (128, 128, 128), (255, 255, 255)
@@ -514,9 +514,12 @@ def test_two_hundred_thousand_samples_scroll(seen, made):
     end is one step; what was passed over is not loaded.
     """
     root = made.root / "many"
-    right, wrong = (Answer("dog", values={"vqa_accuracy": value}) for value in (1.0, 0.0))
+    right, wrong = (AnswerView("dog", values={"vqa_accuracy": value}) for value in (1.0, 0.0))
     shared = ((("question", "What is it?"),), "What is it?", ("a.png",), (("dog", 10),), ())
-    rows = (Row(str(n), *shared, {}, None, (right, right if n % 7 else wrong)) for n in range(MANY))
+    rows = (
+        SampleView(str(n), *shared, {}, None, (right, right if n % 7 else wrong))
+        for n in range(MANY)
+    )
     told = write_task(root / "data" / "vqav2_val", "vqav2_val", rows)
     about = {"graded": False, "asked": ["published", "published"], "differ": []}
     about["unverified"] = ["", ""]

@@ -26,8 +26,8 @@ from eval.metrics.exact import exact_match
 from eval.plugins import find_tasks
 from eval.report.browser import COPY, build_browser
 from eval.report.browser.pages import AT_ONCE, LARGEST, LONGEST, write_task
-from eval.report.browser.pictures import Pictures
-from eval.report.browser.rows import Answer, Row
+from eval.report.browser.pictures import PagePictures
+from eval.report.browser.rows import AnswerView, SampleView
 from eval.run.files import PREDICTIONS
 from eval.run.folder import RunFolder
 from eval.run.journal import line
@@ -119,8 +119,8 @@ def synthetic(count, seed=0):
     words = ["what", "color", "is", "the", "bus", "dog", "number", "on", "left", "sign"]
     for n in range(count):
         values = [float(draw.random() < 0.6) for _ in range(2)]
-        answers = tuple(Answer(draw.choice(words), values={"vqa_accuracy": v}) for v in values)
-        yield Row(
+        answers = tuple(AnswerView(draw.choice(words), values={"vqa_accuracy": v}) for v in values)
+        yield SampleView(
             str(n * 10 + 262144000),
             (("question", f"{' '.join(draw.choices(words, k=7))}?"),),
             f"<img>coco/val2014/COCO_val2014_{n // 3:012d}.jpg</img>What is it? Answer:",
@@ -353,7 +353,7 @@ def test_how_a_camera_was_held_is_told(tmp_path):
         Image.new("RGB", (20, 10)).save(data / f"{turned}.jpg", exif=exif)
     (data / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe1 Exif and no more")
     missing = []
-    pictures = Pictures(data, None, missing.append)
+    pictures = PagePictures(data, None, missing.append)
     found = [pictures.turned(f"{turned}.jpg") for turned in range(10)]
     assert [1, *range(1, 9), 1] == found
     assert [1, 1, 1, 1] == [
@@ -456,7 +456,9 @@ def test_values_that_a_judge_gave_are_shown(tmp_path):
 def test_chunks_are_bounded_by_samples_and_by_bytes(tmp_path):
     """The index tells where each begins, so that any sample is found without the others."""
     rows = [*synthetic(AT_ONCE + 3)]
-    long = Row("long", (("question", "y" * LONGEST),), "", (), (), (), {}, None, (None, None))
+    long = SampleView(
+        "long", (("question", "y" * LONGEST),), "", (), (), (), {}, None, (None, None)
+    )
     write_task(tmp_path / "task", "task_val", [*rows, *[long] * 250])
     _, index = read(tmp_path / "task/index.js")
     starts = [*index["starts"], len(index["ids"])]

@@ -197,11 +197,11 @@ def test_hostile_folders_are_written_in_every_form(equal, tmp_path, name):
 def test_junit_is_well_formed_whatever_a_text_holds(text):
     """Names and folders of runs come here printable: what XML cannot hold is replaced before."""
     from eval.report.forms.verdict import comparison_junit
-    from eval.report.gate import Comparison, RunId
+    from eval.report.gate import RunComparison, RunId
 
     shown = "".join(c if c.isprintable() else "?" for c in text)
     run = RunId(shown, shown, shown, shown, shown)
-    found = Comparison(run, run, 0.5, "invalid", (), (), (text,))
+    found = RunComparison(run, run, 0.5, "invalid", (), (), (text,))
     suite = ElementTree.fromstring(comparison_junit(found))
     assert shown == next(suite.iter("property")).get("value")
     assert len(list(suite.iter("error"))) == 1

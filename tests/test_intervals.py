@@ -3,7 +3,7 @@
 import json
 import math
 import tracemalloc
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from eval.api import Generate, Prediction
 from eval.data.declare import Corpus, Sample, Task
 from eval.errors import RunError
 from eval.report import build_tables, load_card, load_run
-from eval.report.scores import RunFigures, TaskFigures
+from eval.report.scores import RunScores
+from eval.run.files import Interval, Published, Summary
 from eval.run.folder import RunFolder
 from eval.scoring.score import Scoring
 from eval.scoring.stats import METHOD, Tally, holm, t_above, t_quantile
@@ -187,23 +188,23 @@ def test_without_references_there_is_no_interval():
 # Beside the card
 
 
-def figures(name, value=0.5, reach=0.01, samples=None, size=1000, **more):
-    """A task's figures, with the interval so far around."""
+def summary_of(name, value=0.5, reach=0.01, samples=None, size=1000, **more):
+    """A task's summary, whose interval reaches so far around the value."""
     samples = size if samples is None else samples
     metric = COLUMNS[name].metric
-    intervals = {} if reach is None else {metric: (value - reach, value + reach)}
+    intervals = {} if reach is None else {metric: Interval(value - reach, value + reach)}
     given_fields = {
         "complete": samples == size and not more.get("failed"),
         "protocol": "published",
         "metrics": {metric: value},
         "intervals": intervals,
     }
-    return TaskFigures(name, size, samples, images=900, **{**given_fields, **more})
+    return Summary(name, size, samples, images=900, **{**given_fields, **more})
 
 
 def compared(*tasks):
     """Columns of the card that these tasks fill, and others, by their label."""
-    run = RunFigures("r", Path("r"), "raw", {task.task: task for task in tasks})
+    run = RunScores("r", Path("r"), "raw", {task.task: task for task in tasks})
     tables = build_tables([run], CARD, all_tables=True)
     return {c.column: c for table in tables for each in table.compared for c in each.columns}
 
@@ -221,7 +222,7 @@ def compared(*tasks):
         (0.586, 0.01, {"failed": 1}, "incomplete"),
         (0.586, 0.01, {"protocol": "chatml"}, "not comparable"),
         (0.586, 0.01, {"faults": ("images: 1 missing",), "complete": False}, "not comparable"),
-        (0.586, 0.01, {"as_published": (8, 8)}, "not comparable"),
+        (0.586, 0.01, {"as_published": Published(8, 8)}, "not comparable"),
         (0.586, 0.01, {"doubts": ("another judge",)}, "not comparable"),
         (0.586, 0.01, {"size": None, "samples": 9, "complete": False}, "not comparable"),
         (0.586, None, {}, "no interval"),
@@ -230,7 +231,7 @@ def compared(*tasks):
 )
 def test_each_figure_has_a_verdict(value, reach, more, verdict):
     """Beside 58.6, by the interval as it is printed."""
-    found = compared(figures("okvqa_val", value, reach, **more))["OK-VQA"]
+    found = compared(summary_of("okvqa_val", value, reach, **more))["OK-VQA"]
     assert ("58.6", verdict) == (found.card, found.verdict)
     if reach:
         assert f"{100 * (value - reach):.1f} to {100 * (value + reach):.1f}" == found.interval
@@ -239,10 +240,10 @@ def test_each_figure_has_a_verdict(value, reach, more, verdict):
 def test_what_is_missing_is_never_reproduced():
     """Not run; answered, but scored elsewhere; half of a column; no row of the card."""
     found = compared(
-        figures("chartqa_test_human", 0.657),
-        figures("vqav2_testdev", metrics={}, intervals={}),
-        figures("okvqa_val", metrics={}, intervals={}, samples=0, failed=1000),
-        figures("gqa_testdev", 0.593, few_shot=2),
+        summary_of("chartqa_test_human", 0.657),
+        summary_of("vqav2_testdev", metrics={}, intervals={}),
+        summary_of("okvqa_val", metrics={}, intervals={}, samples=0, failed=1000),
+        summary_of("gqa_testdev", 0.593, few_shot=2),
     )
     assert {
         "TextVQA": "not run",
@@ -280,7 +281,7 @@ def test_reproduced_means_whole_as_the_card_and_around_its_figure(
 ):
     """Whatever a summary says, no other figure is ever called that."""
     more = {"protocol": "chatml"} if asked_otherwise else {}
-    task = figures(name, value, reach, samples, failed=failed, **more)
+    task = summary_of(name, value, reach, samples, failed=failed, **more)
     found = compared(task)[COLUMNS[name].label]
     around = False
     if reach is not None:
@@ -294,15 +295,18 @@ def test_reproduced_means_whole_as_the_card_and_around_its_figure(
 
 def test_the_mean_of_two_tasks_has_the_interval_of_independent_errors():
     """ChartQA: half of the root of the squares, on each side by itself."""
-    human, augmented = figures("chartqa_test_human", 0.5), figures("chartqa_test_augmented", 0.8)
-    human = replace(human, intervals={"relaxed_accuracy": (0.47, 0.54)})
-    augmented = replace(augmented, intervals={"relaxed_accuracy": (0.76, 0.83)})
+    human, augmented = (
+        summary_of("chartqa_test_human", 0.5),
+        summary_of("chartqa_test_augmented", 0.8),
+    )
+    human = replace(human, intervals={"relaxed_accuracy": Interval(0.47, 0.54)})
+    augmented = replace(augmented, intervals={"relaxed_accuracy": Interval(0.76, 0.83)})
     found = compared(human, augmented)["ChartQA"]
     below, above = math.hypot(0.03, 0.04) / 2, math.hypot(0.04, 0.03) / 2
     assert f"{65 - 100 * below:.1f} to {65 + 100 * above:.1f}" == found.interval == "62.5 to 67.5"
     assert "reproduced" == found.verdict
-    for lacking in (replace(human, intervals={}), replace(human, samples=999, complete=False)):
-        assert compared(lacking, augmented)["ChartQA"].verdict in ("no interval", "incomplete")
+    for partial in (replace(human, intervals={}), replace(human, samples=999, complete=False)):
+        assert compared(partial, augmented)["ChartQA"].verdict in ("no interval", "incomplete")
 
 
 def test_a_mean_s_interval_covers_what_it_promises():
@@ -313,9 +317,9 @@ def test_a_mean_s_interval_covers_what_it_promises():
         tasks = []
         for name, truth in (("chartqa_test_human", 0.5), ("chartqa_test_augmented", 0.75)):
             values = (random.random(200) < truth).astype(float).tolist()
-            told = Tally.of(values, range(200)).interval()
-            ends = {"relaxed_accuracy": (told.low, told.high)}
-            tasks.append(figures(name, told.mean, intervals=ends))
+            mean = Tally.of(values, range(200)).interval()
+            ends = {"relaxed_accuracy": Interval(mean.low, mean.high)}
+            tasks.append(summary_of(name, mean.mean, intervals=ends))
         low, high = map(float, compared(*tasks)["ChartQA"].interval.split(" to "))
         covered += low <= 62.5 <= high
     assert 0.92 < covered / 400 < 0.985
@@ -336,9 +340,9 @@ def run(tmp_path):
 
 
 def test_an_interval_is_read_as_it_was_written(run):
-    told = json.loads((run / "okvqa_val" / "summary.json").read_bytes())["intervals"]
-    found = load_run(run).tasks["okvqa_val"].intervals
-    assert {"vqa_accuracy": (told["vqa_accuracy"]["low"], told["vqa_accuracy"]["high"])} == found
+    written = json.loads((run / "okvqa_val" / "summary.json").read_bytes())["intervals"]
+    interval = load_run(run).tasks["okvqa_val"].intervals["vqa_accuracy"]
+    assert written == {"vqa_accuracy": asdict(interval)}
 
 
 @pytest.mark.parametrize(
@@ -399,7 +403,7 @@ def test_an_earlier_version_s_interval_beyond_the_range_is_not_shown(run):
         for table in build_tables([load_run(run)], CARD)
         for each in table.compared
         for column in each.columns
-        if column.figure != "-"
+        if column.score != "-"
     )
     assert "-" == compared.interval
     assert "beyond 0 to 1, is left out. Make another: qwen-vl-eval score" in compared.remark

@@ -20,7 +20,7 @@ from eval.report import load_card
 from eval.report.site import build_site
 from eval.report.site.board import ALL, OWN, RUN, build_board
 from eval.report.site.history import timelines
-from eval.report.site.rank import Draws, Figure
+from eval.report.site.rank import Draws, ScoreInterval
 from eval.report.site.runs import find_runs
 from eval.report.site.text import entries, file_names, script, visible
 
@@ -134,13 +134,14 @@ class Page(HTMLParser):
 
 
 def point(value):
-    return Figure(value, value, value)
+    return ScoreInterval(value, value, value)
 
 
 def ranks_of(*rows, families=None, at_least=1):
     """Intervals of ranks; figures are points, (figure, reach) or None."""
     figures = [
-        [None if f is None else Figure(f[0], f[0] - f[1], f[0] + f[1]) for f in row] for row in rows
+        [None if f is None else ScoreInterval(f[0], f[0] - f[1], f[0] + f[1]) for f in row]
+        for row in rows
     ]
     families = families or [range(len(figures[0]))]
     found = Draws(figures).ranks(families, at_least)
@@ -191,8 +192,8 @@ def test_the_interval_of_a_rank_holds_the_true_rank(gap):
 
 def test_an_interval_need_not_be_symmetric():
     """An end far above reaches the model above; as far below it does not."""
-    above = Draws([[Figure(50, 49.9, 60)], [point(55)]]).ranks([[0]])
-    below = Draws([[Figure(50, 40, 50.1)], [point(55)]]).ranks([[0]])
+    above = Draws([[ScoreInterval(50, 49.9, 60)], [point(55)]]).ranks([[0]])
+    below = Draws([[ScoreInterval(50, 40, 50.1)], [point(55)]]).ranks([[0]])
     assert [(1, 2), (2, 2)] == [(ranks[0].low, ranks[0].high) for ranks in (above, below)]
 
 
@@ -263,7 +264,7 @@ def test_a_figure_that_has_no_interval_for_a_reason_does_not_rank(tmp_path):
     write_run(tmp_path / "server", {"okvqa_val": 0.6}, reach=0)
     board = board_of(tmp_path / "few", tmp_path / "server")
     (cell,) = (cell for cell in row_of(board, "few").cells.values() if cell.text == "60.0")
-    assert (cell.marked, cell.rank, cell.figure) == (False, None, None)
+    assert (cell.marked, cell.rank, cell.score) == (False, None, None)
     assert "too few images for an interval (4)" in cell.note
     assert row_of(board, "server").ranks
 

@@ -16,7 +16,7 @@ from small import command, make_checkpoint, make_data
 from eval.data.pictures import picture_fault, quiet
 from eval.data.sizes import picture_size
 from eval.errors import DataError
-from eval.report.browser.pictures import Pictures
+from eval.report.browser.pictures import PagePictures
 from eval.runtime.image import load_pixels
 from eval.storage.picture import NO_MEMORY, PIXELS, SIDE, size_fault
 
@@ -171,7 +171,7 @@ def test_the_sample_browser_shows_a_page_for_a_bomb(tmp_path):
     content[sizes : sizes + 4] = b"\xff" * 4
     (tmp_path / "bomb.jpg").write_bytes(content)
     missing = []
-    assert Pictures(tmp_path, None, missing.append).turned("bomb.jpg") == 1
+    assert PagePictures(tmp_path, None, missing.append).turned("bomb.jpg") == 1
     assert missing == []
 
 

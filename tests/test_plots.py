@@ -134,7 +134,7 @@ def test_the_intervals_are_the_report_s(runs):
         part = table.title.partition(": ")[2]
         for compared in table.compared:
             for column in compared.columns:
-                if "-" in (column.figure, column.card):
+                if "-" in (column.score, column.card):
                     continue
                 point = points[compared.run, f"{part} {column.column}".strip()]
                 expected.add((point.run, point.benchmark))

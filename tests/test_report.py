@@ -17,8 +17,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from eval.errors import RunError, UsageError
-from eval.report import RunFigures, build_tables, load_card, render_markdown, render_terminal
-from eval.report.scores import TaskFigures
+from eval.report import RunScores, build_tables, load_card, render_markdown, render_terminal
+from eval.run.files import Interval, Published, Summary
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 CARD = load_card()
@@ -31,7 +31,7 @@ HOSTILE = "<script>|**x**|\n\x1b[2J[red]`@you` $x$ \\| [a](http://b.c) www.d.e \
 
 
 def task(name, value=0.5, samples=None, size=1000, **more):
-    """Figures of a task, complete unless `samples` says less; a value of None is not scored."""
+    """A summary of a task, complete unless `samples` says less; a value of None is not scored."""
     samples = size if samples is None else samples
     metric = COLUMNS[name].metric if name in COLUMNS else "accuracy"
     fields = {
@@ -40,12 +40,14 @@ def task(name, value=0.5, samples=None, size=1000, **more):
         "metrics": {} if value is None else {metric: value},
         "signature": f"{name} {metric}={value} | n={samples}",
     }
-    return TaskFigures(name, size, samples, images=max(1, samples - 9), **{**fields, **more})
+    if "intervals" in more:
+        more["intervals"] = {metric: Interval(*ends) for metric, ends in more["intervals"].items()}
+    return Summary(name, size, samples, images=max(1, samples - 9), **{**fields, **more})
 
 
 def run(*tasks, name="qwen-vl.bf16", chat=False):
     chat_format = "chatml" if chat else "raw"
-    return RunFigures(name, Path("runs") / str(hash(name)), chat_format, {t.task: t for t in tasks})
+    return RunScores(name, Path("runs") / str(hash(name)), chat_format, {t.task: t for t in tasks})
 
 
 def synthetic_runs():
@@ -70,7 +72,7 @@ def synthetic_runs():
         task("ai2d_test", 0.624, size=3088, faults=("images: 982 expected, 981 found",)),
         task("refcoco_val", 0.8937, size=10834, unreadable=3),
         task("refcoco_testA", 0.9237, size=5657, protocol="chatml"),
-        task("refcoco_testB", 0.8533, samples=5056, size=5095, as_published=(8, 8)),
+        task("refcoco_testB", 0.8533, samples=5056, size=5095, as_published=Published(8, 8)),
         task("grit_refexp_ablation", 0.7812, samples=1900, size=None, complete=False),
     )
     chat = run(
@@ -266,7 +268,7 @@ def test_a_partial_figure_is_marked_and_never_best():
             "other data: samples: 8 expected, 9 found",
         ),
         (
-            {"samples": 960, "as_published": (8, 16)},
+            {"samples": 960, "as_published": Published(8, 16)},
             "partial: 960 of 1,000 samples; scored as published, 8 processes, batches of 16",
         ),
         (
@@ -299,11 +301,11 @@ def test_a_mean_needs_all_of_its_tasks():
     """Half of ChartQA fills no column, and is listed as a half."""
     (table,) = tables_of(run(task("chartqa_test_human", 0.5))).values()
     compared = compared_of(table, "chartqa_test_human relaxed_accuracy")
-    assert (table.id, compared.figure, compared.card) == ("others", "50.00", "-")
+    assert (table.id, compared.score, compared.card) == ("others", "50.00", "-")
     assert compared.remark == "part of ChartQA; complete"
     both = run(task("chartqa_test_human", 0.5), task("chartqa_test_augmented", 0.8142))
     compared = compared_of(tables_of(both)["text_oriented_vqa"], "ChartQA")
-    assert (compared.figure, compared.difference, compared.samples) == (
+    assert (compared.score, compared.difference, compared.samples) == (
         "65.7",
         "0.0",
         "1,000 + 1,000",
@@ -322,7 +324,7 @@ def test_a_summary_that_does_not_fit_the_card_is_an_error():
 def test_runs_of_one_name_are_told_apart():
     """Two attempts at one configuration have one name; the same folder twice is a slip."""
     first, second = (
-        RunFigures("same", Path(folder), "raw", {"gqa_testdev": task("gqa_testdev")})
+        RunScores("same", Path(folder), "raw", {"gqa_testdev": task("gqa_testdev")})
         for folder in ("old/same", "new/same")
     )
     (table,) = tables_of(first, second).values()
@@ -345,8 +347,8 @@ def test_figures_by_group_are_printed_only_when_wanted():
     parts = tables_of(given_run, by=True)["by"].parts["r"]
     first = parts[0]
     assert (first.task, first.group, first.value) == ("okvqa_val vqa_accuracy", "type", "yes/no")
-    assert (first.samples, first.figure, first.protocol) == ("600", "70.0", "published")
-    assert [part.figure for part in parts] == ["70.0", "25.0", "-", "-", "-", "-"]
+    assert (first.samples, first.score, first.protocol) == ("600", "70.0", "published")
+    assert [part.score for part in parts] == ["70.0", "25.0", "-", "-", "-", "-"]
     lines = text_of([tables_of(given_run, by=True)["by"]]).split("\n")
     assert all(line.isprintable() and cell_len(line) <= 100 for line in lines)
     tables = [table for table in build_tables([given_run], CARD, by=True) if table.id == "by"]
@@ -463,11 +465,11 @@ def test_no_figure_is_shown_that_was_not_put_in(figures, chat, width):
             if compared.missing:
                 assert not names or None in values
                 continue
-            decimals = len(compared.figure.partition(".")[2])
-            assert compared.figure == f"{sum(values) / len(values) * 100:.{decimals}f}"
+            decimals = len(compared.score.partition(".")[2])
+            assert compared.score == f"{sum(values) / len(values) * 100:.{decimals}f}"
             complete = all(given_run.tasks[name].complete for name in names)
             assert compared.comparable is complete
-            printed |= {compared.figure, compared.difference}
+            printed |= {compared.score, compared.difference}
     assert told == set(given_run.tasks)
     text = text_of(tables, width)
     assert set(PRINTED_FIGURE.findall(text)) <= printed

@@ -23,7 +23,7 @@ from eval.cli.main import app
 from eval.cli.report import FORMS, print_report
 from eval.errors import RunError, UsageError
 from eval.report import (
-    RunFigures,
+    RunScores,
     build_tables,
     render_csv,
     render_html,
@@ -117,7 +117,7 @@ def hostile_runs(text, name="qwen-vl.bf16"):
     }
     tasks = task("okvqa_val", 0.5, **said), task("gqa_testdev", 0.5), task("vizwiz_val", **said)
     first = run(*tasks, name=name)
-    return [first, RunFigures(name, Path("runs/second"), "raw", first.tasks)]
+    return [first, RunScores(name, Path("runs/second"), "raw", first.tasks)]
 
 
 def rendered(runs, **options):
@@ -321,7 +321,7 @@ def texts_of(column):
     """A row of a comparison as people read it."""
     return [
         column.column,
-        column.figure + "†" * column.cell.marked,
+        column.score + "†" * column.cell.marked,
         *(column.interval, column.card, column.difference, column.verdict),
         *(column.samples, column.images, column.protocol, column.remark),
     ]
@@ -429,7 +429,7 @@ def test_all_forms_tell_the_same_and_nothing_of_a_missing_figure(figures, chat):
         for told in (row, cell):
             assert place == (told["run"], told["table"], told["column"])
         ends = column.interval.split(" to ") if " to " in column.interval else ["-", "-"]
-        shown = [column.figure, *ends, column.card, column.difference]
+        shown = [column.score, *ends, column.card, column.difference]
         numbers = [number(text) for text in shown]
         assert numbers == [number(row[name]) for name in NUMERIC]
         names = ("figure", "low", "high", "card", "difference")
@@ -444,8 +444,8 @@ def test_all_forms_tell_the_same_and_nothing_of_a_missing_figure(figures, chat):
             assert not column.comparable
         else:
             values = [each["metrics"][cell["metric"]] for each in cell["summaries"]]
-            decimals = len(column.figure.partition(".")[2])
-            assert column.figure == f"{sum(values) / len(values) * 100:.{decimals}f}"
+            decimals = len(column.score.partition(".")[2])
+            assert column.score == f"{sum(values) / len(values) * 100:.{decimals}f}"
             assert cell["tasks"] == [each["task"] for each in cell["summaries"]]
 
 

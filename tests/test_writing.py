@@ -16,7 +16,7 @@ from test_gate import make_run, rows_of
 
 from eval.cli.main import app  # noqa: F401  # slow to import: not within a test
 from eval.errors import RunError
-from eval.report.browser.pictures import Pictures
+from eval.report.browser.pictures import PagePictures
 from eval.run.folder import RunFolder, held
 from eval.storage.writing import remove_leftovers, write_file, writing
 
@@ -219,7 +219,7 @@ def test_only_pictures_below_the_data_are_copied(tmp_path):
     (data / "folder.jpg").mkdir()
     (data / "linked").symlink_to(tmp_path)
     os.mkfifo(data / "pipe.jpg")
-    pictures = Pictures(data, copies, missing.append)
+    pictures = PagePictures(data, copies, missing.append)
     good = ["good.jpg", "coco/inside.jpg"]
     bad = ["coco/outside.jpg", "linked/secret", "folder.jpg", "pipe.jpg", "../secret", "/dev/null"]
     bad += ["none.jpg", "coco/../good.jpg", str(tmp_path / "secret")]

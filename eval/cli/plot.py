@@ -25,8 +25,8 @@ def plot_command(
 ) -> None:
     """Draw runs beside the card: a radar of families, intervals, and of two runs the flips."""
     place = FOLDER.check(out_folder)
-    figures, card = [report.load_run(run) for run in runs], report.load_card()
-    plots = build_plots(figures, card, row, form)
+    scores, card = [report.load_run(run) for run in runs], report.load_card()
+    plots = build_plots(scores, card, row, form)
     try:
         FOLDER.claim(place, [f"{name}.{form}" for name in plots.pictures])
     except OSError as error:

@@ -27,8 +27,8 @@ def print_report(
     """The card's tables with the runs' rows in place, on standard output or in a file."""
     if form not in FORMS:
         raise UsageError(f"--format {form!r}: {', '.join(FORMS[:-1])} or {FORMS[-1]} expected")
-    figures, model_card = [report.load_run(run) for run in runs], report.load_card()
-    tables = report.build_tables(figures, model_card, row=row, all_tables=all_tables, by=by)
+    scores, model_card = [report.load_run(run) for run in runs], report.load_card()
+    tables = report.build_tables(scores, model_card, row=row, all_tables=all_tables, by=by)
     if form == "text" and output is None:
         report.render_terminal(tables, out)
         return
@@ -38,7 +38,7 @@ def print_report(
         "html": lambda: report.render_html(tables),
         "latex": lambda: report.render_latex(tables),
         "csv": lambda: report.render_csv(tables, model_card),
-        "json": lambda: report.render_json(tables, model_card, figures),
+        "json": lambda: report.render_json(tables, model_card, scores),
     }
     content = forms[form]()
     if output is not None:

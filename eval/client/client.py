@@ -12,6 +12,7 @@ import orjson
 from eval.client.network import find_proxy
 from eval.client.server import CHAT, Messages, Reply, Server
 from eval.errors import JudgeError, UsageError
+from eval.storage.text import printable
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -248,7 +249,7 @@ class Client:
 
     def scrub(self, text: str) -> str:
         """A server's text as it can be shown: without our key, printable, of a bearable length."""
-        return _printable(self._redact(text))
+        return printable(self._redact(text)[:LONGEST_TEXT], " ")
 
     def _redact(self, text: str) -> str:
         if len(self.secret) >= SECRET:
@@ -272,11 +273,6 @@ def _joined(content: Any) -> str:
         elif part.get("type") in TEXT_PARTS:
             texts.append(_joined(part["text"]))
     return "".join(texts)
-
-
-def _printable(text: str) -> str:
-    """What steers no terminal and fits a line or two."""
-    return "".join(c if c.isprintable() else " " for c in text[:LONGEST_TEXT])
 
 
 def _tokens(usage: Any) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Finished runs in, the model card's tables out. Needs no model, and never imports torch.
+"""The model card's tables with the scores of finished runs. Never imports torch.
 
 run folders -> load_run -> build_tables, with load_card -> render_terminal, render_markdown,
 render_html, render_latex, render_csv, render_json
@@ -17,8 +17,8 @@ from eval.report.forms.verdict import (
     comparison_markdown,
     render_comparison,
 )
-from eval.report.gate import ERROR, FAIL, MARGIN, SKIP, Comparison, cannot_compare, compare_runs
-from eval.report.scores import RunFigures, load_run
+from eval.report.gate import ERROR, FAIL, MARGIN, SKIP, RunComparison, cannot_compare, compare_runs
+from eval.report.scores import RunScores, load_run
 from eval.report.tables import Table, build_tables
 
 __all__ = [
@@ -28,8 +28,8 @@ __all__ = [
     "SKIP",
     "Card",
     "CardColumn",
-    "Comparison",
-    "RunFigures",
+    "RunComparison",
+    "RunScores",
     "Table",
     "build_tables",
     "cannot_compare",

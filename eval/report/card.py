@@ -11,11 +11,11 @@ import yaml
 from eval.errors import DataError
 
 NAME = "model_card.yaml"
-MISSING = "-"  # how the card prints a figure that it does not have
+MISSING = "-"  # how the card prints a score that it does not have
 BASE, CHAT = "base", "chat"
 SERVER, JUDGE = "server", "judge"  # what scores a column that is not scored here
 FEW_SHOT = re.compile(r"\(([0-9]+)-shot\)$")
-LABELS = ("group", "model")  # the columns that hold no figures
+LABELS = ("group", "model")  # the columns that hold no scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ HeaderRows = tuple[tuple[Header, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of figures, and what fills it.
+    """A column of scores, and what fills it.
 
     label      the header in one line, with its parent's where it would not be unique without
     tasks      whose summaries are read; of several the mean is shown
     metric     its name in a summary, where it lies in [0, maximum]; shown times scale
-    decimals   of a run's figure
+    decimals   of a run's score
     scored_by  "server" for the benchmark's own, "judge", or "" where it is scored here
     """
 
@@ -59,7 +59,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class CardCell:
-    """A figure as printed, "-" or "" where the card has none."""
+    """A score as printed, "-" or "" where the card has none."""
 
     text: str
     note: str = ""
@@ -68,7 +68,7 @@ class CardCell:
 
 @dataclass(frozen=True, slots=True)
 class CardRow:
-    """A model's figures, by column.
+    """A model's scores, by column.
 
     checkpoint  "base" or "chat" for the card's own models, else ""
     """
@@ -81,9 +81,9 @@ class CardRow:
 
     @property
     def few_shot(self) -> int:
-        """Examples before each question, which the card tells in a row's name, or 0."""
-        told = FEW_SHOT.search(self.model)
-        return int(told[1]) if told else 0
+        """Examples before each question, from the row's name, or 0."""
+        match = FEW_SHOT.search(self.model)
+        return int(match[1]) if match else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class CardColumn(NamedTuple):
 
 
 def card_columns(card: Card) -> list[CardColumn]:
-    """Every column of figures, in the card's order, whether or not its tasks are installed."""
+    """Every column of scores, in the card's order, whether or not its tasks are installed."""
     return [
         CardColumn(table.title, column.label, column.tasks, column.metric, column.scored_by)
         for table in card.tables
@@ -249,18 +249,18 @@ def _table(node: _Node, notes: _Node) -> CardTable:
         paths = header_paths(header, len(keys))[len(labels) :]
     except ValueError as error:
         raise DataError(f"{node['header_rows'].place}: {error}") from None
-    figures = keys[len(labels) :]
+    columns_of_scores = keys[len(labels) :]
     table_id = node["id"].text()
     columns = tuple(
         _column(key, label, notes[key], table_id)
-        for key, label in zip(figures, _labels(paths), strict=True)
+        for key, label in zip(columns_of_scores, _labels(paths), strict=True)
     )
     heading = node["heading"]
     title = heading["en"].text()
     if parent := heading["parent_en"].text(""):
         title = f"{parent}: {title}"
     table = CardTable(
-        table_id, title, header, grouped, columns, _groups(node["rows"], figures, grouped)
+        table_id, title, header, grouped, columns, _groups(node["rows"], columns_of_scores, grouped)
     )
     _check_unique([row.model for row in table.rows], node["rows"], "model")
     if not any(row.checkpoint and not row.hidden for row in table.rows):

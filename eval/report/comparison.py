@@ -1,6 +1,5 @@
-"""A run's figure beside the card's, and how far the two can be compared.
-
-All is text here, rounded and cleaned.
+"""A run's score beside the card's, and whether the two are comparable. All texts are rounded and
+cleaned.
 """
 
 import math
@@ -12,27 +11,27 @@ from decimal import Decimal, InvalidOperation
 from eval.errors import RunError
 from eval.protocols.qwen_vl import PUBLISHED
 from eval.report.card import JUDGE, MISSING, CardRow, Column
-from eval.report.scores import RunFigures, TaskFigures
-from eval.run.files import SUMMARY
+from eval.report.scores import RunScores, describe_protocol
+from eval.run.files import SUMMARY, Interval, Summary
+from eval.storage.text import clean, printable
 
-SCALE, DECIMALS = 100, 2  # of a figure that belongs to no column
+SCALE, DECIMALS = 100, 2  # of a score that belongs to no column
 SCORED_BY_SERVER, SCORED_BY_JUDGE = "to be scored by its server", "to be scored by the judge"
-LONGEST = 80  # characters of a name that comes from a run
-REPRODUCED, OUTSIDE = "reproduced", "outside"  # the card's figure lies in our interval, or not
+REPRODUCED, OUTSIDE = "reproduced", "outside"  # the card's score lies in our interval, or not
 INCOMPLETE, OTHER = "incomplete", "not comparable"
 UNVERIFIED = "unverified"  # the summary cannot be compared with the files that it was made from
 NOT_RUN, UNKNOWN = "not run", "no interval"
-COUNTED = re.compile(r": [\d,]+ expected, [\d,]+ found$")  # a fault that is a wrong count
+WRONG_COUNT = re.compile(r": [\d,]+ expected, [\d,]+ found$")  # a data issue
 ADDRESS = re.compile(r"[\s,;(<]*https?://\S*")  # in the name of a server
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """A figure as it is printed.
+class TableCell:
+    """A score as it is printed.
 
     note    the line under it
     bold    the best of its group
-    marked  not comparable with the card as it stands: partial, or asked in another way
+    marked  not comparable with the card: partial, or another protocol
     """
 
     text: str
@@ -42,23 +41,23 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ColumnComparison:
     """One column of a run beside the card. Texts are "-" where there is nothing to show.
 
-    difference  of the two figures as printed
-    interval    where the run's figure may lie, 95%, such as "57.9 to 59.2"
-    verdict     reproduced, outside, incomplete, not comparable, not run; or "-" where the card has
-                no figure, and "no interval" where none can be made, of a server's figure say
+    difference  of the two scores as printed
+    interval    the 95% interval of the run's score, such as "57.9 to 59.2"
+    verdict     reproduced, outside, incomplete, not comparable, not run; "-" where the card has no
+                score; "no interval" where none can be computed, such as for a server's score
     samples     per task, joined by " + "; images: the distinct ones, likewise
-    protocol    how it was asked, such as "published, 4-shot"
+    protocol    such as "published, 4-shot"
     comparable  whether the run measured what the card did
-    remark      "complete", or why the figure is missing or not comparable
-    signatures  of the summaries behind the figure
-    no_interval why the figure has no interval, where a summary says so; the remark says it too
+    remark      "complete", or why the score is missing or not comparable
+    signatures  of the summaries behind the score
+    no_interval why the score has no interval, where a summary says so; the remark repeats it
     """
 
     column: str
-    figure: str
+    score: str
     card: str
     difference: str
     interval: str
@@ -73,88 +72,78 @@ class Comparison:
 
     @property
     def missing(self) -> bool:
-        """Whether there is no figure."""
-        return self.figure == MISSING
+        """Whether the run has no score."""
+        return self.score == MISSING
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing on either side."""
+        """Whether neither the run nor the card has a score."""
         return self.missing and self.card == self.samples == MISSING
 
     @property
-    def cell(self) -> Cell:
-        """The figure as it stands in the run's row."""
-        return Cell(self.figure, marked=not self.missing and not self.comparable)
+    def cell(self) -> TableCell:
+        """The score as printed in the run's row."""
+        return TableCell(self.score, marked=not self.missing and not self.comparable)
 
 
-def compare(run: RunFigures, column: Column, row: CardRow) -> Comparison:
-    """A run's figure of a column beside a row of the card.
+def compare(run: RunScores, column: Column, row: CardRow) -> ColumnComparison:
+    """A run's score of a column beside a row of the card.
 
     Raises RunError for a summary that lacks the card's metric or has it in another range.
     """
     tasks = [run.tasks[name] for name in column.tasks if name in run.tasks]
-    lacking = [name for name in column.tasks if name not in run.tasks]
+    missing = [name for name in column.tasks if name not in run.tasks]
     unscored = [task for task in tasks if not task.metrics]
     card = row.cells[column.key].text
-    figure, doubts = MISSING, ["no figure"]
+    score, caveats = MISSING, ["no figure"]
     reasons: list[str] = []
-    ends: tuple[float, float] | None = None
-    if lacking:
+    interval: Interval | None = None
+    if missing:
         scorer = f" ({_scorer(column)})" if column.scored_by else ""
-        remarks, tasks = [f"missing: {', '.join(lacking)}{scorer}"], []
+        remarks, tasks = [f"missing: {', '.join(missing)}{scorer}"], []
     elif unscored:
         remarks = [f"{task.task} {_unscored(task, column)}" for task in unscored]
     else:
         values = [_value(run, task, column) for task in tasks]
-        figure = f"{sum(values) / len(values) * column.scale:.{column.decimals}f}"
-        ends = _ends(tasks, column.metric, column.scale)
-        doubts = _doubts(tasks)
+        score = f"{sum(values) / len(values) * column.scale:.{column.decimals}f}"
+        interval = _mean_interval(tasks, column.metric, column.scale)
+        caveats = _caveats(tasks)
         reasons = _no_interval(tasks, column.metric)
-        remarks = _worth(tasks, doubts) + reasons
+        remarks = _remarks(run, tasks, caveats) + reasons
         if number(card) is None:
             remarks.append("the card has no figure")
-    found = _comparison(
-        column.label, figure, card, tasks, doubts, remarks, ends, column.decimals, bool(lacking)
+    comparison = _comparison(
+        column.label, score, card, tasks, caveats, remarks, interval, column.decimals
     )
-    return replace(found, no_interval="; ".join(reasons))
+    verdict = NOT_RUN if missing else comparison.verdict
+    return replace(comparison, verdict=verdict, no_interval="; ".join(reasons))
 
 
-def beside_nothing(task: TaskFigures, column: Column | None) -> Comparison:
-    """The main figure of a task that no printed row of the card can stand beside.
+def compare_without_card(run: RunScores, task: Summary, column: Column | None) -> ColumnComparison:
+    """The main score of a task that no printed row of the card can be compared with.
 
     column  the one that the task is a part of, if any
     """
-    figure, label, doubts = MISSING, task.task, _doubts([task])
-    ends: tuple[float, float] | None = None
+    score, label, caveats = MISSING, task.task, _caveats([task])
+    interval: Interval | None = None
     if task.metrics:
         metric, value = next(iter(task.metrics.items()))
-        ends = _ends([task], metric, SCALE)
-        figure, label = f"{value * SCALE:.{DECIMALS}f}", f"{label} {metric}"
+        interval = _mean_interval([task], metric, SCALE)
+        score, label = f"{value * SCALE:.{DECIMALS}f}", f"{label} {metric}"
         if column is None:
             reason = "no column of the card"
         elif task.few_shot:
             reason = f"the card has no {task.few_shot}-shot row here"
         else:
             reason = f"part of {column.label}"
-        remarks = [reason, *_worth([task], doubts), *_no_interval([task], metric)]
+        remarks = [reason, *_remarks(run, [task], caveats), *_no_interval([task], metric)]
     else:
-        doubts, remarks = ["no figure"], [_unscored(task, column)]
-    return _comparison(label, figure, MISSING, [task], doubts, remarks, ends, DECIMALS, False)
-
-
-def clean(text: str) -> str:
-    """One line that can be printed: what is not printable is replaced, what is long cut off."""
-    line = printable(text).strip() or "(no name)"
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
-
-
-def printable(text: str) -> str:
-    """The text with a replacement character for each that cannot be printed, line feeds too."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+        caveats, remarks = ["no figure"], [_unscored(task, column)]
+    return _comparison(label, score, MISSING, [task], caveats, remarks, interval, DECIMALS)
 
 
 def number(text: str) -> Decimal | None:
-    """A figure as printed, or None where there is none."""
+    """A score as printed, or None where there is none."""
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -163,56 +152,55 @@ def number(text: str) -> Decimal | None:
 
 def _comparison(
     label: str,
-    figure: str,
+    score: str,
     card: str,
-    tasks: Sequence[TaskFigures],
-    doubts: Sequence[str],
+    tasks: Sequence[Summary],
+    caveats: Sequence[str],
     remarks: list[str],
-    ends: tuple[float, float] | None,
+    interval: Interval | None,
     decimals: int,
-    lacking: bool,
-) -> Comparison:
-    interval = MISSING
-    if ends:
-        interval = f"{ends[0]:.{decimals}f} to {ends[1]:.{decimals}f}"
-    return Comparison(
+) -> ColumnComparison:
+    printed = MISSING
+    if interval:
+        printed = f"{interval.low:.{decimals}f} to {interval.high:.{decimals}f}"
+    return ColumnComparison(
         label,
-        figure,
+        score,
         card or MISSING,
-        _difference(figure, card),
-        interval,
-        NOT_RUN if lacking else _verdict(figure, card, interval, tasks, doubts),
+        _difference(score, card),
+        printed,
+        _verdict(score, card, printed, tasks, caveats),
         " + ".join(f"{task.samples:,}" for task in tasks) or MISSING,
         " + ".join(f"{task.images:,}" for task in tasks) or MISSING,
-        " + ".join(dict.fromkeys(task.asked for task in tasks)) or MISSING,
-        not doubts,
-        "; ".join(remarks + _unreadable(tasks)),
-        tuple(_signature(task) for task in tasks if task.signature),
+        " + ".join(dict.fromkeys(map(describe_protocol, tasks))) or MISSING,
+        not caveats,
+        "; ".join(remarks + _unparseable(tasks)),
+        tuple(printable(task.signature, " ") for task in tasks if task.signature),
     )
 
 
 def _verdict(
-    figure: str, card: str, interval: str, tasks: Sequence[TaskFigures], doubts: Sequence[str]
+    score: str, card: str, interval: str, tasks: Sequence[Summary], caveats: Sequence[str]
 ) -> str:
-    """What the run says of the card's figure; all texts, so that a reader can check it."""
-    if number(figure) is None or any(map(_is_partial, tasks)):
+    """Whether the run reproduces the card's score, from printed texts that a reader can check."""
+    if number(score) is None or any(map(_is_partial, tasks)):
         return INCOMPLETE
-    theirs = number(card)
-    if theirs is None:
+    published = number(card)
+    if published is None:
         return MISSING
-    if doubts:
+    if caveats:
         return OTHER
     if interval == MISSING:
         return UNKNOWN
     low, high = (Decimal(end) for end in interval.split(" to "))
-    return REPRODUCED if low <= theirs <= high else OUTSIDE
+    return REPRODUCED if low <= published <= high else OUTSIDE
 
 
-def _is_partial(task: TaskFigures) -> bool:
+def _is_partial(task: Summary) -> bool:
     return bool(task.failed or (task.size is not None and task.samples < task.size))
 
 
-def _ends(tasks: Sequence[TaskFigures], metric: str, scale: int) -> tuple[float, float] | None:
+def _mean_interval(tasks: Sequence[Summary], metric: str, scale: int) -> Interval | None:
     """The interval of the tasks' plain mean: their errors are independent, so squares add up.
 
     The root of a sum of squares is at most the sum, so the ends stay in the metric's range.
@@ -220,22 +208,20 @@ def _ends(tasks: Sequence[TaskFigures], metric: str, scale: int) -> tuple[float,
     if not all(metric in task.intervals for task in tasks):
         return None
     mean = sum(task.metrics[metric] for task in tasks) / len(tasks)
-    reaches = (
-        math.sqrt(sum((task.metrics[metric] - task.intervals[metric][end]) ** 2 for task in tasks))
-        for end in (0, 1)
-    )
-    below, above = (reach / len(tasks) for reach in reaches)
-    return scale * (mean - below), scale * (mean + above)
+    pairs = [(task.metrics[metric], task.intervals[metric]) for task in tasks]
+    below = math.sqrt(sum((score - each.low) ** 2 for score, each in pairs)) / len(tasks)
+    above = math.sqrt(sum((score - each.high) ** 2 for score, each in pairs)) / len(tasks)
+    return Interval(scale * (mean - below), scale * (mean + above))
 
 
-def _no_interval(tasks: Sequence[TaskFigures], metric: str) -> list[str]:
-    """Why a figure has no interval, where a summary says so."""
+def _no_interval(tasks: Sequence[Summary], metric: str) -> list[str]:
+    """Why a score has no interval, where a summary says so."""
     reasons = (task.no_interval.get(metric, "") for task in tasks)
     return [printable(reason) for reason in dict.fromkeys(reasons) if reason]
 
 
-def _unscored(task: TaskFigures, column: Column | None) -> str:
-    """Why there is no figure."""
+def _unscored(task: Summary, column: Column | None) -> str:
+    """Why there is no score."""
     if not task.samples:
         return f"not answered: all {task.failed:,} samples failed"
     return f"answered, {_scorer(column)}"
@@ -245,7 +231,7 @@ def _scorer(column: Column | None) -> str:
     return SCORED_BY_JUDGE if column and column.scored_by == JUDGE else SCORED_BY_SERVER
 
 
-def _value(run: RunFigures, task: TaskFigures, column: Column) -> float:
+def _value(run: RunScores, task: Summary, column: Column) -> float:
     file = run.folder / task.task / SUMMARY
     if column.metric not in task.metrics:
         raise RunError(
@@ -261,61 +247,57 @@ def _value(run: RunFigures, task: TaskFigures, column: Column) -> float:
     return value
 
 
-def _doubts(tasks: Sequence[TaskFigures]) -> list[str]:
-    """Why the figure is not what the card measured; empty where it is."""
+def _caveats(tasks: Sequence[Summary]) -> list[str]:
+    """Why the score does not measure what the card's does; empty where it does."""
     return [
-        f"{task.task} {doubt}" if len(tasks) > 1 else doubt
+        f"{task.task} {caveat}" if len(tasks) > 1 else caveat
         for task in tasks
-        for doubt in _doubts_of(task)
+        for caveat in _task_caveats(task)
     ]
 
 
-def _doubts_of(task: TaskFigures) -> list[str]:
-    doubts = []
-    faults = task.faults
+def _task_caveats(task: Summary) -> list[str]:
+    caveats = []
+    issues = task.faults
     if task.failed:
-        doubts.append(f"incomplete: {task.failed:,} samples failed")
+        caveats.append(f"incomplete: {task.failed:,} samples failed")
     if task.size is None:
         if not task.scored_by:  # a server knows how many there are
-            doubts.append(f"{task.samples:,} samples, official number unknown")
+            caveats.append(f"{task.samples:,} samples, official number unknown")
     elif task.samples < task.size:
-        doubts.append(f"partial: {task.samples:,} of {task.size:,} samples")
-        faults = tuple(fault for fault in faults if not COUNTED.search(fault))  # follow from it
-    if faults:
-        more = f" ({len(faults)} faults in all)" if len(faults) > 1 else ""
-        doubts.append(f"other data: {clean(faults[0])}{more}")
-    doubts += [clean(doubt) for doubt in task.doubts]
-    if task.as_published:
-        processes, batch_size = task.as_published
-        doubts.append(f"scored as published, {processes} processes, batches of {batch_size}")
+        caveats.append(f"partial: {task.samples:,} of {task.size:,} samples")
+        issues = tuple(issue for issue in issues if not WRONG_COUNT.search(issue))  # it follows
+    if issues:
+        more = f" ({len(issues)} faults in all)" if len(issues) > 1 else ""
+        caveats.append(f"other data: {clean(issues[0])}{more}")
+    caveats += [clean(caveat) for caveat in task.doubts]
+    if published := task.as_published:
+        caveats.append(
+            f"scored as published, {published.processes} processes, "
+            f"batches of {published.batch_size}"
+        )
     if task.protocol != PUBLISHED:
-        doubts.append(f"asked by protocol {task.protocol}, not the card's")
-    return doubts
+        caveats.append(f"asked by protocol {task.protocol}, not the card's")
+    return caveats
 
 
-def _worth(tasks: Sequence[TaskFigures], doubts: list[str]) -> list[str]:
-    """What a score is worth: its doubts, or that it is complete; the server that gave it; and
-    whether it could be compared with the answers."""
+def _remarks(run: RunScores, tasks: Sequence[Summary], caveats: list[str]) -> list[str]:
+    """A score's caveats, or "complete"; the server that gave it; whether it is unverified."""
     servers = dict.fromkeys(task.scored_by for task in tasks if task.scored_by)
-    told = [f"scored by {clean(ADDRESS.sub('', server) or server)}" for server in servers]
-    told += [UNVERIFIED] if any(task.unverified for task in tasks) else []
-    return [*(doubts or ["complete"]), *told]
+    remarks = [*(caveats or ["complete"])]
+    remarks += [f"scored by {clean(ADDRESS.sub('', server) or server)}" for server in servers]
+    return remarks + ([UNVERIFIED] if any(run.unverified.get(t.task) for t in tasks) else [])
 
 
-def _unreadable(tasks: Sequence[TaskFigures]) -> list[str]:
+def _unparseable(tasks: Sequence[Summary]) -> list[str]:
     count = sum(task.unreadable for task in tasks)
     return [f"{count:,} unreadable, scored 0"] if count else []
 
 
-def _signature(task: TaskFigures) -> str:
-    """The signature as one printable line, in full."""
-    return "".join(char if char.isprintable() else " " for char in task.signature)
-
-
-def _difference(figure: str, card: str) -> str:
-    """Of the figures as printed, so that a reader can check it."""
-    ours, theirs = number(figure), number(card)
-    if ours is None or theirs is None:
+def _difference(score: str, card: str) -> str:
+    """Of the scores as printed, so that a reader can check it."""
+    ours, published = number(score), number(card)
+    if ours is None or published is None:
         return MISSING
-    difference = ours - theirs
+    difference = ours - published
     return f"{difference:+}" if difference else f"{abs(difference)}"

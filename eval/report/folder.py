@@ -1,4 +1,4 @@
-"""A folder of pages that is replaced as a whole, and never takes away what is not its own."""
+"""A folder of pages that is replaced as a whole; files of others are never removed."""
 
 import contextlib
 import glob
@@ -21,7 +21,7 @@ class PagesFolder:
     """Folders of one command.
 
     maker    the command, which the listing names
-    listing  file that names all others, so that nothing else is ever removed
+    listing  file that names all others; only these are ever removed
     what     how an error calls an earlier one
     """
 
@@ -38,9 +38,9 @@ class PagesFolder:
             raise UsageError(f"--out {out}: this is a file; give a folder")
         if listed := self._listed(place):
             remove_leftovers(place, re.compile("|".join(re.escape(Path(f).name) for f in listed)))
-        found = (file for file in place.rglob("*") if file.is_symlink() or not file.is_dir())
-        there = {file.relative_to(place).as_posix() for file in found}
-        if foreign := sorted(there - listed):
+        files = (file for file in place.rglob("*") if file.is_symlink() or not file.is_dir())
+        names = {file.relative_to(place).as_posix() for file in files}
+        if foreign := sorted(names - listed):
             raise UsageError(
                 f"--out {out}: {foreign[0]!r:.80} in it is not of {self.what}. Give an empty or a "
                 "new folder"
@@ -48,14 +48,14 @@ class PagesFolder:
         return place
 
     def claim(self, place: Path, names: Iterable[str]) -> None:
-        """Before files are added to those of earlier calls: list them as ours. Raises OSError."""
+        """List files as ours beside earlier ones, before they are written. Raises OSError."""
         place.mkdir(parents=True, exist_ok=True)
         earlier = {name for name in self._listed(place) if (place / name).is_file()}
         (place / self.listing).write_bytes(self._listing({*earlier, *names} - {self.listing}))
 
     @contextlib.contextmanager
     def replacing(self, place: Path) -> Iterator[Path]:
-        """A folder beside the place, which takes it when all is written. Raises OSError."""
+        """A folder beside the place that replaces it when all is written. Raises OSError."""
         place.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(place)
         beside, earlier = (
@@ -64,9 +64,9 @@ class PagesFolder:
         try:
             beside.mkdir()
             yield beside
-            found = (file for file in beside.rglob("*") if file.is_file())
-            files = {file.relative_to(beside).as_posix() for file in found}
-            (beside / self.listing).write_bytes(self._listing(files))
+            files = (file for file in beside.rglob("*") if file.is_file())
+            names = {file.relative_to(beside).as_posix() for file in files}
+            (beside / self.listing).write_bytes(self._listing(names))
             if place.exists():
                 place.rename(earlier)
             try:
@@ -80,11 +80,10 @@ class PagesFolder:
             shutil.rmtree(beside, ignore_errors=True)
 
     def _listing(self, files: set[str]) -> bytes:
-        told = {"maker": self.maker, "files": sorted(files)}
-        return orjson.dumps(told, option=PRETTY)
+        return orjson.dumps({"maker": self.maker, "files": sorted(files)}, option=PRETTY)
 
     def _listed(self, place: Path) -> set[str]:
-        """The files that an earlier call wrote there; none if it is none of ours."""
+        """The files that earlier calls wrote there; none if the listing is not ours."""
         try:
             listing = parse_json(read_bytes(place / self.listing, UsageError), "", UsageError)
         except UsageError:
@@ -96,7 +95,7 @@ class PagesFolder:
 
 
 def _remove_leftovers(place: Path) -> None:
-    """Remove the folders that processes which are gone had made beside it."""
+    """Remove the folders that ended processes left beside it."""
     for folder in place.parent.glob(f".{glob.escape(place.name)}.*"):
         match = re.fullmatch(
             r"([0-9]{1,9})\.(new|old)", folder.name.removeprefix(f".{place.name}.")

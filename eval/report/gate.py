@@ -2,15 +2,15 @@
 
 For each benchmark that both runs answered, the mean difference of its main metric decides:
 
-    pass          shown to be no more than the margin below
-    regressed     shown to be below at all, and not to be within the margin
+    pass          significantly above the base less the margin
+    regressed     significantly below the base, and not a pass
     inconclusive  neither: there are too few samples to tell
 
-"Shown" means at a level of 5%; two runs whose values are all equal pass without it. Regressions
-are looked for in every benchmark at once, so their p-values are Holm's; the whole passes only where
-each benchmark does, which needs no correction. Runs that were not asked the same, or lack answers,
-are invalid, and named. What only a server scores has no values to pair, and is left out. A metric
-that is not a mean of per-sample values has none either: it cannot be compared, and is invalid.
+The level is 5%; two runs whose values are all equal pass without a test. Every benchmark is tested
+for a regression, so those p-values are Holm's; a comparison passes only if each benchmark does,
+which needs no correction. Runs with different requests or missing answers are invalid, and the
+reason is named. A task that only a server scores has no values to pair, and is left out. A metric
+that is not a mean of per-sample values cannot be compared, and is invalid.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,22 +21,23 @@ from typing import Any
 
 from eval.errors import RunError
 from eval.report.card import Card, Column
-from eval.report.comparison import SCALE, clean, printable
-from eval.report.scores import MetricType, RunFigures, assumed_type
-from eval.run.files import SCORES, SUMMARY, Judge, Summary
+from eval.report.comparison import SCALE
+from eval.report.scores import RunScores, assumed_range
+from eval.run.files import SCORES, SUMMARY, Judge, MetricRange, Summary
 from eval.run.folder import RunFolder
 from eval.scoring.stats import SLACK, Estimate, Tally, holm, t_quantile
+from eval.storage.text import clean, printable
 
 PASS, REGRESSED, INCONCLUSIVE, INVALID = "pass", "regressed", "inconclusive", "invalid"
 LEFT_OUT = "left out"
 EXIT_CODES = {PASS: 0, REGRESSED: 10, INCONCLUSIVE: 11, INVALID: 12}
 ERROR, FAIL, SKIP = "error", "fail", "skip"
-INCONCLUSIVE_CODES = {ERROR: 11, FAIL: 10, SKIP: 0}  # as a user wants an inconclusive gate to end
-OF_CORPUS = "bootstrap over images"  # an earlier version's method, for a Corpus alone
-LEVEL = 0.05  # of what is called shown
-POWER = 0.9  # with which the smallest drop would have been shown
+INCONCLUSIVE_CODES = {ERROR: 11, FAIL: 10, SKIP: 0}  # a user's choice
+OF_CORPUS = "bootstrap over images"  # an earlier version's method, of a Corpus only
+LEVEL = 0.05  # of significance
+POWER = 0.9  # to detect the smallest detectable drop
 MARGIN = 0.5  # points of a table
-ASKED = (  # of a manifest's entry of a task: equal, or two runs were not asked the same
+SPEC = (  # of a manifest's entry of a task: must be equal in two runs
     ("prompt", "prompts"),
     ("protocol", "protocols"),
     ("decode", "decoding"),
@@ -62,13 +63,13 @@ class Flip:
 
 
 @dataclass(frozen=True, slots=True)
-class Benchmark:
-    """A task in both runs. All figures are points of a table, such as 58.6.
+class TaskComparison:
+    """A task in both runs. All scores are points of a table, such as 58.6.
 
     difference  candidate less base; low, high: its 95% interval; no_interval: why it has none
-    p_worse     that so low a difference, or lower, comes about by chance: Holm's
-    p_within    that so high a one comes about though the drop is the margin or more
-    smallest    drop that would have been shown in nine of ten such comparisons
+    p_worse     of no drop, against a drop: Holm's
+    p_within    of a drop of the margin or more, against a smaller one or none
+    smallest    detectable drop, with a power of 90%
     better      samples whose value rose; worse: fell
     verdict     of the task; reason: why it is invalid
     """
@@ -94,11 +95,11 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class RunId:
-    """What identifies a run. Texts are printable; "" is unknown.
+    """Identifies a run. Texts are printable; "" is unknown.
 
     folder      as an absolute path
     weights     sha256 of the checkpoint
-    generation  of the back end's code; engine: which of its engines
+    generation  of the back end's code; engine: one of its engines
     """
 
     name: str
@@ -109,10 +110,10 @@ class RunId:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RunComparison:
     """Two runs, the worst benchmark first.
 
-    faults        what makes the whole comparison invalid
+    faults        why the whole comparison is invalid
     inconclusive  how an inconclusive benchmark counts: ERROR, FAIL or SKIP
     warnings      benchmarks whose scores cannot be compared with the files behind them, and why
     """
@@ -121,7 +122,7 @@ class Comparison:
     candidate: RunId
     margin: float
     verdict: str
-    benchmarks: tuple[Benchmark, ...]
+    benchmarks: tuple[TaskComparison, ...]
     flips: tuple[Flip, ...]
     faults: tuple[str, ...] = ()
     inconclusive: str = ERROR
@@ -136,24 +137,24 @@ class Comparison:
 
 
 def compare_runs(
-    base: RunFigures,
-    candidate: RunFigures,
+    base: RunScores,
+    candidate: RunScores,
     card: Card,
     margin: float = MARGIN,
     inconclusive: str = ERROR,
-) -> Comparison:
+) -> RunComparison:
     """Compare a candidate with a base, sample by sample.
 
     margin        points of a table that a benchmark may lose
     inconclusive  how an inconclusive benchmark counts: ERROR, FAIL or SKIP
 
-    Raises RunError for a folder that is no whole run.
+    Raises RunError for a folder that is not a complete run.
     """
     columns = {name: c for table in card.tables for c in table.columns for name in c.tasks}
     folders = (RunFolder.open(base.folder), RunFolder.open(candidate.folder))
     names = list(dict.fromkeys([*base.tasks, *candidate.tasks]))
-    measured: list[tuple[Benchmark, Estimate]] = []
-    invalid: list[Benchmark] = []
+    measured: list[tuple[TaskComparison, Estimate]] = []
+    invalid: list[TaskComparison] = []
     flips: dict[str, list[Flip]] = {}
     unverified: dict[tuple[Path, str], list[str]] = {}
     for name in names:
@@ -164,26 +165,26 @@ def compare_runs(
                     unverified.setdefault((folder.path, why), []).append(name)
             if server := _server(name, base, candidate, folders):
                 why = f"scored by {server}, which tells no value of a sample"
-                invalid.append(Benchmark(name, metric, LEFT_OUT, why))
+                invalid.append(TaskComparison(name, metric, LEFT_OUT, why))
                 continue
             if reason := _differing(name, base, candidate, folders):
                 raise RunError(reason)
             runs, column = (base, candidate), columns.get(name)
-            kind = _type(name, metric, runs, folders, column)
+            bounds = _range(name, metric, runs, folders, column)
             scale = column.scale if column else SCALE
-            found, estimate, flips[name] = _paired(name, metric, kind, scale, runs, folders)
+            pair, estimate, flips[name] = _paired(name, metric, bounds, scale, runs, folders)
         except RunError as error:
-            invalid.append(Benchmark(name, metric, INVALID, printable(str(error))))
+            invalid.append(TaskComparison(name, metric, INVALID, printable(str(error))))
             continue
-        measured.append((found, estimate))
-    judged = _judge(measured, margin)
+        measured.append((pair, estimate))
+    judged = give_verdicts(measured, margin)
     order = sorted([*invalid, *judged], key=_badness)
     verdicts = {each.verdict for each in order} - {LEFT_OUT}
     faults = () if verdicts else ("no benchmark has values of samples in both runs",)
     verdicts |= {INVALID} if faults else set()
     verdict = next(v for v in (INVALID, REGRESSED, INCONCLUSIVE, PASS) if v in verdicts)
     listed = tuple(flip for each in order for flip in flips.get(each.task, ()))
-    return Comparison(
+    return RunComparison(
         _identify(base, folders[0]),
         _identify(candidate, folders[1]),
         margin,
@@ -201,28 +202,30 @@ def compare_runs(
 
 def cannot_compare(
     base: Path, candidate: Path, margin: float, inconclusive: str, why: str
-) -> Comparison:
+) -> RunComparison:
     """A comparison of runs that cannot be read."""
     first, second = (
         RunId(clean(path.name), printable(str(path.resolve())), "", "", "")
         for path in (base, candidate)
     )
     faults = (printable(why),)
-    return Comparison(first, second, margin, INVALID, (), (), faults, inconclusive)
+    return RunComparison(first, second, margin, INVALID, (), (), faults, inconclusive)
 
 
-def _identify(run: RunFigures, folder: RunFolder) -> RunId:
+def _identify(run: RunScores, folder: RunFolder) -> RunId:
     model = folder.manifest["model"]
-    told = (model.get(key) for key in ("digest", "engine", "generation"))
-    known = ("" if each is None else printable(str(each)) for each in told)
-    return RunId(clean(run.name), printable(str(run.folder.resolve())), *known)
+    values = (model.get(key) for key in ("digest", "engine", "generation"))
+    texts = ("" if value is None else printable(str(value)) for value in values)
+    return RunId(clean(run.name), printable(str(run.folder.resolve())), *texts)
 
 
-def _judge(measured: Sequence[tuple[Benchmark, Estimate]], margin: float) -> Iterator[Benchmark]:
+def give_verdicts(
+    measured: Sequence[tuple[TaskComparison, Estimate]], margin: float
+) -> Iterator[TaskComparison]:
     """Each benchmark with its verdict; differences are in points."""
     adjusted = holm(difference.p_below(0.0) for _, difference in measured)
     for (benchmark, difference), p_worse in zip(measured, adjusted, strict=True):
-        same = not (benchmark.better or benchmark.worse)  # then nothing has to be shown
+        same = not (benchmark.better or benchmark.worse)  # then no test is needed
         p_within = 0.0 if same else difference.p_above(-margin)
         if p_within < LEVEL:
             verdict = PASS
@@ -240,16 +243,16 @@ def _judge(measured: Sequence[tuple[Benchmark, Estimate]], margin: float) -> Ite
             no_interval=interval.reason,
             p_worse=p_worse,
             p_within=p_within,
-            smallest=_smallest(difference, len(measured)),
+            smallest=smallest_drop(difference, len(measured)),
             samples=difference.values,
             images=difference.clusters,
         )
 
 
-def _smallest(difference: Estimate, tests: int) -> float | None:
-    """The drop that so many samples show nine times of ten, were it looked for in so many tests.
+def smallest_drop(difference: Estimate, tests: int) -> float | None:
+    """The drop that these samples detect with a power of 90% among so many tests.
 
-    None where so few images show none, however large.
+    None where there are too few images to detect any.
     """
     if tests * difference.least_p >= LEVEL:
         return None
@@ -259,14 +262,14 @@ def _smallest(difference: Estimate, tests: int) -> float | None:
     return drop if drop < difference.high else None
 
 
-def _badness(benchmark: Benchmark) -> tuple[int, float, str]:
-    """Invalid ones first, then the largest drops, then what is left out."""
+def _badness(benchmark: TaskComparison) -> tuple[int, float, str]:
+    """Invalid ones first, then the largest drops, then those left out."""
     if benchmark.difference is None:
         return 2 if benchmark.verdict == LEFT_OUT else 0, 0.0, benchmark.task
     return 1, benchmark.difference, benchmark.task
 
 
-def _metric(base: RunFigures, candidate: RunFigures, name: str, column: Column | None) -> str:
+def _metric(base: RunScores, candidate: RunScores, name: str, column: Column | None) -> str:
     """The metric that is compared: the card's, or the task's main one."""
     if column:
         return column.metric
@@ -278,11 +281,11 @@ def _metric(base: RunFigures, candidate: RunFigures, name: str, column: Column |
 
 def _differing(
     name: str,
-    base: RunFigures,
-    candidate: RunFigures,
+    base: RunScores,
+    candidate: RunScores,
     folders: tuple[RunFolder, RunFolder],
 ) -> str:
-    """Why two runs' figures of a task cannot be compared; "" where they can."""
+    """Why two runs' scores of a task cannot be compared; "" where they can."""
     for run in (base, candidate):
         if name not in run.tasks:
             return f"{clean(run.name)} has no figure of it"
@@ -296,7 +299,7 @@ def _differing(
     for run, entry in ((base, entries[0]), (candidate, entries[1])):
         if not isinstance(entry, Mapping):
             return f"{clean(run.name)}: its manifest does not tell how it was asked"
-    for key, what in ASKED:
+    for key, what in SPEC:
         values = [entry.get(key) for entry in entries]
         if values[0] != values[1]:
             return f"other {what}: {_shown(values[0], values[1])}"
@@ -307,13 +310,13 @@ def _differing(
     return _judges([folder.scores(name).summary().judge for folder in folders])
 
 
-def _judges(found: Sequence[Judge | None]) -> str:
+def _judges(judges: Sequence[Judge | None]) -> str:
     """How two judges of one name differ."""
     for key in ("model", "prompt", "parameters"):
-        told = [getattr(judge, key, None) for judge in found]
-        if told[0] != told[1]:
-            return f"other judge, by its {key}: {_shown(*told)}"
-    if sum(judge is not None and judge.as_published for judge in found) == 1:
+        values = [getattr(judge, key, None) for judge in judges]
+        if values[0] != values[1]:
+            return f"other judge, by its {key}: {_shown(*values)}"
+    if sum(judge is not None and judge.as_published for judge in judges) == 1:
         return "scores outside 1 to 10 count in only one of the runs (judge --as-published)"
     return ""
 
@@ -322,16 +325,18 @@ def _shown(base: Any, candidate: Any) -> str:
     if isinstance(base, Mapping) and isinstance(candidate, Mapping):
         keys = [key for key in {**base, **candidate} if base.get(key) != candidate.get(key)]
         return ", ".join(clean(str(key)) for key in sorted(keys)[:3])
-    return " and ".join("none" if told is None else clean(str(told)) for told in (base, candidate))
+    return " and ".join(
+        "none" if value is None else clean(str(value)) for value in (base, candidate)
+    )
 
 
 def _server(
     name: str,
-    base: RunFigures,
-    candidate: RunFigures,
+    base: RunScores,
+    candidate: RunScores,
     folders: tuple[RunFolder, RunFolder],
 ) -> str:
-    """Who scored a task of which neither run knows a sample's value; "" where one does."""
+    """Who scored a task without values per sample in either run; "" where one has them."""
     servers = ""
     for run, folder in zip((base, candidate), folders, strict=True):
         task = run.tasks.get(name)
@@ -345,50 +350,52 @@ def _server(
     return clean(servers or "its server")
 
 
-def _type(
+def _range(
     name: str,
     metric: str,
-    runs: tuple[RunFigures, RunFigures],
+    runs: tuple[RunScores, RunScores],
     folders: tuple[RunFolder, RunFolder],
     column: Column | None,
-) -> MetricType:
-    """The type of a task's metric. Raises RunError where its scores cannot be compared.
+) -> tuple[float, float]:
+    """The range of a task's metric. Raises RunError where its scores cannot be compared.
 
-    Summaries of an earlier version do not tell it; there the card's metrics are known to be means.
+    Summaries of an earlier version lack it; there the card's metrics are known to be means.
     """
-    found: list[MetricType] = []
+    ranges: list[MetricRange] = []
     for run, folder in zip(runs, folders, strict=True):
         task = run.tasks[name]
         if metric in task.metric_types:
-            found.append(task.metric_types[metric])
+            ranges.append(task.metric_types[metric])
         elif column:
-            found.append(MetricType(0.0, column.maximum))
+            ranges.append(MetricRange((0.0, column.maximum), mean=True))
         elif _method(folder.scores(name).summary(), metric) == OF_CORPUS:
             raise RunError(
                 f"{clean(run.name)} does not say whether {metric} is a mean of per-sample values. "
                 "Score it again: qwen-vl-eval score"
             )
         else:
-            found.append(assumed_type(task.metrics.get(metric, 0.0)))
-    if not all(kind.mean for kind in found):
+            ranges.append(assumed_range(task.metrics.get(metric, 0.0)))
+    if not all(each.mean for each in ranges):
         raise RunError(f"{metric} is not a mean of per-sample values: it cannot be compared")
-    return MetricType(min(kind.low for kind in found), max(kind.high for kind in found))
+    lows, highs = zip(*(each.range for each in ranges), strict=True)
+    return min(lows), max(highs)
 
 
 def _method(summary: Summary, metric: str) -> str:
-    """By which a metric's interval was computed."""
+    """How a metric's interval was computed."""
     return summary.intervals[metric].method if metric in summary.intervals else ""
 
 
 def _paired(
     name: str,
     metric: str,
-    kind: MetricType,
+    bounds: tuple[float, float],
     scale: int,
-    runs: tuple[RunFigures, RunFigures],
+    runs: tuple[RunScores, RunScores],
     folders: tuple[RunFolder, RunFolder],
-) -> tuple[Benchmark, Estimate, list[Flip]]:
+) -> tuple[TaskComparison, Estimate, list[Flip]]:
     """Values of both runs side by side, in points; raises RunError where they do not pair up."""
+    low, high = bounds
     tally = Tally()
     flips: list[Flip] = []
     totals = [0.0, 0.0]
@@ -400,10 +407,10 @@ def _paired(
         for run, row in zip(runs, rows, strict=True):
             if metric not in row:
                 raise RunError(f"{clean(run.name)}: sample {row['id']!r:.80} has no {metric}")
-            if not kind.low - SLACK <= row[metric] <= kind.high + SLACK:
+            if not low - SLACK <= row[metric] <= high + SLACK:
                 raise RunError(
                     f"{clean(run.name)}: sample {row['id']!r:.80}: {metric} is {row[metric]:g}, "
-                    f"outside its range of {kind.low:g} to {kind.high:g}"
+                    f"outside its range of {low:g} to {high:g}"
                 )
         if first["id"] != second["id"]:
             raise RunError(f"other samples: {first['id']!r:.80} and {second['id']!r:.80}")
@@ -419,7 +426,7 @@ def _paired(
                 f"{clean(run.name)}: {samples:,} samples in {SUMMARY}, {count:,} in {SCORES}"
             )
     means = [scale * total / count for total in totals]
-    found = Benchmark(
+    pair = TaskComparison(
         name,
         metric,
         "",
@@ -429,5 +436,5 @@ def _paired(
         worse=sum(flip.candidate < flip.base for flip in flips),
     )
     flips.sort(key=lambda flip: flip.candidate - flip.base)
-    span = scale * (kind.high - kind.low)
-    return found, tally.estimate(-span, span, difference=True), flips
+    span = scale * (high - low)
+    return pair, tally.estimate(-span, span, difference=True), flips

@@ -1,9 +1,9 @@
-"""Figures as pictures for papers and pull requests: radar, intervals, flips.
+"""Scores as pictures for papers and pull requests: radar, intervals, flips.
 
-runs -> radar_data, interval_data, flip_data, which take the report's own numbers -> draw
+runs -> radar_data, interval_data, flip_data, which use the report's own numbers -> draw
 
-What there is no figure of is not drawn, and never stands as 0. Equal input gives equal bytes, with
-one version of matplotlib. Importing it takes time, so only what draws imports it.
+A missing score is not drawn, never as 0. Equal input gives equal bytes with one version of
+matplotlib, which only the drawing functions import, as that takes time.
 """
 
 import io
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from eval.errors import RunError, UsageError
 from eval.report.card import BASE, CHAT, MISSING, Card
-from eval.report.comparison import Comparison, clean, number
+from eval.report.comparison import ColumnComparison, number
 from eval.report.folder import PagesFolder
 from eval.report.gate import compare_runs
-from eval.report.scores import RunFigures
-from eval.report.site.board import OWN, Row, build_board
+from eval.report.scores import RunScores
+from eval.report.site.board import OWN, BoardRow, build_board
 from eval.report.site.runs import Run
 from eval.report.tables import CHATML, build_tables, named_runs
+from eval.storage.text import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,9 +37,9 @@ LONGEST = 36  # characters of a name in a legend
 WIDTH = 3.5  # inches: a column of a paper
 LINE = 0.17  # inches, of a legend
 DPI = 300
-PERCENT = 100  # columns that go higher have an axis of their own
+PERCENT = 100  # columns with higher scores have an axis of their own
 DAGGER = "†"
-# Okabe and Ito's colours, which are told apart by the colour-blind too; each with its own marker.
+# Okabe and Ito's colours, which the colour-blind can tell apart too; each with its own marker.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 OWN_COLORS, OWN_MARKERS = ("#000000", "#777777"), ("*", "x")
@@ -50,8 +51,8 @@ SETTINGS = {
     "lines.linewidth": 1.0,
     "lines.markersize": 3.5,
     "hatch.linewidth": 0.5,
-    "text.parse_math": False,  # names of runs are no formulas
-    "svg.fonttype": "none",  # text stays text, which can be searched and read aloud
+    "text.parse_math": False,  # names of runs are not formulas
+    "svg.fonttype": "none",  # text can be searched and read aloud
     "svg.hashsalt": "qwen-vl-eval",
     "pdf.fonttype": 42,  # Type 3, the default, is refused by some publishers
 }
@@ -61,7 +62,8 @@ SETTINGS = {
 class Line:
     """A model's scores by family, in percent of the card's own model; None where there is none.
 
-    own    whether it is the card's; place: among these, or among the runs, in every picture
+    own    whether it is a model of the card
+    place  among the card's models, or among the runs, the same in every picture
     """
 
     name: str
@@ -72,7 +74,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Radar:
-    """The leaderboard's chart of these runs, after models of the card."""
+    """The leaderboard's chart of these runs, with the models of the card first."""
 
     families: tuple[str, ...]
     lines: tuple[Line, ...]
@@ -80,10 +82,10 @@ class Radar:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A run's figure less the card's, in points of the table; low, high: its 95% interval.
+    """A run's score less the card's, in points of the table; low, high: its 95% interval.
 
-    place    of the run among all, in every picture
-    maximum  of such a figure
+    place    of the run among all, the same in every picture
+    maximum  that such a score can have
     """
 
     run: str
@@ -119,21 +121,21 @@ class Flips:
 
 @dataclass(frozen=True, slots=True)
 class Plots:
-    """Pictures by name, and why others are not there."""
+    """Pictures by name, and why others are missing."""
 
     pictures: Mapping[str, bytes]
     absent: Mapping[str, str]
 
 
 def build_plots(
-    runs: Sequence[RunFigures], card: Card, row: str | None = None, form: str = FORMATS[0]
+    runs: Sequence[RunScores], card: Card, row: str | None = None, form: str = FORMATS[0]
 ) -> Plots:
-    """The pictures of these runs: flips only of two.
+    """The pictures of these runs; flips need exactly two.
 
-    row  the card's model to stand beside; default: its own Chat or base one, as a run's is
+    row  the card's model to compare with; default: its own Chat or base one, like the run
 
-    Raises UsageError for a format or a row that there is not, a run given twice, or more runs than
-    a reader tells apart, and RunError where there is no figure to draw at all.
+    Raises UsageError for an unknown format or row, a run given twice, or more runs than a reader
+    can tell apart, and RunError where there is no score to draw.
     """
     if form not in FORMATS:
         raise UsageError(f"--format {form!r}: {', '.join(FORMATS[:-1])} or {FORMATS[-1]} expected")
@@ -167,17 +169,17 @@ def build_plots(
     return Plots(pictures, absent)
 
 
-def radar_data(runs: Sequence[RunFigures], card: Card, row: str | None = None) -> Radar | None:
-    """The families' scores, as the leaderboard has them; None where no run has one."""
+def radar_data(runs: Sequence[RunScores], card: Card, row: str | None = None) -> Radar | None:
+    """The families' scores, as on the leaderboard; None where no run has one."""
     whole = [Run(run, {}) for run in runs]
     board = build_board(whole, card)
-    found = {(id(each.run), each.shots): each for each in board.rows if each.run}
-    asked = [
-        found[id(run), few_shot]
+    by_shots = {(id(each.run), each.shots): each for each in board.rows if each.run}
+    rows = [
+        by_shots[id(run), few_shot]
         for run in whole
-        for few_shot in sorted({task.few_shot for task in run.figures.tasks.values()})
+        for few_shot in sorted({task.few_shot for task in run.scores.tasks.values()})
     ]
-    placed = enumerate(zip(named_runs(runs), asked, strict=True))
+    placed = enumerate(zip(named_runs(runs), rows, strict=True))
     drawn = [(place, name, each) for place, (name, each) in placed if each.scores]
     if not drawn:
         return None
@@ -188,7 +190,7 @@ def radar_data(runs: Sequence[RunFigures], card: Card, row: str | None = None) -
     if row is None:
         beside = [each for each in beside if each.kind == OWN]
 
-    def line(place: int, name: str, row: Row) -> Line:
+    def line(place: int, name: str, row: BoardRow) -> Line:
         values = (row.scores.get(family.id) for family in board.families)
         return Line(name, row.run is None, place, tuple(v.value if v else None for v in values))
 
@@ -197,8 +199,8 @@ def radar_data(runs: Sequence[RunFigures], card: Card, row: str | None = None) -
     return Radar(titles, (*lines, *(line(*each) for each in drawn)))
 
 
-def _card_names(runs: Sequence[RunFigures], card: Card, row: str | None) -> set[str]:
-    """What the board calls the models: its own go by several names, and have the first."""
+def _card_names(runs: Sequence[RunScores], card: Card, row: str | None) -> set[str]:
+    """The board's names of the models; its own have several names, of which it shows the first."""
     first: dict[str, str] = {}
     kinds: dict[str, str] = {}
     for table in card.tables:
@@ -211,18 +213,18 @@ def _card_names(runs: Sequence[RunFigures], card: Card, row: str | None) -> set[
     if row is not None:
         own = kinds.get(row)
         return {first[own]} if own else {clean(row)}
-    wanted = {CHAT if run.chat_format == CHATML else BASE for run in runs}
-    return {first[kind] for kind in wanted if kind in first}
+    checkpoints = {CHAT if run.chat_format == CHATML else BASE for run in runs}
+    return {first[kind] for kind in checkpoints if kind in first}
 
 
 def interval_data(
-    runs: Sequence[RunFigures], card: Card, row: str | None = None
+    runs: Sequence[RunScores], card: Card, row: str | None = None
 ) -> tuple[Point, ...]:
-    """In the card's order, the figures of runs where the card's row has one too."""
+    """The runs' scores where the card's row has one too, in the card's order."""
     return tuple(_points(runs, card, row))
 
 
-def _points(runs: Sequence[RunFigures], card: Card, row: str | None) -> Iterator[Point]:
+def _points(runs: Sequence[RunScores], card: Card, row: str | None) -> Iterator[Point]:
     tables = {table.id: table for table in card.tables}
     places = {name: place for place, name in enumerate(named_runs(runs))}
     for printed in build_tables(runs, card, row):
@@ -233,37 +235,38 @@ def _points(runs: Sequence[RunFigures], card: Card, row: str | None) -> Iterator
         for place, column in enumerate(table.columns):
             label = f"{part} {column.label}".strip()
             for compared in printed.compared:
-                found = compared.columns[place]
-                ends = _ends(found)
-                if ends:
+                comparison = compared.columns[place]
+                if ends := _ends(comparison):
                     highest = column.maximum * column.scale
                     name, model = compared.run, compared.model
-                    yield Point(name, places[name], label, model, *ends, found.comparable, highest)
+                    yield Point(
+                        name, places[name], label, model, *ends, comparison.comparable, highest
+                    )
 
 
-def _ends(found: Comparison) -> tuple[float, float | None, float | None] | None:
-    """The difference and the interval's ends less the card's figure: of the figures as printed."""
-    ours, theirs = number(found.figure), number(found.card)
-    if ours is None or theirs is None:
+def _ends(comparison: ColumnComparison) -> tuple[float, float | None, float | None] | None:
+    """The difference and the interval's ends less the card's score, from the printed scores."""
+    ours, published = number(comparison.score), number(comparison.card)
+    if ours is None or published is None:
         return None
-    if found.interval == MISSING:
-        return float(ours - theirs), None, None
-    low, high = (number(end) for end in found.interval.split(" to "))
+    if comparison.interval == MISSING:
+        return float(ours - published), None, None
+    low, high = (number(end) for end in comparison.interval.split(" to "))
     assert low is not None
     assert high is not None
-    return float(ours - theirs), float(low - theirs), float(high - theirs)
+    return float(ours - published), float(low - published), float(high - published)
 
 
-def flip_data(base: RunFigures, candidate: RunFigures, card: Card) -> Flips:
-    """Of the benchmarks that can be compared, as `compare` counts them.
+def flip_data(base: RunScores, candidate: RunScores, card: Card) -> Flips:
+    """The flips of the benchmarks that can be compared, as `compare` counts them.
 
-    Raises RunError for a folder that is no whole run.
+    Raises RunError for a folder that is not a complete run.
     """
-    found = compare_runs(base, candidate, card)
-    measured = [each for each in found.benchmarks if each.difference is not None]
+    comparison = compare_runs(base, candidate, card)
+    measured = [each for each in comparison.benchmarks if each.difference is not None]
     flipped = tuple(Flipped(e.task, e.samples, e.better, e.worse) for e in measured)
-    left_out = len(found.benchmarks) - len(measured)
-    return Flips(found.base.name, found.candidate.name, flipped, left_out)
+    left_out = len(comparison.benchmarks) - len(measured)
+    return Flips(comparison.base.name, comparison.candidate.name, flipped, left_out)
 
 
 def draw_radar(radar: Radar, form: str) -> bytes:
@@ -274,14 +277,14 @@ def draw_radar(radar: Radar, form: str) -> bytes:
         figure = _figure(WIDTH, 2.65 + LINE * len(radar.lines))
         axes = figure.add_subplot(projection="polar")
         around = [2 * math.pi * place / len(radar.families) for place in range(len(radar.families))]
-        told = [value for line in radar.lines for value in line.values if value is not None]
-        least = max(0, 10 * math.floor((min(*told, 100) - 15) / 10))
-        most = 10 * math.ceil((max(*told, 100) + 1) / 10)
+        values = [value for line in radar.lines for value in line.values if value is not None]
+        least = max(0, 10 * math.floor((min(*values, 100) - 15) / 10))
+        most = 10 * math.ceil((max(*values, 100) + 1) / 10)
         looks = [_look(line.place, line.own) for line in radar.lines]
         for line, look in zip(radar.lines, looks, strict=True):
-            values = [math.nan if value is None else value for value in line.values]
+            spokes = [math.nan if value is None else value for value in line.values]
             style = "--" if line.own else "-"
-            closed = [*values, values[0]]
+            closed = [*spokes, spokes[0]]
             axes.plot([*around, around[0]], closed, linestyle=style, clip_on=False, **look)
         axes.set_theta_offset(math.pi / 2)  # type: ignore[attr-defined]  # of polar axes
         axes.set_theta_direction(-1)  # type: ignore[attr-defined]
@@ -317,7 +320,7 @@ def draw_radar(radar: Radar, form: str) -> bytes:
 
 
 def draw_intervals(points: Sequence[Point], form: str) -> bytes:
-    """A row a benchmark, a marker a run; figures of more than 100 on an axis of their own."""
+    """A row a benchmark, a marker a run; scores of more than 100 have an axis of their own."""
     with _settings():
         ordered = sorted(points, key=lambda point: point.place)
         looks = {point.run: _look(point.place) for point in ordered}
@@ -357,12 +360,12 @@ def draw_intervals(points: Sequence[Point], form: str) -> bytes:
 
 
 def _beside(points: Sequence[Point]) -> str:
-    """Which models of the card 0 stands for; of all but the most frequent one, where."""
+    """The models of the card that are at 0; for all but the most frequent one, where."""
     where: dict[str, dict[str, None]] = {}
     for point in points:
         where.setdefault(point.card, {})[point.benchmark] = None
     most = max(where, key=lambda model: len(where[model]))
-    others = [f"{model} in {', '.join(found)}" for model, found in where.items() if model != most]
+    others = [f"{model} in {', '.join(names)}" for model, names in where.items() if model != most]
     return f"0 is the card: {'; '.join([most, *others])}"
 
 
@@ -397,18 +400,19 @@ def _draw_part(
 
 
 def draw_flips(flips: Flips, form: str) -> bytes:
-    """Bars from 0: what got worse to the left, what got better to the right, in percent."""
+    """Bars from 0, in percent of the samples: worse to the left, better to the right."""
     with _settings():
-        found = flips.benchmarks
-        figure = _figure(WIDTH, 0.2 * len(found) + 1.0)
+        benchmarks = flips.benchmarks
+        figure = _figure(WIDTH, 0.2 * len(benchmarks) + 1.0)
         axes = figure.add_subplot()
-        places = range(len(found))
+        places = range(len(benchmarks))
         for sign, counts, color, hatch in (
-            (-1, [each.worse for each in found], WORSE, "////"),
-            (1, [each.better for each in found], BETTER, ""),
+            (-1, [each.worse for each in benchmarks], WORSE, "////"),
+            (1, [each.better for each in benchmarks], BETTER, ""),
         ):
             shares = [
-                sign * 100 * count / each.samples for count, each in zip(counts, found, strict=True)
+                sign * 100 * count / each.samples
+                for count, each in zip(counts, benchmarks, strict=True)
             ]
             axes.barh(places, shares, color=color, height=0.7, hatch=hatch, edgecolor="white")
             for place, share, count in zip(places, shares, counts, strict=True):
@@ -422,9 +426,9 @@ def draw_flips(flips: Flips, form: str) -> bytes:
                     fontsize=6,
                 )
         axes.axvline(0, color="#000000", linewidth=0.8)
-        axes.set_yticks(places, [each.task for each in found])
-        axes.set_ylim(len(found) - 0.5, -0.5)
-        reach = max(100 * max(each.better, each.worse) / each.samples for each in found) or 1.0
+        axes.set_yticks(places, [each.task for each in benchmarks])
+        axes.set_ylim(len(benchmarks) - 0.5, -0.5)
+        reach = max(100 * max(each.better, each.worse) / each.samples for each in benchmarks) or 1.0
         axes.set_xlim(-1.25 * reach, 1.25 * reach)
         axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}%")
         left_out = f"; {flips.left_out} not compared" if flips.left_out else ""
@@ -436,21 +440,21 @@ def draw_flips(flips: Flips, form: str) -> bytes:
         _plain(axes)
         described = "; ".join(
             f"{each.task}: {each.worse:,} worse, {each.better:,} better of {each.samples:,}"
-            for each in found
+            for each in benchmarks
         )
         title = f"Samples that changed from {flips.base} to {flips.candidate}"
         return _saved(figure, form, title, f"Bar chart. {described}")
 
 
 def _settings() -> Any:
-    """Ours on matplotlib's own: a user's settings would change the bytes."""
+    """Ours on matplotlib's defaults: a user's settings would change the bytes."""
     from matplotlib import style
 
     return style.context(["default", SETTINGS])
 
 
 def _figure(width: float, height: float) -> "Figure":
-    """One without a window, and without the list that pyplot keeps."""
+    """Without a window, and outside pyplot's list of figures."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -464,7 +468,7 @@ def _plain(axes: "Axes") -> None:
 
 
 def _look(place: int, own: bool = False) -> dict[str, Any]:
-    """A colour and a marker, those of the card in black and grey."""
+    """A colour and a marker; the card's are black and grey."""
     colors, markers = (OWN_COLORS, OWN_MARKERS) if own else (COLORS, MARKERS)
     return {"color": colors[place % len(colors)], "marker": markers[place % len(markers)]}
 
@@ -476,7 +480,7 @@ def _legend(
     own: Sequence[bool],
     joined: bool = True,
 ) -> None:
-    """Texts are set afterwards: a name that begins with "_" would be left out."""
+    """Texts are set afterwards: matplotlib would leave out a name that begins with "_"."""
     from matplotlib.lines import Line2D
 
     handles = [
@@ -495,7 +499,7 @@ def _legend(
 
 
 def _short(name: str) -> str:
-    """A long name without its middle: checkpoints of one model differ at the end."""
+    """A long name without its middle, since checkpoints of one model differ at the end."""
     if len(name) <= LONGEST:
         return name
     half = (LONGEST - 1) // 2
@@ -503,14 +507,14 @@ def _short(name: str) -> str:
 
 
 def _saved(figure: "Figure", form: str, title: str, text: str) -> bytes:
-    """With its title and what it shows in words, and without dates."""
+    """With a title and a description, and without dates."""
     metadata: dict[str, dict[str, Any]] = {
         "svg": {"Date": None, "Creator": "qwen-vl-eval", "Title": title, "Description": text},
         "png": {"Software": "qwen-vl-eval", "Title": title, "Description": text},
         "pdf": {"CreationDate": None, "Creator": "qwen-vl-eval", "Title": title, "Subject": text},
     }
     file = io.BytesIO()
-    with warnings.catch_warnings():  # a letter that no font has is drawn as a box
+    with warnings.catch_warnings():  # a letter missing from all fonts is drawn as a box
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(file, format=form, dpi=DPI, metadata=metadata[form])
     return file.getvalue()

@@ -1,6 +1,6 @@
 """The model card's tables with runs' rows in place.
 
-Everything is text here, rounded and cleaned, so that a renderer only has to lay it out.
+All scores are rounded and all texts cleaned here; the forms only lay them out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,35 +24,36 @@ from eval.report.card import (
 from eval.report.comparison import (
     DECIMALS,
     SCALE,
-    Cell,
-    Comparison,
-    beside_nothing,
-    clean,
+    ColumnComparison,
+    TableCell,
     compare,
+    compare_without_card,
     number,
 )
-from eval.report.scores import RunFigures, TaskFigures
+from eval.report.scores import RunScores, describe_protocol
+from eval.run.files import Summary
+from eval.storage.text import clean
 
 CHATML = "chatml"  # the chat format of a Chat checkpoint
 KINDS = {BASE: "base", CHAT: "Chat"}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A model's or a run's figures, in the order of the columns."""
+class TableRow:
+    """A model's or a run's scores, in the order of the columns."""
 
     model: str
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     bold: bool = False
     run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class TableGroup:
     """Rows under one label, "" where the table has no groups."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,12 @@ class Compared:
     run: str
     model: str
     remark: str
-    columns: tuple[Comparison, ...]
+    columns: tuple[ColumnComparison, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """The figure of the samples that have one value of a group. All are texts.
+class GroupScore:
+    """The score of the samples that have one value of a group. All are texts.
 
     task   with its metric
     group  such as answer_type; value: such as yes/no
@@ -81,7 +82,7 @@ class Part:
     group: str
     value: str
     samples: str
-    figure: str
+    score: str
     protocol: str
 
 
@@ -89,19 +90,19 @@ class Part:
 class Table:
     """A table of the card with the runs' rows, and their comparison below it.
 
-    header   with the card's spans; empty, like groups, in the tables that are not the card's: of
-             what fits into no column, and of the figures by group
+    header   with the card's spans; empty, like groups, in the two tables that are not the card's:
+             tasks without a column, and scores by group
     grouped  whether the first column holds the groups' labels
-    parts    run -> its figures by group
+    parts    run -> its scores by group
     """
 
     id: str
     title: str
     header: HeaderRows
     grouped: bool
-    groups: tuple[Group, ...]
+    groups: tuple[TableGroup, ...]
     compared: tuple[Compared, ...]
-    parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
+    parts: Mapping[str, tuple[GroupScore, ...]] = field(default_factory=dict)
 
     @property
     def paths(self) -> tuple[tuple[Header, ...], ...]:
@@ -111,20 +112,20 @@ class Table:
 
 
 def build_tables(
-    runs: Sequence[RunFigures],
+    runs: Sequence[RunScores],
     card: Card,
     row: str | None = None,
     all_tables: bool = False,
     by: bool = False,
 ) -> list[Table]:
-    """The card's tables in which the runs have figures, and one of what fits into no column.
+    """The card's tables in which the runs have scores, and one of the tasks without a column.
 
     row         the card's model that the runs are compared with and printed below; default: the
                 card's own Chat or base row, as the run's checkpoint is
-    all_tables  also those without a figure of a run
-    by          also a table of the figures by group, where summaries have them
+    all_tables  also those without a score of a run
+    by          also a table of the scores by group, where summaries have them
 
-    What was asked with few-shot examples stands below rows with as many, and nowhere else.
+    Few-shot scores are printed below rows with as many examples, and nowhere else.
 
     Raises UsageError for a model that the card lacks or a run given twice, RunError for a summary
     that lacks the card's metric or has it in another range.
@@ -138,14 +139,14 @@ def build_tables(
     for table in card.tables:
         placed = []
         for name, (run, few_shot) in named.items():
-            wanted = kind or (CHAT if run.chat_format == CHATML else BASE)
-            anchor = _anchor(table, row, wanted, few_shot)
+            checkpoint = kind or (CHAT if run.chat_format == CHATML else BASE)
+            anchor = _anchor(table, row, checkpoint, few_shot)
             if anchor is None:
                 continue
             columns = tuple(compare(run, column, anchor) for column in table.columns)
             if not all_tables and all(column.missing for column in columns):
                 continue
-            remark = _unexpected(anchor, row, wanted, few_shot)
+            remark = _unexpected(anchor, row, checkpoint, few_shot)
             placed.append((anchor, Compared(name, anchor.model, remark, columns)))
             shown[name] |= {task for c in table.columns for task in _covered(run, c)}
         if placed or all_tables:
@@ -154,26 +155,28 @@ def build_tables(
     others = []
     for name, (run, _) in named.items():
         rest = [task for task in run.tasks.values() if task.task not in shown[name]]
-        columns = tuple(beside_nothing(task, owners.get(task.task)) for task in rest)
+        columns = tuple(compare_without_card(run, task, owners.get(task.task)) for task in rest)
         others += [Compared(name, "", "", columns)] if columns else []
     if others:
         tables.append(Table("others", "In no column of the card", (), False, (), tuple(others)))
-    parts = {name: tuple(_parts(run, owners)) for name, (run, _) in named.items()} if by else {}
+    parts = (
+        {name: tuple(_group_scores(run, owners)) for name, (run, _) in named.items()} if by else {}
+    )
     if any(parts.values()):
-        some = {name: found for name, found in parts.items() if found}
+        some = {name: scores for name, scores in parts.items() if scores}
         tables.append(Table("by", "Figures by group", (), False, (), (), some))
     return tables
 
 
-def named_runs(runs: Sequence[RunFigures]) -> dict[str, tuple[RunFigures, int]]:
+def named_runs(runs: Sequence[RunScores]) -> dict[str, tuple[RunScores, int]]:
     """Runs by the name they are printed under, with their number of few-shot examples.
 
-    Two runs of one name are told apart by their folders. Tasks of one run that were asked with
-    different numbers of examples are as the tasks of different runs.
+    The label of a name that two runs share has the folder too. Tasks of one run with different
+    numbers of examples are split as if they were of different runs.
     """
     folders = [run.folder.resolve() for run in runs]
     names = [clean(run.name) for run in runs]
-    named: dict[str, tuple[RunFigures, int]] = {}
+    named: dict[str, tuple[RunScores, int]] = {}
     for run, folder, name in zip(runs, folders, names, strict=True):
         if folders.count(folder) > 1:
             raise UsageError(f"{run.folder}: given twice")
@@ -188,28 +191,28 @@ def named_runs(runs: Sequence[RunFigures]) -> dict[str, tuple[RunFigures, int]]:
     return named
 
 
-def _anchor(table: CardTable, row: str | None, wanted: str, few_shot: int) -> CardRow | None:
+def _anchor(table: CardTable, row: str | None, checkpoint: str, few_shot: int) -> CardRow | None:
     """The row that is named, or the card's own for the checkpoint, or any of its own; of those with
     as many few-shot examples.
     """
     rows = [each for each in table.rows if each.few_shot == few_shot]
     own = sorted(
-        (each for each in rows if each.checkpoint), key=lambda each: each.checkpoint != wanted
+        (each for each in rows if each.checkpoint), key=lambda each: each.checkpoint != checkpoint
     )
     return next((each for each in rows if each.model == row), own[0] if own else None)
 
 
-def _unexpected(anchor: CardRow, row: str | None, wanted: str, few_shot: int) -> str:
+def _unexpected(anchor: CardRow, row: str | None, checkpoint: str, few_shot: int) -> str:
     """Why the row is not the one that was named or the checkpoint's own."""
     if row and row != anchor.model and CardRow(row, {}).few_shot != few_shot:
         return f"asked {few_shot}-shot, so not beside {row}"
-    if row == anchor.model or anchor.checkpoint == wanted:
+    if row == anchor.model or anchor.checkpoint == checkpoint:
         return ""
-    return f"the card has no {KINDS[wanted]} row here"
+    return f"the card has no {KINDS[checkpoint]} row here"
 
 
-def _covered(run: RunFigures, column: Column) -> set[str]:
-    """Tasks that the column accounts for: all of its tasks, once none is lacking."""
+def _covered(run: RunScores, column: Column) -> set[str]:
+    """Tasks that the column accounts for: all of its tasks, once the run has all."""
     return set(column.tasks) if run.tasks.keys() >= set(column.tasks) else set()
 
 
@@ -219,32 +222,34 @@ def _table(table: CardTable, placed: list[tuple[CardRow, Compared]]) -> Table:
     return Table(table.id, table.title, table.header, table.grouped, groups, compared)
 
 
-def _group(table: CardTable, group: CardGroup, placed: list[tuple[CardRow, Compared]]) -> Group:
-    """The group's printed rows, each with the runs below it, and the best of them in bold."""
-    rows: list[Row] = []
-    competing: list[Row] = []
+def _group(
+    table: CardTable, group: CardGroup, placed: list[tuple[CardRow, Compared]]
+) -> TableGroup:
+    """The group's printed rows, each with the runs below it; the best scores are bold."""
+    rows: list[TableRow] = []
+    competing: list[TableRow] = []
     for card_row in group.rows:
         here = [compared for anchor, compared in placed if anchor is card_row]
         if card_row.hidden and not here:
             continue
         cells = [card_row.cells[column.key] for column in table.columns]
-        printed = tuple(Cell(cell.text, cell.note) for cell in cells)
-        own = Row(card_row.model, printed, card_row.bold)
-        ran = [Row(c.run, tuple(each.cell for each in c.columns), run=True) for c in here]
+        printed = tuple(TableCell(cell.text, cell.note) for cell in cells)
+        own = TableRow(card_row.model, printed, card_row.bold)
+        ran = [TableRow(c.run, tuple(each.cell for each in c.columns), run=True) for c in here]
         rows += [own, *ran]
         competing += [] if card_row.hidden else [own, *ran]
     if group.marks_best:
         best = [_best(cells) for cells in zip(*(row.cells for row in competing), strict=True)]
         rows = [_embolden(row, best) if row in competing else row for row in rows]
-    return Group(group.title, tuple(rows))
+    return TableGroup(group.title, tuple(rows))
 
 
-def _best(cells: Sequence[Cell]) -> Decimal | None:
+def _best(cells: Sequence[TableCell]) -> Decimal | None:
     numbers = [number(cell.text) for cell in cells if not cell.marked]
     return max((number for number in numbers if number is not None), default=None)
 
 
-def _embolden(row: Row, best: Sequence[Decimal | None]) -> Row:
+def _embolden(row: TableRow, best: Sequence[Decimal | None]) -> TableRow:
     cells = (
         replace(cell, bold=not cell.marked and value is not None and number(cell.text) == value)
         for cell, value in zip(row.cells, best, strict=True)
@@ -252,24 +257,24 @@ def _embolden(row: Row, best: Sequence[Decimal | None]) -> Row:
     return replace(row, cells=tuple(cells))
 
 
-def _parts(run: RunFigures, owners: Mapping[str, Column]) -> Iterator[Part]:
-    """A task's main figure by group, scaled as its column is."""
+def _group_scores(run: RunScores, owners: Mapping[str, Column]) -> Iterator[GroupScore]:
+    """A task's main score by group, scaled like its column."""
     for task in run.tasks.values():
         if task.metrics:
-            yield from _parts_of(task, owners.get(task.task))
+            yield from _task_group_scores(task, owners.get(task.task))
 
 
-def _parts_of(task: TaskFigures, column: Column | None) -> Iterator[Part]:
+def _task_group_scores(task: Summary, column: Column | None) -> Iterator[GroupScore]:
     metric = column.metric if column else next(iter(task.metrics))
     scale, decimals = (column.scale, column.decimals) if column else (SCALE, DECIMALS)
     for group, values in task.by.items():
-        for value, figures in values.items():
-            found = figures.get(metric)
-            yield Part(
+        for value, scores in values.items():
+            score = scores.get(metric)
+            yield GroupScore(
                 f"{task.task} {metric}",
                 clean(group),
                 clean(value),
-                f"{figures['samples']:,}",
-                MISSING if found is None else f"{found * scale:.{decimals}f}",
-                task.asked,
+                f"{scores['samples']:,}",
+                MISSING if score is None else f"{score * scale:.{decimals}f}",
+                describe_protocol(task),
             )

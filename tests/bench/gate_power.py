@@ -34,9 +34,9 @@ from eval.report.gate import (
     PASS,
     POWER,
     REGRESSED,
-    Benchmark,
-    _judge,
-    _smallest,
+    TaskComparison,
+    give_verdicts,
+    smallest_drop,
 )
 from eval.scoring.stats import Estimate, Tally, t_quantile
 
@@ -174,10 +174,10 @@ def check(size: Size, sums: NDArray[np.float64], found: Estimate) -> None:
 def judged(drawn: Sequence[Drawn], margin: float = MARGIN) -> list[str]:
     """The gate's verdict of each benchmark of one comparison."""
     measured = [
-        (Benchmark(str(n), "", "", better=each.better, worse=each.worse), each.difference)
+        (TaskComparison(str(n), "", "", better=each.better, worse=each.worse), each.difference)
         for n, each in enumerate(drawn)
     ]
-    return [each.verdict for each in _judge(measured, margin)]
+    return [each.verdict for each in give_verdicts(measured, margin)]
 
 
 def whole(verdicts: Sequence[str]) -> str:
@@ -205,7 +205,7 @@ def percent(share: float) -> str:
 
 def smallest(drawn: Sequence[Drawn], tests: int) -> float:
     """The drop that the gate says would have been shown: the median."""
-    return float(np.median([_smallest(each.difference, tests) or np.inf for each in drawn]))
+    return float(np.median([smallest_drop(each.difference, tests) or np.inf for each in drawn]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
-"""Rows as files: scripts of data that a page in a file may load, for it may fetch nothing.
+"""Samples as scripts of data, since a page that is opened as a file may not fetch anything.
 
     index.html, *.js, app.css     the page
     data/tasks.js                 the runs and the tasks
-    data/<task>/index.js          columns of what is filtered by: ids, values, groups
-    data/<task>/chunk-<n>.js      some hundred samples: all that is shown
+    data/<task>/index.js          columns to filter by: ids, values, groups
+    data/<task>/chunk-<n>.js      some hundred samples in full
 
-Every text is data here: the page puts it in as text, never as markup.
+The page inserts every text as text, never as markup.
 """
 
 import math
@@ -16,12 +16,12 @@ from typing import Any
 
 import orjson
 
-from eval.report.browser.rows import Answer, Row
+from eval.report.browser.rows import AnswerView, SampleView
 
 AT_ONCE = 500  # samples of a chunk, at most
-LARGEST = 1 << 20  # bytes of a chunk, above which it ends
-LONGEST = 10_000  # characters of a text, above which it is cut off
-OPENING = (  # what could end a script or a string in it, and how JSON writes it otherwise
+LARGEST = 1 << 20  # bytes, after which a chunk ends
+LONGEST = 10_000  # characters of a text, after which it is cut off
+OPENING = (  # bytes that could end a script or a string in it, and their JSON escapes
     (b"<", rb"\u003c"),
     (b">", rb"\u003e"),
     (b"&", rb"\u0026"),
@@ -31,7 +31,7 @@ OPENING = (  # what could end a script or a string in it, and how JSON writes it
 
 
 @dataclass(slots=True)
-class Column:
+class GroupColumn:
     """A group: its values, and each sample's as a number, -1 where it has none."""
 
     values: dict[str, int] = field(default_factory=dict)
@@ -39,22 +39,25 @@ class Column:
 
 
 def script(name: str, value: Any) -> bytes:
-    """A script that puts a value into the page's store, under a name."""
+    """A script that puts a value into the page's store under a name."""
     return _script(name, orjson.dumps(value))
 
 
 def write_task(
-    folder: Path, task: str, rows: Iterable[Row], turned: Callable[[str], int] = lambda path: 1
+    folder: Path,
+    task: str,
+    rows: Iterable[SampleView],
+    turned: Callable[[str], int] = lambda path: 1,
 ) -> dict[str, Any]:
-    """Write a task's index and chunks; what tasks.js says of it.
+    """Write a task's index and chunks; returns its entry of tasks.js.
 
     folder  of this task
-    turned  path of a picture -> how browsers turn it, and the model does not: see Pictures
+    turned  path of a picture -> its orientation, which browsers apply and models do not
     """
     folder.mkdir(parents=True)
     ids: list[str] = []
     values: list[list[float | None]] = []
-    groups: dict[str, Column] = {}
+    groups: dict[str, GroupColumn] = {}
     metrics: dict[str, None] = {}
     starts = [0]
     chunk: list[bytes] = []
@@ -75,7 +78,7 @@ def write_task(
         main = next(iter(metrics), "")
         values.append([answer.values.get(main) if answer else None for answer in row.answers])
         for name, value in row.groups.items():
-            column = groups.setdefault(name, Column())
+            column = groups.setdefault(name, GroupColumn())
             column.codes += [-1] * (len(ids) - len(column.codes))
             column.codes.append(column.values.setdefault(_whole(value), len(column.values)))
         ids.append(_whole(row.id))
@@ -100,9 +103,9 @@ def _script(name: str, text: bytes) -> bytes:
     return b"(window.parts ??= {})[" + orjson.dumps(name) + b"] = " + text + b";\n"
 
 
-def _sample(row: Row, metrics: Sequence[str], turned: Sequence[int]) -> dict[str, Any]:
-    """What is shown of a sample, as far as the index does not tell it."""
-    told = {
+def _sample(row: SampleView, metrics: Sequence[str], turned: Sequence[int]) -> dict[str, Any]:
+    """What is shown of a sample beside what the index has."""
+    shown = {
         "texts": [[name, _text(text)] for name, text in row.texts],
         "prompt": _text(row.prompt),
         "images": row.images,
@@ -112,11 +115,11 @@ def _sample(row: Row, metrics: Sequence[str], turned: Sequence[int]) -> dict[str
         "box": _box(row.box),
         "answers": [_answer(answer, metrics) if answer else None for answer in row.answers],
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in shown.items() if value}
 
 
-def _answer(answer: Answer, metrics: Sequence[str]) -> Mapping[str, Any]:
-    told = {
+def _answer(answer: AnswerView, metrics: Sequence[str]) -> Mapping[str, Any]:
+    shown = {
         "text": _text(answer.text),
         "error": _text(answer.error),
         "values": [answer.values.get(name) for name in metrics] if answer.values else None,
@@ -124,23 +127,23 @@ def _answer(answer: Answer, metrics: Sequence[str]) -> Mapping[str, Any]:
         "iou": None if answer.iou is None or math.isnan(answer.iou) else round(answer.iou, 4),
         "losses": answer.losses,
     }
-    return {name: value for name, value in told.items() if value not in (None, "", ())}
+    return {name: value for name, value in shown.items() if value not in (None, "", ())}
 
 
 def _box(box: Sequence[float] | None) -> list[float] | None:
-    """Six decimals are less than a pixel of any picture; None for what cannot be drawn."""
+    """Rounded to less than a pixel of any picture; None if it cannot be drawn."""
     if box is None or not all(map(math.isfinite, box)):
         return None
     return [round(float(side), 6) for side in box]
 
 
 def _text(text: str) -> str:
-    """A text as far as it is shown."""
+    """A text, cut off after LONGEST characters."""
     if len(text) <= LONGEST:
         return _whole(text)
     return _whole(f"{text[:LONGEST]} … (cut off: {len(text):,} characters in all)")
 
 
 def _whole(text: str) -> str:
-    """Half a surrogate pair is no character, and cannot be written."""
+    """A text without lone surrogates, which cannot be written."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""The pictures that pages show: where they lie, and which of them browsers turn."""
+"""The pictures that pages show: their files and their orientations."""
 
 import os
 import shutil
@@ -18,14 +18,14 @@ ORIENTATION = 0x0112  # of EXIF: 1 to 8
 HEAD = 64  # bytes of a JPEG, in which EXIF begins if it has any
 
 
-class Pictures:
-    """Each picture once: looked for, looked at, and brought into a folder where that is wanted.
+class PagePictures:
+    """Reads each picture once for its orientation, and copies it if there is a folder of copies.
 
-    Only regular files are opened, and only those below the data root are copied: a link that leads
-    out of it could bring anything into a folder that is meant for others.
+    Only regular files are opened, and only those below the data root are copied: a link out of it
+    could bring any file into a folder that is given to others.
 
     into     folder of copies, or None
-    missing  is told the path of each that is not there, or may not be copied
+    missing  called with the path of each picture that is missing or may not be copied
     """
 
     def __init__(self, data: Path, into: Path | None, missing: Callable[[str], object]) -> None:
@@ -33,9 +33,9 @@ class Pictures:
         self.seen: dict[str, int] = {}
 
     def turned(self, path: str) -> int:
-        """The orientation that a camera noted, which browsers follow.
+        """The EXIF orientation, which browsers apply.
 
-        A model sees a picture as it is stored, and boxes are of that one; see runtime/image.py.
+        A model sees a picture as it is stored, and so do boxes; see runtime/image.py.
         """
         if path not in self.seen:
             self.seen[path] = self._take(path)
@@ -55,7 +55,7 @@ class Pictures:
 
 
 def _copy(source: Path, root: Path, into: Path, path: str) -> None:
-    """Bring a picture below the root to the same path in a folder. Raises DataError for another."""
+    """Copy a picture below the root to the same path in a folder. Raises DataError for others."""
     if not source.is_relative_to(root) or Path(path).is_absolute() or ".." in Path(path).parts:
         raise DataError(f"{path}: not below {root}")
     copy = into / path
@@ -67,12 +67,12 @@ def _copy(source: Path, root: Path, into: Path, path: str) -> None:
 
 
 def _orientation(content: BufferedReader) -> int:
-    """Of a JPEG with EXIF; 1 for all else, and for what is no picture."""
+    """Of a JPEG with EXIF; UPRIGHT for everything else."""
     if b"Exif" not in content.peek(HEAD)[:HEAD]:
         return UPRIGHT
     try:
         with quiet(), Image.open(content, formats=FORMATS) as picture:
-            told = picture.getexif().get(ORIENTATION, UPRIGHT)
+            orientation = picture.getexif().get(ORIENTATION, UPRIGHT)
     except Exception:  # a damaged file makes Pillow's readers raise nearly anything
         return UPRIGHT
-    return told if told in range(1, 9) else UPRIGHT
+    return orientation if orientation in range(1, 9) else UPRIGHT

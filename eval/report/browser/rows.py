@@ -1,4 +1,4 @@
-"""Samples beside what one or two runs made of them, one at a time, in dataset order.
+"""Samples with the answers of one or two runs, one at a time, in dataset order.
 
 Questions, references and true boxes come from the benchmark's own files, never from a run.
 """
@@ -19,18 +19,18 @@ from eval.run.folder import RunFolder
 from eval.run.requests import render
 from eval.run.spec import Spec, read_samples
 
-IMAGE = "image"  # begins the names of fields that are pictures
+IMAGE = "image"  # starts the names of fields that are pictures
 NOT_VALUES = ("id", "image")  # of a line of scores
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a run said to a sample.
+class AnswerView:
+    """A run's answer to a sample.
 
     error   why there is no answer
-    values  metric -> value; empty where nothing scored it
-    box     the one that is scored, x1 y1 x2 y2 in parts of the picture's sides; None without one
-    iou     of that box and the true one
+    values  metric -> value; empty if it was not scored
+    box     the scored one, x1 y1 x2 y2 as fractions of the picture's sides; None without one
+    iou     with the true box
     losses  of a ranked task, one for each option
     """
 
@@ -43,15 +43,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SampleView:
     """A sample and the answers to it.
 
     texts       of the question, field by field
-    prompt      what the first run was asked, few-shot examples left out
+    prompt      of the first run, without few-shot examples
     images      paths below the data root
-    references  text and how many times it stands there
-    box         the true one, as in Answer
-    answers     of each run; None where it was not asked
+    references  text and its count
+    box         the true one, as in AnswerView
+    answers     of each run; None without one
     """
 
     id: str
@@ -62,47 +62,48 @@ class Row:
     options: tuple[str, ...]
     groups: Mapping[str, str]
     box: Box | None
-    answers: tuple[Answer | None, ...]
+    answers: tuple[AnswerView | None, ...]
 
 
-def read_rows(task: Task, data: Path, folders: Sequence[RunFolder]) -> Iterator[Row]:
-    """The samples that one of the runs was asked.
+def read_rows(task: Task, data: Path, folders: Sequence[RunFolder]) -> Iterator[SampleView]:
+    """The samples of any of the runs.
 
-    Raises RunError where the data are not those that a run was asked from, where a run has not
-    finished the task, or has answers to other samples, or in another order; DataError for a picture
-    that would lie outside the data root.
+    Raises RunError if a run used other data, has not finished the task, or has answers to other
+    samples or in another order; DataError for a picture outside the data root.
     """
-    runs = [_Told(folder, task.name) if task.name in folder.tasks else None for folder in folders]
-    asked = [run.asked for run in runs if run]
+    runs = [
+        _Answers(folder, task.name) if task.name in folder.tasks else None for folder in folders
+    ]
+    specs = [run.spec for run in runs if run]
     for folder, run in zip(folders, runs, strict=True):
         if run:
             folder.check_sources(task, data)
-    for sample in read_samples(task, data, _of_all(asked)):
+    for sample in read_samples(task, data, _union(specs)):
         box, size = _true_box(sample.reference)
         about_boxes = box is not None or task.readable is has_box
-        found = [run.take(sample.id) if run else None for run in runs]
-        yield Row(
+        answers = [run.take(sample.id) if run else None for run in runs]
+        yield SampleView(
             sample.id,
             tuple((k, v) for k, v in sample.fields.items() if not k.startswith(IMAGE)),
-            render(task, sample, asked[0].protocol).prompt,
+            render(task, sample, specs[0].protocol).prompt,
             tuple(safe_path(path, f"{task.name}: sample {sample.id}") for path in sample.images),
             tuple(_references(sample, size)),
             sample.options,
             sample.groups,
             box,
-            tuple(_answer(each, box, size, about_boxes=about_boxes) for each in found),
+            tuple(_answer(each, box, size, about_boxes=about_boxes) for each in answers),
         )
     for run in runs:
         if run:
             run.check()
 
 
-class _Told:
+class _Answers:
     """A run's answers and values of one task, taken in the order of the samples."""
 
     def __init__(self, folder: RunFolder, task: str) -> None:
         self.what = f"{folder.path}: {task}"
-        self.asked = Spec.of(folder.manifest["tasks"][task])
+        self.spec = Spec.of(folder.manifest["tasks"][task])
         self.answers = folder.answers(task).predictions()
         folder.scores(task).verify()
         self.scores = folder.scores(task).rows() if folder.scores(task).complete else iter(())
@@ -110,7 +111,7 @@ class _Told:
         self.score = next(self.scores, None)
 
     def take(self, sample_id: str) -> tuple[Prediction, dict[str, float]] | None:
-        """The answer to a sample and its values, which are empty where it has none."""
+        """The answer to a sample and its values, if it was scored; None without an answer."""
         answer, values = self.answer, {}
         if answer is None or answer.id != sample_id:
             return None
@@ -121,7 +122,7 @@ class _Told:
         return answer, values
 
     def check(self) -> None:
-        """Raise RunError where something is left, of no sample or of an earlier one."""
+        """Raise RunError if an answer or a value is left over."""
         for kind, left in (
             ("an answer", self.answer.id if self.answer else None),
             ("a value", self.score.get("id") if self.score else None),
@@ -134,16 +135,16 @@ class _Told:
                 )
 
 
-def _of_all(asked: Sequence[Spec]) -> Spec:
-    """What reads the samples of all runs."""
-    limits = [each.limit for each in asked]
-    told = [limit for limit in limits if limit is not None]
-    left_out = set(asked[0].left_out).intersection(*(each.left_out for each in asked))
-    return Spec(max(told) if len(told) == len(limits) else None, left_out=tuple(left_out))
+def _union(specs: Sequence[Spec]) -> Spec:
+    """A specification of the samples of all runs."""
+    limits = [each.limit for each in specs]
+    given = [limit for limit in limits if limit is not None]
+    left_out = set(specs[0].left_out).intersection(*(each.left_out for each in specs))
+    return Spec(max(given) if len(given) == len(limits) else None, left_out=tuple(left_out))
 
 
 def _true_box(reference: Any) -> tuple[Box | None, tuple[float, float]]:
-    """In parts of the picture's sides, and these in pixels; None where the reference is no box."""
+    """As fractions of the picture's sides, and these in pixels; None if the reference is no box."""
     if not isinstance(reference, Mapping):
         return None, (1.0, 1.0)
     try:
@@ -154,15 +155,15 @@ def _true_box(reference: Any) -> tuple[Box | None, tuple[float, float]]:
 
 
 def _answer(
-    found: tuple[Prediction, dict[str, float]] | None,
+    scored: tuple[Prediction, dict[str, float]] | None,
     true: Box | None,
     size: tuple[float, float],
     *,
     about_boxes: bool,
-) -> Answer | None:
-    if found is None:
+) -> AnswerView | None:
+    if scored is None:
         return None
-    answer, values = found
+    answer, values = scored
     box = iou = None
     if about_boxes and has_box(answer.text):
         box = parse_box(answer.text, 1, 1)
@@ -170,11 +171,11 @@ def _answer(
             width, height = size
             true_px = (true[0] * width, true[1] * height, true[2] * width, true[3] * height)
             iou = box_iou(parse_box(answer.text, width, height), true_px)
-    return Answer(answer.text, answer.error, values, box, iou, answer.losses)
+    return AnswerView(answer.text, answer.error, values, box, iou, answer.losses)
 
 
 def _references(sample: Sample, size: tuple[float, float]) -> Iterable[tuple[str, int]]:
-    """Texts in the order in which they first stand there; a box in words."""
+    """Distinct texts with their counts, in order; a box in words."""
     reference = sample.reference
     if reference is None:
         return []

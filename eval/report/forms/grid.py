@@ -1,7 +1,7 @@
 """Text tables for a terminal: header cells span columns, labels span rows, texts are folded.
 
-Rich's own tables know no spans. What does not fit is narrowed step by step: smaller gaps, labels on
-lines of their own, the columns in several panels. A figure is never folded or cut.
+Rich's own tables have no spans. A table that is too wide gets smaller gaps, then labels on lines of
+their own, then several panels of columns. A score is never folded or cut.
 """
 
 import re
@@ -16,7 +16,7 @@ from rich.text import Text
 CHUNK = re.compile(r"[^+/_-]*[+/_-]+|[^+/_-]+")
 WIDEST_CHUNK = 16  # cells; a longer stretch is folded anywhere
 NO_BREAK = "\N{NO-BREAK SPACE}"  # printed as a space
-GAPS = (2, 1)  # cells between columns, at best and where it is tight
+GAPS = (2, 1)  # cells between columns, preferred and narrowest
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class GridColumn:
     """A column under its header cells, from the top down.
 
     align  left, center or right
-    fixed  its texts are figures: never folded, and the column no wider than need be
+    fixed  its texts are numbers: never folded, and the column as narrow as they allow
     """
 
     path: tuple[str, ...]
@@ -53,7 +53,7 @@ class Section:
 class Grid:
     """A table. Its first column is repeated in every panel.
 
-    label_header  above the labels; "" where there are none
+    label_header  above the labels; "" without labels
     rule          the sign that lines are drawn with
     """
 
@@ -67,7 +67,7 @@ Block = list[Text]  # lines of equal width
 
 
 def draw(grid: Grid, width: int) -> Block:
-    """The table's lines, at most `width` cells wide if its first and any other column fit there."""
+    """The table's lines, at most `width` cells wide if its first column fits with any other."""
     least = [_least(grid, number) for number in range(len(grid.columns))]
     labels = [grid.label_header, *(section.label for section in grid.sections)]
     widest_label = max(_widest_chunk(text) for text in labels) if grid.label_header else 0
@@ -109,7 +109,7 @@ def fold(text: str, width: int) -> list[str]:
 
 
 def _least(grid: Grid, number: int) -> int:
-    """The narrowest that a column may be."""
+    """The least width of a column."""
     column = grid.columns[number]
     fields = [row[number] for section in grid.sections for row in section.rows]
     widths = [cell_len(word) for word in column.path[-1].split()]
@@ -125,7 +125,7 @@ def _widest_chunk(text: str) -> int:
 
 
 def _grown(grid: Grid, least: Sequence[int], label: int, room: int) -> tuple[list[int], int]:
-    """Widths of the columns and the labels, once the room that is left is given to texts."""
+    """Widths of the columns and the labels after texts took the room that is left."""
     widths = list(least)
     for number, column in enumerate(grid.columns):
         if not column.fixed:
@@ -167,7 +167,7 @@ def _panel(grid: Grid, shown: Sequence[int], widths: Sequence[int], label: int, 
 
 
 def _header(grid: Grid, columns: Sequence[GridColumn], widths: Sequence[int], gap: int) -> Block:
-    """Header cells; one that stands above others is underlined as far as it reaches."""
+    """Header cells; one above others is underlined across its span."""
     lines: Block = []
     depth = max(len(column.path) for column in columns)
     for level in range(depth - 1):

@@ -1,15 +1,14 @@
-"""Tables as one page that needs nothing else: no script, no font, no picture, no network.
+"""Tables as one HTML page without scripts, fonts, pictures or network.
 
-Whatever a run is called or says is text: escaped, in a direction of its own, and broken wherever a
-line ends.
+Every text of a run is escaped, isolated in its own writing direction, and may break anywhere.
 """
 
 import html
 from collections.abc import Iterable, Iterator, Sequence
 
 from eval.report.card import Header
-from eval.report.comparison import OUTSIDE, REPRODUCED, Cell, Comparison
-from eval.report.tables import Compared, Group, Part, Row, Table
+from eval.report.comparison import OUTSIDE, REPRODUCED, ColumnComparison, TableCell
+from eval.report.tables import Compared, GroupScore, Table, TableGroup, TableRow
 
 TITLE = "Qwen-VL: the model card's tables"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -61,7 +60,7 @@ def render_html(tables: Sequence[Table]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that is no markup, between tags and in quoted attributes."""
+    """Text without markup, for use between tags and in quoted attributes."""
     return html.escape(text, quote=True)
 
 
@@ -74,7 +73,7 @@ def _table(table: Table) -> Iterator[str]:
         yield from _comparison(compared)
         yield from _signatures(compared)
     for run, parts in table.parts.items():
-        yield from _parts(run, parts)
+        yield from _group_scores(run, parts)
     if any(column.cell.marked for each in table.compared for column in each.columns):
         yield "<p>† not comparable with the card: see the last column.</p>"
     yield "</section>"
@@ -97,16 +96,16 @@ def _card_table(table: Table) -> Iterator[str]:
     yield from _close()
 
 
-def _group(group: Group, remarks: dict[str, list[str]], *, grouped: bool) -> Iterator[str]:
+def _group(group: TableGroup, remarks: dict[str, list[str]], *, grouped: bool) -> Iterator[str]:
     for number, row in enumerate(group.rows):
         label = []
         if grouped and number == 0:
             span = _spans(1, len(group.rows))
             label = [f'<th scope="rowgroup"{span}>{_stacked(group.title)}</th>']
-        told = remarks[row.model] if row.run else [""] * len(row.cells)
+        notes = remarks[row.model] if row.run else [""] * len(row.cells)
         cells = [
-            f"<td>{_figure(cell, remark)}</td>"
-            for cell, remark in zip(row.cells, told, strict=True)
+            f"<td>{_score(cell, remark)}</td>"
+            for cell, remark in zip(row.cells, notes, strict=True)
         ]
         yield _row([*label, _model(row), *cells], RUN if row.run else "")
 
@@ -125,9 +124,9 @@ def _comparison(compared: Compared) -> Iterator[str]:
     yield from _close()
 
 
-def _compared(column: Comparison) -> Iterator[str]:
+def _compared(column: ColumnComparison) -> Iterator[str]:
     yield f'<th scope="row">{escape(column.column)}</th>'
-    yield f"<td>{_figure(column.cell, column.remark)}</td>"
+    yield f"<td>{_score(column.cell, column.remark)}</td>"
     yield from (_cell(text) for text in (column.interval, column.card, column.difference))
     kind = f' class="{column.verdict}"' if column.verdict in (REPRODUCED, OUTSIDE) else ""
     yield f"<td{kind}>{escape(column.verdict)}</td>"
@@ -143,7 +142,7 @@ def _signatures(compared: Compared) -> Iterator[str]:
         yield "</ul></details>"
 
 
-def _parts(run: str, parts: Sequence[Part]) -> Iterator[str]:
+def _group_scores(run: str, parts: Sequence[GroupScore]) -> Iterator[str]:
     yield from _open(_run(run))
     yield "<thead>"
     yield _row(map(_heading, PARTS))
@@ -151,7 +150,7 @@ def _parts(run: str, parts: Sequence[Part]) -> Iterator[str]:
     yield "<tbody>"
     for part in parts:
         texts = map(_text, (part.group, part.value))
-        numbers = map(_cell, (part.samples, part.figure, part.protocol))
+        numbers = map(_cell, (part.samples, part.score, part.protocol))
         yield _row([f'<th scope="row">{escape(part.task)}</th>', *texts, *numbers])
     yield "</tbody>"
     yield from _close()
@@ -184,7 +183,7 @@ def _header(header: Header) -> str:
 
 
 def _stacked(text: str) -> str:
-    """Text whose brackets stand on a line of their own, as the card has them."""
+    """Text with its brackets on a line of their own, as on the card."""
     return escape(text).replace(" (", "<br>(")
 
 
@@ -193,15 +192,15 @@ def _spans(colspan: int, rowspan: int) -> str:
     return "".join(f' {name}="{span}"' for name, span in spans.items() if span > 1)
 
 
-def _model(row: Row) -> str:
+def _model(row: TableRow) -> str:
     if row.run:
         return f'<th scope="row">{_run(row.model)}</th>'
     name = escape(row.model)
     return f'<th scope="row">{f"<strong>{name}</strong>" if row.bold else name}</th>'
 
 
-def _figure(cell: Cell, remark: str) -> str:
-    """A figure, its mark, and the line under it."""
+def _score(cell: TableCell, remark: str) -> str:
+    """A score, its mark, and the line under it."""
     text = f"<b>{escape(cell.text)}</b>" if cell.bold else escape(cell.text)
     if cell.marked:
         text += f'<abbr title="{escape(f"not comparable with the card: {remark}")}">†</abbr>'
@@ -221,5 +220,5 @@ def _run(name: str) -> str:
 
 
 def _isolated(text: str) -> str:
-    """Text of a run, whose letters may go from right to left without turning what is around."""
+    """Text of a run; its writing direction does not affect what is around it."""
     return f"<bdi>{escape(text)}</bdi>"

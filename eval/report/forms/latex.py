@@ -1,7 +1,7 @@
-r"""Tables for a paper: booktabs, to be brought in with \input.
+r"""Tables for a paper: booktabs, included with \input.
 
-No text of a run can be a command, end a line or a cell, or start a comment: each sign that has a
-meaning to TeX has an escape, and source lines are short whatever the text.
+No text of a run can be a command, end a line or a cell, or start a comment: every sign with a
+meaning in TeX is escaped, and source lines are folded.
 """
 
 import re
@@ -9,8 +9,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from eval.report.card import Header, HeaderRows
-from eval.report.comparison import Cell
-from eval.report.tables import Compared, Group, Part, Row, Table
+from eval.report.comparison import TableCell
+from eval.report.tables import Compared, GroupScore, Table, TableGroup, TableRow
+from eval.storage.text import printable
 
 ESCAPES = {
     "#": r"\#",
@@ -28,16 +29,16 @@ ESCAPES = {
     "|": r"\textbar{}",
     '"': r"{\char34}",  # some languages of babel make it a command
     "`": r"\textasciigrave{}",
-    "[": "{[}",  # after the end of a line it would open an argument
+    "[": "{[}",  # after the end of a row it would open an argument
     "]": "{]}",
-    "*": "{*}",  # and this be one
+    "*": "{*}",  # after the end of a row it would be read as \\*
     "…": r"\textellipsis{}",
     "†": r"\textdagger{}",
     "\N{REPLACEMENT CHARACTER}": r"\textquestiondown{}",
 }
 SIGNS = re.compile(
     f"[{re.escape(''.join(ESCAPES))}]"
-    "|-(?=-)|,(?=,)|'(?=')"  # pairs that a font would join to another sign
+    "|-(?=-)|,(?=,)|'(?=')"  # pairs that a font would join into one sign
 )
 WIDTH = 100  # of a line of the source
 PACKAGES = ("booktabs", "multirow", "adjustbox")
@@ -48,7 +49,7 @@ HEAD = f"""\
 BEST_FIT = r"\begin{adjustbox}{max totalsize={\textwidth}{0.9\textheight}}"
 RUN = r"$\triangleright$~"
 COMPARED = ("Column", "Run", "95% interval", "Card", "Difference", "Verdict")
-ASKED = ("Samples", "Images", "Protocol", "Comparable")
+CONTEXT = ("Samples", "Images", "Protocol", "Comparable")
 PARTS = ("Task", "Group", "Value", "Samples", "Run", "Protocol")
 BREAK = r"\\("
 WIDE = r"p{16em}"  # a column of prose
@@ -61,11 +62,8 @@ def render_latex(tables: Sequence[Table]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text without meaning to TeX, in which what is not printable is replaced."""
-    printable = "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text
-    )
-    return SIGNS.sub(lambda sign: ESCAPES.get(sign[0], f"{sign[0]}{{}}"), printable)
+    """Printable text without meaning to TeX."""
+    return SIGNS.sub(lambda sign: ESCAPES.get(sign[0], f"{sign[0]}{{}}"), printable(text))
 
 
 def _table(table: Table) -> Iterator[str]:
@@ -81,7 +79,7 @@ def _table(table: Table) -> Iterator[str]:
                 yield from _comment(signature)
     for number, (run, parts) in enumerate(table.parts.items(), 1):
         caption = f"{escape(table.title)}: {RUN}{escape(run)}"
-        yield from _float(caption, f"{name}-{number}", _parts(parts), marked=False)
+        yield from _float(caption, f"{name}-{number}", _group_scores(parts), marked=False)
 
 
 def _float(caption: str, name: str, body: Iterable[str], marked: bool) -> Iterator[str]:
@@ -114,7 +112,7 @@ def _header(header: HeaderRows, width: int, labels: int) -> Iterator[str]:
     """The card's header rows; a cell that reaches down leaves empty ones below it."""
     left = [0] * width  # rows that the cell above each column still covers
     for row in header:
-        cells, rules, waiting = [], [], iter(row)
+        cells, rules, remaining = [], [], iter(row)
         column = 0
         while column < width:
             if left[column]:
@@ -122,7 +120,7 @@ def _header(header: HeaderRows, width: int, labels: int) -> Iterator[str]:
                 cells.append("")
                 column += 1
                 continue
-            cell = next(waiting)
+            cell = next(remaining)
             cells.append(_spanning(cell, "l" if column < labels else "c"))
             if cell.colspan > 1:
                 rules.append(rf"\cmidrule(lr){{{column + 1}-{column + cell.colspan}}}")
@@ -143,35 +141,35 @@ def _spanning(cell: Header, align: str) -> str:
     return rf"\multicolumn{{{cell.colspan}}}{{c}}{{{text}}}" if cell.colspan > 1 else text
 
 
-def _group(group: Group, *, grouped: bool) -> Iterator[str]:
+def _group(group: TableGroup, *, grouped: bool) -> Iterator[str]:
     label = _stacked(escape(group.title), "l")
     if len(group.rows) > 1:
         label = rf"\multirow{{{len(group.rows)}}}{{*}}{{{label}}}"
     for number, row in enumerate(group.rows):
         first = [label if number == 0 else ""] if grouped else []
-        yield from _row([*first, _model(row), *map(_figure, row.cells)])
+        yield from _row([*first, _model(row), *map(_score, row.cells)])
 
 
 def _comparison(compared: Compared) -> Iterator[str]:
     yield rf"\begin{{tabular}}{{l{'r' * (len(COMPARED) - 2)}l{'r' * 2}l{WIDE}}}"
     yield r"\toprule"
-    yield from _row(map(escape, (*COMPARED, *ASKED)))
+    yield from _row(map(escape, (*COMPARED, *CONTEXT)))
     yield r"\midrule"
     for column in (each for each in compared.columns if not each.empty):
         texts = [column.interval, column.card, column.difference, column.verdict]
         texts += [column.samples, column.images, column.protocol, column.remark]
-        yield from _row([escape(column.column), _figure(column.cell), *map(escape, texts)])
+        yield from _row([escape(column.column), _score(column.cell), *map(escape, texts)])
     yield r"\bottomrule"
     yield r"\end{tabular}"
 
 
-def _parts(parts: Sequence[Part]) -> Iterator[str]:
+def _group_scores(parts: Sequence[GroupScore]) -> Iterator[str]:
     yield rf"\begin{{tabular}}{{l{WIDE}{WIDE}rrl}}"
     yield r"\toprule"
     yield from _row(map(escape, PARTS))
     yield r"\midrule"
     for part in parts:
-        texts = (part.task, part.group, part.value, part.samples, part.figure, part.protocol)
+        texts = (part.task, part.group, part.value, part.samples, part.score, part.protocol)
         yield from _row(map(escape, texts))
     yield r"\bottomrule"
     yield r"\end{tabular}"
@@ -183,13 +181,13 @@ def _title(table: Table, compared: Compared) -> str:
     return f"{escape(table.title)}: {RUN}{escape(compared.run)}{beside}{remark}"
 
 
-def _model(row: Row) -> str:
+def _model(row: TableRow) -> str:
     if row.run:
         return RUN + escape(row.model)
     return rf"\textbf{{{escape(row.model)}}}" if row.bold else escape(row.model)
 
 
-def _figure(cell: Cell) -> str:
+def _score(cell: TableCell) -> str:
     text = rf"\textbf{{{escape(cell.text)}}}" if cell.bold else escape(cell.text)
     if cell.marked:
         text += r"\textsuperscript{\textdagger{}}"
@@ -199,11 +197,11 @@ def _figure(cell: Cell) -> str:
 
 
 def _stacked(text: str, align: str) -> str:
-    """Text whose brackets stand on a line of their own, as the card has them."""
+    """Text with its brackets on a line of their own, as on the card."""
     return rf"\shortstack[{align}]{{{text.replace(' (', BREAK)}}}" if " (" in text else text
 
 
-def _marked(groups: Sequence[Group]) -> bool:
+def _marked(groups: Sequence[TableGroup]) -> bool:
     return any(cell.marked for group in groups for row in group.rows for cell in row.cells)
 
 
@@ -212,13 +210,13 @@ def _row(cells: Iterable[str]) -> list[str]:
 
 
 def _folded(line: str) -> list[str]:
-    """Lines that TeX, for which a line's end is a space, reads as the one; words stay whole."""
+    """Lines that TeX reads as one, since a line's end is a space; words stay whole."""
     return textwrap.wrap(
         line, WIDTH, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
     )
 
 
 def _comment(text: str) -> Iterator[str]:
-    """Text of a run that TeX does not read, nor a program that looks for orders in comments."""
+    """Text of a run in comments, marked so that no program takes it for an instruction."""
     for begin in range(0, len(text), WIDTH):
         yield f"%> {text[begin : begin + WIDTH]}"

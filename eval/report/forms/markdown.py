@@ -1,11 +1,11 @@
-"""Tables for a pull request: plain Markdown, whose cells cannot span, so headers are joined."""
+"""Tables for a pull request in plain Markdown; cells cannot span, so headers are joined."""
 
 import re
 from collections.abc import Iterable, Sequence
 
 from eval.report.card import Header
-from eval.report.comparison import Cell
-from eval.report.tables import Compared, Part, Row, Table
+from eval.report.comparison import TableCell
+from eval.report.tables import Compared, GroupScore, Table, TableRow
 
 # Signs that could be taken for Markdown, HTML, a link, a mention or a formula: all but those that
 # are harmless inside a line, such as underscores inside a word.
@@ -13,12 +13,12 @@ ACTIVE = re.compile(
     r"(?![:&]\s)[^\w\s.,;()+/%'={}†▸…-]|(?<![^\W_])_|_(?![^\W_])|(?<=www)\.", re.IGNORECASE
 )
 COMPARED = ("Column", "Run", "95% interval", "Card", "Difference", "Samples", "Images")
-ASKED = ("Protocol", "Verdict", "Comparable")
+CONTEXT = ("Protocol", "Verdict", "Comparable")
 PARTS = ("Task", "Group", "Value", "Samples", "Run", "Protocol")
 
 
 def render_markdown(tables: Sequence[Table]) -> str:
-    """The tables, and below each the comparison with the card and the signatures of the figures."""
+    """The tables, and below each the comparison with the card and the signatures of the scores."""
     blocks = [block for table in tables for block in _table(table)]
     return "\n\n".join(blocks or ["No figure to show."]) + "\n"
 
@@ -34,7 +34,7 @@ def _table(table: Table) -> list[str]:
             lines = "\n".join(f"- {_code(signature)}" for signature in signatures)
             blocks.append(f"<details><summary>Signatures</summary>\n\n{lines}\n\n</details>")
     for run, parts in table.parts.items():
-        blocks += [f"▸ {_code(run)}", _parts(parts)]
+        blocks += [f"▸ {_code(run)}", _group_scores(parts)]
     if any(column.cell.marked for each in table.compared for column in each.columns):
         blocks.append("† not comparable with the card: see the last column.")
     return blocks
@@ -47,24 +47,24 @@ def _card_table(table: Table) -> str:
     for group in table.groups:
         for number, row in enumerate(group.rows):
             label = [escape(group.title) if number == 0 else ""] if table.grouped else []
-            lines.append(_line([*label, _model(row), *map(_figure, row.cells)]))
+            lines.append(_line([*label, _model(row), *map(_score, row.cells)]))
     return "\n".join(lines)
 
 
 def _comparison(compared: Compared) -> str:
-    figures = ["---:"] * (len(COMPARED) - 1)
-    lines = [_line([*COMPARED, *ASKED]), _line([":---", *figures, *[":---"] * len(ASKED)])]
+    right = ["---:"] * (len(COMPARED) - 1)
+    lines = [_line([*COMPARED, *CONTEXT]), _line([":---", *right, *[":---"] * len(CONTEXT)])]
     for column in (each for each in compared.columns if not each.empty):
         texts = [column.interval, column.card, column.difference, column.samples, column.images]
         texts += [column.protocol, column.verdict, column.remark]
-        lines.append(_line([escape(column.column), _figure(column.cell), *map(escape, texts)]))
+        lines.append(_line([escape(column.column), _score(column.cell), *map(escape, texts)]))
     return "\n".join(lines)
 
 
-def _parts(parts: Sequence[Part]) -> str:
+def _group_scores(parts: Sequence[GroupScore]) -> str:
     lines = [_line(PARTS), _line([*[":---"] * 3, "---:", "---:", ":---"])]
     for part in parts:
-        texts = (part.task, part.group, part.value, part.samples, part.figure, part.protocol)
+        texts = (part.task, part.group, part.value, part.samples, part.score, part.protocol)
         lines.append(_line(map(escape, texts)))
     return "\n".join(lines)
 
@@ -75,13 +75,13 @@ def _title(compared: Compared) -> str:
     return f"▸ {_code(compared.run)}{beside}{remark}"
 
 
-def _model(row: Row) -> str:
+def _model(row: TableRow) -> str:
     if row.run:
         return f"▸ {_code(row.model)}"
     return f"**{escape(row.model)}**" if row.bold else escape(row.model)
 
 
-def _figure(cell: Cell) -> str:
+def _score(cell: TableCell) -> str:
     text = f"**{cell.text}**" if cell.bold else cell.text
     note = f"<br>{escape(cell.note)}" if cell.note else ""
     return f"{text}{'†' if cell.marked else ''}{note}"
@@ -97,7 +97,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _code(text: str) -> str:
-    """Text of a run, in which a page shall find nobody to notify."""
+    """Text of a run as code, so that it notifies nobody."""
     return f"<code>{escape(text)}</code>"
 
 

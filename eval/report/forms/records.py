@@ -1,4 +1,4 @@
-"""The comparison with the card as data for other programs: CSV, a row a figure, and JSON."""
+"""The comparison with the card as data for other programs: JSON, and CSV with a row a score."""
 
 import csv
 import io
@@ -10,28 +10,29 @@ from typing import Any
 import orjson
 
 from eval.report.card import MISSING, Card
-from eval.report.comparison import Comparison, number
-from eval.report.scores import RunFigures, TaskFigures
-from eval.report.tables import Compared, Part, Table
+from eval.report.comparison import ColumnComparison, number
+from eval.report.scores import RunScores
+from eval.report.tables import Compared, GroupScore, Table
 from eval.report.tables import named_runs as named_runs
+from eval.run.files import Summary
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for code, not for text
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet takes such a cell for a formula
 ESCAPE = "'"
-JOINED = " + "  # as in the tables, the numbers of a figure that is the mean of several tasks
+JOINED = " + "  # between the counts of several tasks, as in the tables
 OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """A figure of a run beside the card's. What is missing is None, and never a number.
+class ScoreRecord:
+    """A run's score beside the card's. What is missing is None, and never a number.
 
-    tasks       whose mean the figure is, by their metric, "" where they are not scored
-    figure      as printed, like card, difference and the interval's ends, low and high
+    tasks       whose mean the score is, by their metric, "" where they are not scored
+    figure      the score as printed, like card, difference and the interval's ends, low and high
     model       of the card's row, "" where there is none
     comparable  whether the run measured what the card did
     samples     of each task, like images
-    verdict     None where the card has no figure
-    remark      "complete", or why the figure is missing or not comparable
+    verdict     None where the card has no score
+    remark      "complete", or why the score is missing or not comparable
     """
 
     run: str
@@ -55,8 +56,8 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class PartRecord:
-    """A figure of the samples that have one value of a group."""
+class GroupRecord:
+    """The score of the samples that have one value of a group."""
 
     run: str
     task: str
@@ -75,32 +76,32 @@ COLUMNS = (
 )
 
 
-def records(tables: Sequence[Table], card: Card) -> Iterator[Record]:
-    """Every figure that is compared, in the order of the tables."""
+def records(tables: Sequence[Table], card: Card) -> Iterator[ScoreRecord]:
+    """Every score that is compared, in the order of the tables."""
     known = {(table.id, column.label): column for table in card.tables for column in table.columns}
     for table in tables:
         for compared in table.compared:
             for column in (each for each in compared.columns if not each.empty):
-                if found := known.get((table.id, column.column)):
-                    tasks, metric = found.tasks, found.metric
+                if source := known.get((table.id, column.column)):
+                    tasks, metric = source.tasks, source.metric
                 else:  # it is named after them
                     task, _, metric = column.column.partition(" ")
                     tasks = (task,)
                 yield _record(table, compared, column, tasks, metric)
 
 
-def part_records(tables: Sequence[Table]) -> Iterator[PartRecord]:
-    """Every figure by group."""
+def group_records(tables: Sequence[Table]) -> Iterator[GroupRecord]:
+    """Every score by group."""
     for table in tables:
         for run, parts in table.parts.items():
             yield from (_part(run, part) for part in parts)
 
 
 def render_csv(tables: Sequence[Table], card: Card) -> str:
-    """RFC 4180, a header and a row a figure; figures by group have a group and a value.
+    """RFC 4180, a header and a row a score; scores by group have a group and a value.
 
-    Nothing is a formula: a text that could be taken for one has an apostrophe before it, and so has
-    one with an apostrophe of its own, which makes the original certain.
+    No cell is a formula: a text that looks like one gets an apostrophe in front. So does a text
+    that starts with an apostrophe, so that the original can be restored.
     """
     file = io.StringIO()
     writer = csv.DictWriter(file, COLUMNS)
@@ -128,7 +129,7 @@ def render_csv(tables: Sequence[Table], card: Card) -> str:
                 "signatures": guarded("; ".join(each.signatures)),
             }
         )
-    for part in part_records(tables):
+    for part in group_records(tables):
         writer.writerow(
             {
                 "run": guarded(part.run),
@@ -146,11 +147,11 @@ def render_csv(tables: Sequence[Table], card: Card) -> str:
     return file.getvalue()
 
 
-def render_json(tables: Sequence[Table], card: Card, runs: Sequence[RunFigures]) -> str:
-    """The tables as they are printed; the cells that are compared, each with its summaries' own
-    figures, unrounded and unscaled; and the figures by group.
+def render_json(tables: Sequence[Table], card: Card, runs: Sequence[RunScores]) -> str:
+    """The tables as printed; the cells that are compared, each with its summaries' own scores,
+    unrounded and unscaled; and the scores by group.
 
-    runs  of which the tables were built
+    runs  that the tables were built from
     """
     named = {name: run for name, (run, _) in named_runs(runs).items()}
     content = {
@@ -159,7 +160,7 @@ def render_json(tables: Sequence[Table], card: Card, runs: Sequence[RunFigures])
             asdict(each) | {"summaries": _summaries(each, named[each.run])}
             for each in records(tables, card)
         ],
-        "parts": [asdict(part) for part in part_records(tables)],
+        "parts": [asdict(part) for part in group_records(tables)],
     }
     return orjson.dumps(content, option=OPTIONS, default=float).decode()
 
@@ -170,18 +171,18 @@ def guarded(text: str) -> str:
 
 
 def _record(
-    table: Table, compared: Compared, column: Comparison, tasks: tuple[str, ...], metric: str
-) -> Record:
+    table: Table, compared: Compared, column: ColumnComparison, tasks: tuple[str, ...], metric: str
+) -> ScoreRecord:
     low, high = None, None
     if column.interval != MISSING:
         low, high = (number(end) for end in column.interval.split(" to "))
-    return Record(
+    return ScoreRecord(
         compared.run,
         table.id,
         column.column,
         tasks,
         metric,
-        number(column.figure),
+        number(column.score),
         low,
         high,
         compared.model,
@@ -197,11 +198,11 @@ def _record(
     )
 
 
-def _part(run: str, part: Part) -> PartRecord:
+def _part(run: str, part: GroupScore) -> GroupRecord:
     task, _, metric = part.task.partition(" ")
     (samples,) = _counts(part.samples)
-    figure = number(part.figure)
-    return PartRecord(run, task, metric, part.group, part.value, samples, figure, part.protocol)
+    figure = number(part.score)
+    return GroupRecord(run, task, metric, part.group, part.value, samples, figure, part.protocol)
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -211,14 +212,14 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(int(count.replace(",", "")) for count in text.split(JOINED))
 
 
-def _summaries(record: Record, run: RunFigures) -> list[dict[str, Any]]:
-    """What a figure was made of; nothing where there is none."""
+def _summaries(record: ScoreRecord, run: RunScores) -> list[dict[str, Any]]:
+    """The summaries behind a score; none where there is no score."""
     if record.figure is None:
         return []
     return [_summary(run.tasks[task]) for task in record.tasks]
 
 
-def _summary(task: TaskFigures) -> dict[str, Any]:
+def _summary(task: Summary) -> dict[str, Any]:
     return {
         "task": task.task,
         "size": task.size,
@@ -229,7 +230,7 @@ def _summary(task: TaskFigures) -> dict[str, Any]:
         "complete": task.complete,
         "metrics": dict(task.metrics),
         "intervals": {
-            metric: {"low": low, "high": high} for metric, (low, high) in task.intervals.items()
+            metric: {"low": each.low, "high": each.high} for metric, each in task.intervals.items()
         },
     }
 

@@ -9,23 +9,23 @@ from rich.console import Console
 from rich.text import Text
 
 from eval.report.card import Header
-from eval.report.comparison import OUTSIDE, REPRODUCED, Cell
+from eval.report.comparison import OUTSIDE, REPRODUCED, TableCell
 from eval.report.forms.grid import NO_BREAK, Field, Grid, GridColumn, Section, draw, fold
-from eval.report.tables import Compared, Part, Table
+from eval.report.tables import Compared, GroupScore, Table
 
 VERDICTS = {REPRODUCED: "green", OUTSIDE: "red"}
 SUPERSCRIPTS = str.maketrans("abcdeghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
 COMPARED = ("Run", "95% interval", "Card", "Difference", "Verdict", "Samples", "Images")
-FIXED = COMPARED[:4]  # figures, which are never folded
+FIXED = COMPARED[:4]  # scores, which are never folded
 
 
 @dataclass(frozen=True, slots=True)
 class _Signs:
-    """How a run's row, a figure that is not comparable and the best figure are marked."""
+    """Marks of a run's row, of a score that is not comparable, and of the best score."""
 
     run: str
     marked: str
-    best: str  # where bold type cannot be had
+    best: str  # where there is no bold type
     rule: str
     superscripts: bool
 
@@ -55,7 +55,7 @@ def _table(table: Table, signs: _Signs, width: int) -> list[Text]:
         lines += [*_prose(title, width, "cyan"), Text(), *grid, Text()]
     for run, parts in table.parts.items():
         title = f"{signs.run}{NO_BREAK}{run}"
-        grid = draw(_parts_grid(parts, signs), width)
+        grid = draw(_group_scores_grid(parts, signs), width)
         lines += [*_prose(title, width, "cyan"), Text(), *grid, Text()]
     if legend := _legend(table, signs):
         lines += [*_prose(legend, width, "dim"), Text()]
@@ -69,9 +69,12 @@ def _prose(text: str, width: int, style: str) -> list[Text]:
 def _card_grid(table: Table, signs: _Signs) -> Grid:
     paths = [tuple(_header(header, signs) for header in path) for path in table.paths]
     label = " ".join(paths.pop(0)) if table.grouped else ""
-    model, *figures = paths
+    model, *columns_of_scores = paths
     rows = [row for group in table.groups for row in group.rows]
-    texts = [_aligned([row.cells[number] for row in rows], signs) for number in range(len(figures))]
+    texts = [
+        _aligned([row.cells[number] for row in rows], signs)
+        for number in range(len(columns_of_scores))
+    ]
     fields = iter(
         (
             Field(
@@ -88,7 +91,10 @@ def _card_grid(table: Table, signs: _Signs) -> Grid:
     sections = tuple(
         Section(group.title, tuple(next(fields) for _ in group.rows)) for group in table.groups
     )
-    columns = (GridColumn(model), *(GridColumn(path, "center", fixed=True) for path in figures))
+    columns = (
+        GridColumn(model),
+        *(GridColumn(path, "center", fixed=True) for path in columns_of_scores),
+    )
     return Grid(columns, sections, label, signs.rule)
 
 
@@ -100,11 +106,11 @@ def _comparison_grid(compared: Compared, signs: _Signs) -> Grid:
         GridColumn(("Comparable",)),
     )
     shown = [column for column in compared.columns if not column.empty]
-    figures = _aligned([column.cell for column in shown], signs)
+    scores = _aligned([column.cell for column in shown], signs)
     rows = tuple(
         (
             Field(column.column),
-            Field(figure, style=_style(column.cell, run=True)),
+            Field(score, style=_style(column.cell, run=True)),
             Field(column.interval),
             Field(column.card),
             Field(column.difference),
@@ -114,23 +120,23 @@ def _comparison_grid(compared: Compared, signs: _Signs) -> Grid:
             Field(column.protocol),
             Field(column.remark, style="yellow" if column.cell.marked else ""),
         )
-        for column, figure in zip(shown, figures, strict=True)
+        for column, score in zip(shown, scores, strict=True)
     )
     return Grid(columns, (Section("", rows),), rule=signs.rule)
 
 
-def _parts_grid(parts: Sequence[Part], signs: _Signs) -> Grid:
+def _group_scores_grid(parts: Sequence[GroupScore], signs: _Signs) -> Grid:
     columns = (
         GridColumn(("Value",)),
         *(GridColumn((name,), "right", fixed=True) for name in ("Samples", "Run")),
         GridColumn(("Protocol",)),
     )
-    figures = iter(_aligned([Cell(part.figure) for part in parts], signs))
+    scores = iter(_aligned([TableCell(part.score) for part in parts], signs))
     sections = tuple(
         Section(
             f"{task} by {group}",
             tuple(
-                (Field(p.value), Field(p.samples), Field(next(figures)), Field(p.protocol))
+                (Field(p.value), Field(p.samples), Field(next(scores)), Field(p.protocol))
                 for p in of_group
             ),
         )
@@ -160,20 +166,20 @@ def _header(header: Header, signs: _Signs) -> str:
     return f"{header.text}^{header.superscript}"
 
 
-def _style(cell: Cell, *, run: bool) -> str:
+def _style(cell: TableCell, *, run: bool) -> str:
     return " ".join(
         style
-        for style, wanted in (
+        for style, applies in (
             ("bold", cell.bold),
             ("yellow", cell.marked),
             ("cyan", run and not cell.marked),
         )
-        if wanted
+        if applies
     )
 
 
-def _aligned(cells: Sequence[Cell], signs: _Signs) -> list[str]:
-    """A column's figures and signs, of equal width, with their decimal points below each other."""
+def _aligned(cells: Sequence[TableCell], signs: _Signs) -> list[str]:
+    """A column's scores and signs, of equal width, with their decimal points aligned."""
     parts = []
     for cell in cells:
         whole, point, decimals = cell.text.partition(".")

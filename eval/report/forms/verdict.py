@@ -1,4 +1,4 @@
-"""A comparison of two runs as people and their CI read it: terminal, Markdown, JUnit XML, JSON."""
+"""A comparison of two runs for people and a CI: terminal, Markdown, JUnit XML, JSON."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 from rich.console import Console
 from rich.text import Text
 
-from eval.report.comparison import clean, printable
 from eval.report.forms.grid import Field, Grid, GridColumn, Section, draw
 from eval.report.forms.markdown import escape
 from eval.report.gate import (
@@ -21,11 +20,12 @@ from eval.report.gate import (
     PASS,
     REGRESSED,
     SKIP,
-    Benchmark,
-    Comparison,
     Flip,
+    RunComparison,
     RunId,
+    TaskComparison,
 )
+from eval.storage.text import clean, printable
 
 FLIPS_SHOWN = 10  # of a benchmark, in a terminal or a comment
 NONE = "-"
@@ -36,7 +36,7 @@ JUNIT = {REGRESSED: "failure", INVALID: "error", LEFT_OUT: "skipped"}  # element
 JUNIT_INCONCLUSIVE = {ERROR: "error", FAIL: "failure", SKIP: "skipped"}
 WEIGHTS_SHOWN = 12  # digits of a digest, where a person reads it
 UNKNOWN = "unknown"
-SAID = {
+SENTENCES = {
     PASS: "no benchmark is more than {margin} points below the base",
     REGRESSED: "at least one benchmark is below the base, and not within {margin} points",
     INCONCLUSIVE: "too few samples to tell whether the candidate is within {margin} points",
@@ -44,40 +44,40 @@ SAID = {
 }
 
 
-def headline(found: Comparison) -> str:
+def headline(comparison: RunComparison) -> str:
     """The verdict in a sentence."""
-    said = SAID[found.verdict].format(margin=f"{found.margin:g}")
-    faults = f": {'; '.join(found.faults)}" if found.faults else ""
-    return f"{found.verdict}: {said}{faults}"
+    sentence = SENTENCES[comparison.verdict].format(margin=f"{comparison.margin:g}")
+    faults = f": {'; '.join(comparison.faults)}" if comparison.faults else ""
+    return f"{comparison.verdict}: {sentence}{faults}"
 
 
-def render_comparison(found: Comparison, console: Console) -> None:
+def render_comparison(comparison: RunComparison, console: Console) -> None:
     """Print it, the worst benchmark first."""
-    for line in draw(_grid(found, "-" if console.options.ascii_only else "─"), console.width):
+    for line in draw(_grid(comparison, "-" if console.options.ascii_only else "─"), console.width):
         _print(console, line)
-    told: dict[str, list[str]] = {}
-    for each in found.benchmarks:
-        if (said := verdict_of(each)) != each.verdict:
-            told.setdefault(said, []).append(each.task)
-    for said, tasks in told.items():
-        _print(console, Text(f"{', '.join(tasks)}: {said}", style="dim"))
-    for role, run in _runs(found):
+    reasons: dict[str, list[str]] = {}
+    for each in comparison.benchmarks:
+        if (reason := verdict_of(each)) != each.verdict:
+            reasons.setdefault(reason, []).append(each.task)
+    for reason, tasks in reasons.items():
+        _print(console, Text(f"{', '.join(tasks)}: {reason}", style="dim"))
+    for role, run in _runs(comparison):
         weights = run.weights[:WEIGHTS_SHOWN] or UNKNOWN
         _print(console, Text(f"{role}: {run.folder}, weights {weights}", style="dim"))
-    for warning in found.warnings:
+    for warning in comparison.warnings:
         _print(console, Text(f"warning: {warning}", style="yellow"))
-    _print(console, Text(headline(found), style=STYLES[found.verdict]))
-    for task, flips in _by_task(found.flips):
+    _print(console, Text(headline(comparison), style=STYLES[comparison.verdict]))
+    for task, flips in _by_task(comparison.flips):
         if worst := [clean(flip.sample) for flip in flips[:FLIPS_SHOWN] if _worse(flip)]:
             _print(console, Text(f"{task}: {_counts(flips)}; the worst: {', '.join(worst)}"))
 
 
-def _grid(found: Comparison, rule: str) -> Grid:
+def _grid(comparison: RunComparison, rule: str) -> Grid:
     rows = []
-    for each in found.benchmarks:
-        task, *figures, _images = cells(each)  # images stand in the other forms
+    for each in comparison.benchmarks:
+        task, *values, _images = cells(each)  # images are in the other forms
         verdict = Field(each.verdict, style=STYLES.get(each.verdict, "dim"))
-        rows.append((Field(task), verdict, *map(Field, figures)))
+        rows.append((Field(task), verdict, *map(Field, values)))
     columns = (
         GridColumn(NARROW[:1]),
         GridColumn(NARROW[1:2], fixed=True),
@@ -91,25 +91,29 @@ def _print(console: Console, line: Text) -> None:
     console.print(line, soft_wrap=True)
 
 
-def comparison_markdown(found: Comparison) -> str:
+def comparison_markdown(comparison: RunComparison) -> str:
     """For a comment on a pull request."""
+    base, candidate = comparison.base, comparison.candidate
     lines = [
-        f"### {escape(found.candidate.name)} beside {escape(found.base.name)}: **{found.verdict}**",
+        f"### {escape(candidate.name)} beside {escape(base.name)}: **{comparison.verdict}**",
         "",
-        escape(headline(found)),
+        escape(headline(comparison)),
         "",
         "| Run | Name | Folder | Weights (sha256) |",
         "| :--- | :--- | :--- | :--- |",
-        *(_row(role, run.name, run.folder, run.weights or UNKNOWN) for role, run in _runs(found)),
+        *(
+            _row(role, run.name, run.folder, run.weights or UNKNOWN)
+            for role, run in _runs(comparison)
+        ),
         "",
-        *(f"- warning: {escape(warning)}" for warning in found.warnings),
-        *([""] if found.warnings else []),
+        *(f"- warning: {escape(warning)}" for warning in comparison.warnings),
+        *([""] if comparison.warnings else []),
         f"| {' | '.join((*HEADER, 'Verdict'))} |",
         f"| :--- | {' | '.join(['---:'] * (len(HEADER) - 1))} | :--- |",
     ]
-    for each in found.benchmarks:
+    for each in comparison.benchmarks:
         lines.append(_row(*cells(each), verdict_of(each)))
-    for task, flips in _by_task(found.flips):
+    for task, flips in _by_task(comparison.flips):
         lines += ["", f"<details><summary>{escape(task)}: {_counts(flips)}</summary>", ""]
         for flip in flips[:FLIPS_SHOWN]:
             change = f"{flip.base:g} to {flip.candidate:g}"
@@ -120,61 +124,60 @@ def comparison_markdown(found: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def comparison_junit(found: Comparison) -> bytes:
+def comparison_junit(comparison: RunComparison) -> bytes:
     """JUnit XML: a case for each benchmark; properties that identify both runs.
 
-    Regressed is a failure, invalid an error, left out is skipped; an inconclusive benchmark is what
-    the comparison counts it as, an error, a failure or skipped.
+    Regressed is a failure, invalid an error, left out is skipped; `inconclusive` of the comparison
+    says which of these an inconclusive benchmark is.
     """
-    kinds = JUNIT | {INCONCLUSIVE: JUNIT_INCONCLUSIVE[found.inconclusive]}
-    results = [kinds.get(each.verdict) for each in found.benchmarks]
-    results += ["error"] if found.faults else []
+    kinds = JUNIT | {INCONCLUSIVE: JUNIT_INCONCLUSIVE[comparison.inconclusive]}
+    results = [kinds.get(each.verdict) for each in comparison.benchmarks]
+    results += ["error"] if comparison.faults else []
     suite = ElementTree.Element(
         "testsuite",
-        name=f"{found.candidate.name} beside {found.base.name}",
+        name=f"{comparison.candidate.name} beside {comparison.base.name}",
         tests=str(len(results)),
         failures=str(results.count("failure")),
         errors=str(results.count("error")),
         skipped=str(results.count("skipped")),
     )
     properties = ElementTree.SubElement(suite, "properties")
-    for role, run in _runs(found):
+    for role, run in _runs(comparison):
         for name, value in asdict(run).items():
             ElementTree.SubElement(properties, "property", name=f"{role}.{name}", value=value)
-    for each, kind in zip(found.benchmarks, results, strict=False):
+    for each, kind in zip(comparison.benchmarks, results, strict=False):
         case = ElementTree.SubElement(suite, "testcase", classname="qwen-vl-eval", name=each.task)
         if kind:
-            told = verdict_of(each)
+            message = verdict_of(each)
             if each.difference is not None:
-                told += f": {', '.join(cells(each)[1:])}"
-            told = printable(told)
-            ElementTree.SubElement(case, kind, message=told, type=each.verdict)
-    if found.faults:
+                message += f": {', '.join(cells(each)[1:])}"
+            ElementTree.SubElement(case, kind, message=printable(message), type=each.verdict)
+    if comparison.faults:
         case = ElementTree.SubElement(suite, "testcase", classname="qwen-vl-eval", name="runs")
-        told = printable("; ".join(found.faults))
-        ElementTree.SubElement(case, "error", message=told, type=INVALID)
+        message = printable("; ".join(comparison.faults))
+        ElementTree.SubElement(case, "error", message=message, type=INVALID)
     ElementTree.indent(suite)
     content: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
     return content + b"\n"
 
 
-def comparison_json(found: Comparison) -> dict[str, Any]:
+def comparison_json(comparison: RunComparison) -> dict[str, Any]:
     """All of it, for programs."""
-    names = {role: run.name for role, run in _runs(found)}
-    runs = {role: asdict(run) for role, run in _runs(found)}
-    return {**asdict(found), **names, "runs": runs, "exit_code": found.exit_code}
+    names = {role: run.name for role, run in _runs(comparison)}
+    runs = {role: asdict(run) for role, run in _runs(comparison)}
+    return {**asdict(comparison), **names, "runs": runs, "exit_code": comparison.exit_code}
 
 
 def _row(*texts: str) -> str:
     return f"| {' | '.join(map(escape, texts))} |"
 
 
-def _runs(found: Comparison) -> tuple[tuple[str, RunId], ...]:
-    return ("base", found.base), ("candidate", found.candidate)
+def _runs(comparison: RunComparison) -> tuple[tuple[str, RunId], ...]:
+    return ("base", comparison.base), ("candidate", comparison.candidate)
 
 
-def cells(each: Benchmark) -> list[str]:
-    """A benchmark's figures as they are shown."""
+def cells(each: TaskComparison) -> list[str]:
+    """A benchmark's row of the table."""
     if each.difference is None:
         return [each.task, *[NONE] * (len(HEADER) - 1)]
     ends = f"{each.low:+.2f} to {each.high:+.2f}" if each.low is not None else NONE
@@ -189,19 +192,19 @@ def cells(each: Benchmark) -> list[str]:
     ]
 
 
-def verdict_of(each: Benchmark) -> str:
-    """A benchmark's verdict, and what there is to say of it."""
-    said = each.reason or each.no_interval
+def verdict_of(each: TaskComparison) -> str:
+    """A benchmark's verdict, and its reason where there is one."""
+    reason = each.reason or each.no_interval
     if each.verdict == INCONCLUSIVE:
-        said = f"smallest detectable drop: {each.smallest or 0:.2f} points"
+        reason = f"smallest detectable drop: {each.smallest or 0:.2f} points"
         if each.smallest is None:
-            said = f"{each.images:,} images are too few to show any drop"
-    return f"{each.verdict}: {said}" if said else each.verdict
+            reason = f"{each.images:,} images are too few to show any drop"
+    return f"{each.verdict}: {reason}" if reason else each.verdict
 
 
 def _by_task(flips: Sequence[Flip]) -> Iterable[tuple[str, list[Flip]]]:
-    for task, found in groupby(flips, key=lambda flip: flip.task):
-        yield task, list(found)
+    for task, group in groupby(flips, key=lambda flip: flip.task):
+        yield task, list(group)
 
 
 def _counts(flips: Sequence[Flip]) -> str:

@@ -1,4 +1,4 @@
-"""Runs and the card as a static site: a leaderboard that opens from a file, without a network.
+"""Runs and the card as a static site: a leaderboard that can be opened as a file, offline.
 
 folders -> find_runs -> build_board, which ranks -> build_pages -> files
 """
@@ -24,19 +24,19 @@ def build_site(
 ) -> Path:
     """Write the site of these runs, or of the runs in these folders; its first page's path.
 
-    The same runs give the same bytes. A site that is there already is replaced as a whole.
+    The same runs give the same bytes. An earlier site is replaced as a whole.
 
-    skipped  is told what lies in the folders and is no run, and why
+    skipped  called with the path of everything in the folders that is not a run, and why
 
     Raises UsageError where `out` holds anything but an earlier site, and RunError, naming the file,
-    for a damaged manifest or summary, and where no run is found or nothing can be written.
+    for a damaged manifest or summary, and if there is no run or nothing can be written.
     """
     place = FOLDER.check(out)
-    found = find_runs(folders)
-    for path, why in found.skipped:
+    listing = find_runs(folders)
+    for path, why in listing.skipped:
         if skipped:
             skipped(path, why)
-    pages = build_pages(build_board(found.runs, card), found)
+    pages = build_pages(build_board(listing.runs, card), listing)
     try:
         with FOLDER.replacing(place) as beside:
             for path, content in pages:

@@ -1,10 +1,10 @@
 """The leaderboard as data: the card's models and the runs, benchmark by benchmark.
 
-A family is a table of the card, its two tables of dialogues one. A family's score is the mean, over
-the benchmarks of it that a model has a comparable figure of, of the figure in percent of the card's
-own model: of Qwen-VL, and of Qwen-VL-Chat where that has none. So figures of 0 to 1,000 weigh no
-more than others, and easy benchmarks that are missing no more than hard ones. Scores of different
-benchmarks still differ, so it is said how many there are, and ranks compare by what two have.
+A family is a table of the card; its two tables of dialogues are one family. A family's score is the
+mean of a model's comparable scores in percent of the card's own model: of Qwen-VL, or of
+Qwen-VL-Chat where that has none. So scores of 0 to 1,000 weigh no more than others, and a missing
+easy benchmark counts no more than a hard one. Means over different benchmarks still differ, so the
+board shows how many there are, and ranks compare two models by their common benchmarks.
 """
 
 import math
@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from eval.report.card import BASE, CHAT, MISSING, Card, CardGroup, CardRow, CardTable
-from eval.report.comparison import Comparison, clean, number
-from eval.report.scores import RunFigures
-from eval.report.site.rank import Draws, Figure, Rank
+from eval.report.comparison import ColumnComparison, number
+from eval.report.scores import RunScores
+from eval.report.site.rank import Draws, ScoreInterval, Standing
 from eval.report.site.runs import Run
 from eval.report.tables import build_tables
+from eval.storage.text import clean
 
 ALL = "all"  # the scope of all families
 RUN, OWN, OTHER, SPECIALIST = "run", "the card's own model", "the card", "the card, specialist"
@@ -27,7 +28,7 @@ FAMILIES_NEEDED = 2  # to rank among all
 class Benchmark:
     """A column of the card.
 
-    reference  of the card's own model, or None where it has no figure to take others relative to
+    reference  the score of the card's own model, which is 100%, or None without one
     """
 
     id: str
@@ -45,28 +46,28 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """A figure as printed, "-" where there is none.
+class BoardCell:
+    """A score as printed, "-" where there is none.
 
-    interval  of a run's figure, such as "57.9 to 59.2", or ""
-    note      which model a record of the card belongs to, or what a run's figure is worth
+    interval  of a run's score, such as "57.9 to 59.2", or ""
+    note      the model that holds a record of the card, or the remarks on a run's score
     marked    not comparable, and so not ranked
-    figure    None where it does not rank
+    score     None where it does not rank
     """
 
     text: str = MISSING
     interval: str = ""
     note: str = ""
     marked: bool = False
-    figure: Figure | None = None
-    rank: Rank | None = None
+    score: ScoreInterval | None = None
+    rank: Standing | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class FamilyScore:
     """Of a family, in percent of the card's own model.
 
-    interval  or "" where all of its figures are points
+    interval  or "" where all of its scores are points
     counted   benchmarks that it is the mean of; of: benchmarks of the family
     """
 
@@ -80,26 +81,26 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BoardRow:
     """A model of the card or a run.
 
     kind      RUN, OWN, OTHER or SPECIALIST
-    unranked  "" or why no figure of it ranks
+    unranked  "" or why none of its scores ranks
     cells     by benchmark
     scores    by family
     ranks     by family, and ALL
     run       None for a model of the card
     shots     examples before each question
-    beside    a run's figures and the card's, family by family, as `report` prints them
+    beside    a run's scores and the card's, family by family, as `report` prints them
     """
 
     id: str
     name: str
     kind: str
     unranked: str
-    cells: Mapping[str, Cell]
-    scores: Mapping[str, Score]
-    ranks: Mapping[str, Rank]
+    cells: Mapping[str, BoardCell]
+    scores: Mapping[str, FamilyScore]
+    ranks: Mapping[str, Standing]
     run: Run | None = None
     shots: int = 0
     beside: tuple["Beside", ...] = ()
@@ -109,23 +110,23 @@ class Row:
 class Beside:
     """A run beside a model of the card, "" where there is none; columns: benchmark -> comparison.
 
-    remark  "" or why it is not the model one would expect
+    remark  "" or why it is not the expected model
     """
 
     title: str
     model: str
     remark: str
-    columns: Mapping[str, Comparison]
+    columns: Mapping[str, ColumnComparison]
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Rows by rank: those that rank, then the runs, then the rest of the card."""
+    """Rows by rank: ranked ones, then other runs, then the rest of the card."""
 
     families: tuple[Family, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[BoardRow, ...]
 
-    def rows_of(self, run: Run) -> tuple[Row, ...]:
+    def rows_of(self, run: Run) -> tuple[BoardRow, ...]:
         """A run's rows, one for each number of few-shot examples."""
         return tuple(row for row in self.rows if row.run is run)
 
@@ -159,7 +160,7 @@ def _ids(card: Card) -> Iterator[tuple[CardTable, str, str]]:
 
 
 def _families(card: Card) -> tuple[Family, ...]:
-    ids = {(table.id, key): found for table, key, found in _ids(card)}
+    ids = {(table.id, key): id_ for table, key, id_ in _ids(card)}
     titles: dict[str, list[Benchmark]] = {}
     for table in card.tables:
         title, part = _heading(table)
@@ -169,25 +170,25 @@ def _families(card: Card) -> tuple[Family, ...]:
             benchmark = Benchmark(ids[table.id, column.key], label, reference)
             titles.setdefault(title, []).append(benchmark)
     return tuple(
-        Family(f"f{place}", title, tuple(found))
-        for place, (title, found) in enumerate(titles.items())
+        Family(f"f{place}", title, tuple(benchmarks))
+        for place, (title, benchmarks) in enumerate(titles.items())
     )
 
 
 def _reference(table: CardTable, key: str) -> float | None:
-    """The figure of the card's own model, the base one if it has one."""
+    """The score of the card's own model, of the base one if it has one."""
     for kind in (BASE, CHAT):
         for row in table.rows:
             if row.checkpoint == kind and not row.few_shot:
-                figure = number(row.cells[key].text)
-                if figure:
-                    return float(figure)
+                score = number(row.cells[key].text)
+                if score:
+                    return float(score)
     return None
 
 
-def _run_rows(runs: Sequence[Run], card: Card, families: Sequence[Family]) -> Iterator[Row]:
-    """A row for a run, or one for each number of examples that its tasks were asked with."""
-    names = [clean(run.figures.name) for run in runs]
+def _run_rows(runs: Sequence[Run], card: Card, families: Sequence[Family]) -> Iterator[BoardRow]:
+    """A row for each run and number of few-shot examples of its tasks."""
+    names = [clean(run.scores.name) for run in runs]
     empty = _no_cells(families)
     taken: set[str] = set()
     for place, (run, name) in enumerate(zip(runs, names, strict=True)):
@@ -195,16 +196,16 @@ def _run_rows(runs: Sequence[Run], card: Card, families: Sequence[Family]) -> It
         while label in taken:
             label += "'"
         taken.add(label)
-        shots = sorted({task.few_shot for task in run.figures.tasks.values()})
+        shots = sorted({task.few_shot for task in run.scores.tasks.values()})
         for few_shot in shots:
-            tasks = {n: t for n, t in run.figures.tasks.items() if t.few_shot == few_shot}
-            beside = tuple(_beside(replace(run.figures, tasks=tasks), card))
-            compared = {id_: found for each in beside for id_, found in each.columns.items()}
-            cells = {id_: _cell(compared[id_]) if id_ in compared else Cell() for id_ in empty}
+            tasks = {n: t for n, t in run.scores.tasks.items() if t.few_shot == few_shot}
+            beside = tuple(_beside(replace(run.scores, tasks=tasks), card))
+            compared = {id_: column for each in beside for id_, column in each.columns.items()}
+            cells = {id_: _cell(compared[id_]) if id_ in compared else BoardCell() for id_ in empty}
             unranked = f"asked {few_shot}-shot" if few_shot else ""
-            if not any(cell.figure for cell in cells.values()):
+            if not any(cell.score for cell in cells.values()):
                 unranked = unranked or "no comparable figure"
-            yield Row(
+            yield BoardRow(
                 f"r{place}-{few_shot}",
                 f"{label}, {few_shot}-shot" if len(shots) > 1 else label,
                 RUN,
@@ -218,15 +219,15 @@ def _run_rows(runs: Sequence[Run], card: Card, families: Sequence[Family]) -> It
             )
 
 
-def _no_cells(families: Sequence[Family]) -> dict[str, Cell]:
-    return {benchmark.id: Cell() for family in families for benchmark in family.benchmarks}
+def _no_cells(families: Sequence[Family]) -> dict[str, BoardCell]:
+    return {benchmark.id: BoardCell() for family in families for benchmark in family.benchmarks}
 
 
-def _beside(run: RunFigures, card: Card) -> Iterator[Beside]:
-    """The run's comparison with each table of the card, and what is in none."""
+def _beside(run: RunScores, card: Card) -> Iterator[Beside]:
+    """The run's comparison with each table of the card, and its tasks in none."""
     ids: dict[str, list[str]] = {}
-    for table, _, found in _ids(card):
-        ids.setdefault(table.id, []).append(found)
+    for table, _, id_ in _ids(card):
+        ids.setdefault(table.id, []).append(id_)
     for printed in build_tables([run], card, all_tables=True):
         for compared in printed.compared:
             names = ids.get(printed.id) or [f"other-{n}" for n in range(len(compared.columns))]
@@ -235,34 +236,34 @@ def _beside(run: RunFigures, card: Card) -> Iterator[Beside]:
                 yield Beside(printed.title, compared.model, compared.remark, columns)
 
 
-def _cell(compared: Comparison) -> Cell:
+def _cell(compared: ColumnComparison) -> BoardCell:
     if compared.missing:
-        return Cell(note=compared.remark if compared.samples != MISSING else "")
-    value = float(compared.figure)
+        return BoardCell(note=compared.remark if compared.samples != MISSING else "")
+    value = float(compared.score)
     interval = "" if compared.interval == MISSING else compared.interval
     low, high = (float(end) for end in interval.split(" to ")) if interval else (value, value)
     ranks = compared.comparable and not compared.no_interval  # else it would rank as if certain
-    figure = Figure(value, min(low, value), max(high, value)) if ranks else None
-    return Cell(compared.figure, interval, compared.remark, not compared.comparable, figure)
+    score = ScoreInterval(value, min(low, value), max(high, value)) if ranks else None
+    return BoardCell(compared.score, interval, compared.remark, not compared.comparable, score)
 
 
-def _card_rows(card: Card, families: Sequence[Family]) -> Iterator[Row]:
-    """The card's models. Its own go by several names, and are one row; others are as printed."""
-    ids = {(table.id, key): found for table, key, found in _ids(card)}
+def _card_rows(card: Card, families: Sequence[Family]) -> Iterator[BoardRow]:
+    """The card's models. Its own have several names and one row; others are as printed."""
+    ids = {(table.id, key): id_ for table, key, id_ in _ids(card)}
     empty = _no_cells(families)
-    rows: dict[tuple[str, str, int], Row] = {}
+    rows: dict[tuple[str, str, int], BoardRow] = {}
     for table in card.tables:
         for group in table.groups:
             for row in group.rows:
                 key = (row.checkpoint or row.model, _kind(table, group, row), row.few_shot)
-                found = rows.get(key)
-                if found is None:
+                board_row = rows.get(key)
+                if board_row is None:
                     name = clean(row.model if row.model != MISSING else group.title)
-                    found = Row(
+                    board_row = BoardRow(
                         f"m{len(rows)}", name, key[1], _why(key), empty, {}, {}, None, key[2]
                     )
                 cells = {ids[table.id, name]: _card_cell(row, name) for name in row.cells}
-                rows[key] = replace(found, cells={**found.cells, **cells})
+                rows[key] = replace(board_row, cells={**board_row.cells, **cells})
     yield from rows.values()
 
 
@@ -278,23 +279,23 @@ def _why(key: tuple[str, str, int]) -> str:
     return "not ranked: a model made for one task" if key[1] == SPECIALIST else ""
 
 
-def _card_cell(row: CardRow, key: str) -> Cell:
+def _card_cell(row: CardRow, key: str) -> BoardCell:
     cell = row.cells[key]
     value = number(cell.text)
     if value is None:
-        return Cell()
-    return Cell(cell.text, note=cell.note, figure=Figure(*[float(value)] * 3))
+        return BoardCell()
+    return BoardCell(cell.text, note=cell.note, score=ScoreInterval(*[float(value)] * 3))
 
 
-def _ranked(rows: Sequence[Row], families: Sequence[Family]) -> list[Row]:
-    """The same rows, with scores of families, and with ranks where they may have one."""
+def _ranked(rows: Sequence[BoardRow], families: Sequence[Family]) -> list[BoardRow]:
+    """The same rows with scores of families, and with ranks unless they are unranked."""
     benchmarks = [b for family in families for b in family.benchmarks]
     places = {b.id: place for place, b in enumerate(benchmarks)}
-    usable = [[_relative(row.cells[b.id].figure, b.reference) for b in benchmarks] for row in rows]
+    usable = [[_relative(row.cells[b.id].score, b.reference) for b in benchmarks] for row in rows]
     columns = {f.id: [places[b.id] for b in f.benchmarks] for f in families}
     shown = [
-        replace(row, scores=dict(_scores(figures, columns)))
-        for row, figures in zip(rows, usable, strict=True)
+        replace(row, scores=dict(_scores(relative, columns)))
+        for row, relative in zip(rows, usable, strict=True)
     ]
     ranking = [y for y, row in enumerate(rows) if not row.unranked]
     drawn = Draws([usable[y] for y in ranking])
@@ -304,28 +305,28 @@ def _ranked(rows: Sequence[Row], families: Sequence[Family]) -> list[Row]:
     for n, y in enumerate(ranking):
         row = shown[y]
         cells = {id_: replace(cell, rank=single[id_][n]) for id_, cell in row.cells.items()}
-        told = {scope: found for scope, ranks in scopes.items() if (found := ranks[n])}
-        shown[y] = replace(row, cells=cells, ranks=told)
+        ranked = {scope: rank for scope, ranks in scopes.items() if (rank := ranks[n])}
+        shown[y] = replace(row, cells=cells, ranks=ranked)
     return shown
 
 
-def _relative(figure: Figure | None, reference: float | None) -> Figure | None:
+def _relative(score: ScoreInterval | None, reference: float | None) -> ScoreInterval | None:
     """In percent of the reference."""
-    if figure is None or not reference:
+    if score is None or not reference:
         return None
-    return Figure(*(100 * end / reference for end in (figure.value, figure.low, figure.high)))
+    return ScoreInterval(*(100 * end / reference for end in (score.value, score.low, score.high)))
 
 
 def _scores(
-    figures: Sequence[Figure | None], families: Mapping[str, Sequence[int]]
-) -> Iterator[tuple[str, Score]]:
-    """Of each family with a figure. Errors are independent, so their squares add up."""
+    scores: Sequence[ScoreInterval | None], families: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[str, FamilyScore]]:
+    """Of each family with a score. Errors are independent, so their squares add up."""
     for id_, columns in families.items():
-        found = [figure for column in columns if (figure := figures[column]) is not None]
-        if not found:
+        known = [score for column in columns if (score := scores[column]) is not None]
+        if not known:
             continue
-        value = sum(figure.value for figure in found) / len(found)
-        low = value - math.hypot(*(f.value - f.low for f in found)) / len(found)
-        high = value + math.hypot(*(f.high - f.value for f in found)) / len(found)
+        value = sum(score.value for score in known) / len(known)
+        low = value - math.hypot(*(s.value - s.low for s in known)) / len(known)
+        high = value + math.hypot(*(s.high - s.value for s in known)) / len(known)
         interval = f"{low:.1f} to {high:.1f}" if low < high else ""
-        yield id_, Score(f"{value:.1f}", interval, value, low, high, len(found), len(columns))
+        yield id_, FamilyScore(f"{value:.1f}", interval, value, low, high, len(known), len(columns))

@@ -1,4 +1,4 @@
-"""Folders in, the runs that lie there out, and what lies there beside them."""
+"""The runs in folders, and what else is there."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,34 +8,34 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eval.errors import RunError, UsageError
-from eval.report.comparison import clean
-from eval.report.scores import RunFigures, load_run, scored_tasks
+from eval.report.scores import RunScores, load_run, scored_tasks
 from eval.run.files import MANIFEST, SUMMARY
 from eval.storage.reading import is_folder, is_there, parse_json, read_bytes
+from eval.storage.text import clean
 
-# What ends the name of one checkpoint of many, such as checkpoint-1000 or .step_20.
+# The end of a name of one checkpoint of many, such as checkpoint-1000 or .step_20.
 NUMBERED = re.compile(r"(?:^|[-_./])(?:checkpoint|ckpt|step|global_step|epoch|iter)[-_=]?[0-9]+$")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run's figures, and its manifest: {} where it has none, as a file and as fields."""
+    """A run's scores and its manifest, {} where it has none; file: the manifest's bytes."""
 
-    figures: RunFigures
+    scores: RunScores
     manifest: dict[str, Any]
     file: bytes = b""
 
     @property
     def folder(self) -> str:
-        """Its folder's own name."""
-        return self.figures.folder.resolve().name
+        """The name of its folder."""
+        return self.scores.folder.resolve().name
 
     @property
     def started(self) -> datetime | None:
-        """When, or None where the manifest does not tell."""
-        told = self.manifest.get("started")
+        """The time of its start, or None if the manifest does not have it."""
+        text = self.manifest.get("started")
         try:
-            when = datetime.fromisoformat(told) if isinstance(told, str) else None
+            when = datetime.fromisoformat(text) if isinstance(text, str) else None
             if when is None:
                 return None
             return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
@@ -44,11 +44,11 @@ class Run:
 
     @property
     def checkpoint(self) -> str:
-        """As it was given: a folder or a hub id; "" where the manifest does not tell."""
+        """As given: a folder or a hub id; "" if the manifest does not have it."""
         for part, key in (("settings", "model"), ("model", "checkpoint")):
-            told = self.manifest.get(part)
-            if isinstance(told, dict) and isinstance(told.get(key), str):
-                return str(told[key])
+            fields = self.manifest.get(part)
+            if isinstance(fields, dict) and isinstance(fields.get(key), str):
+                return str(fields[key])
         return ""
 
     @property
@@ -64,20 +64,20 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Runs, by name and folder, and what is none: its path, and why."""
+class RunListing:
+    """Runs, sorted by name and folder; skipped: path of everything else, and why."""
 
     runs: tuple[Run, ...]
     skipped: tuple[tuple[str, str], ...]
 
 
-def find_runs(folders: Sequence[Path]) -> Found:
+def find_runs(folders: Sequence[Path]) -> RunListing:
     """The runs among these folders and directly in them.
 
-    Raises UsageError for a folder given twice, RunError where there is none, where no run is found,
+    Raises UsageError for a folder given twice, RunError for a missing folder, if there is no run,
     and, naming the file, for a damaged manifest or summary.
     """
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     skipped: list[tuple[str, str]] = []
     for folder in folders:
         if not is_folder(folder):
@@ -90,17 +90,17 @@ def find_runs(folders: Sequence[Path]) -> Found:
                 skipped.append((shown, "no run"))
             elif not _is_scored(path) and path is not folder:
                 skipped.append((shown, "no task is scored yet"))
-            elif path.resolve() in found:
+            elif path.resolve() in runs:
                 raise UsageError(f"{path}: given twice")
             else:
-                found[path.resolve()] = _read(path)
-    if not found:
+                runs[path.resolve()] = _read(path)
+    if not runs:
         raise RunError(
             f"{', '.join(map(str, folders))}: no run with a figure found: {MANIFEST} or <task>/"
             f"{SUMMARY} expected in the folder, or in a folder in it"
         )
-    runs = sorted(found.values(), key=lambda run: (run.figures.name, run.folder))
-    return Found(tuple(runs), tuple(sorted(set(skipped))))
+    ordered = sorted(runs.values(), key=lambda run: (run.scores.name, run.folder))
+    return RunListing(tuple(ordered), tuple(sorted(set(skipped))))
 
 
 def _inside(folder: Path) -> Iterator[Path]:
@@ -119,8 +119,8 @@ def _is_scored(path: Path) -> bool:
 
 
 def _read(path: Path) -> Run:
-    figures, file = load_run(path), path / MANIFEST
+    scores, file = load_run(path), path / MANIFEST
     if not is_there(file, RunError):
-        return Run(figures, {})
+        return Run(scores, {})
     content = read_bytes(file, RunError)
-    return Run(figures, parse_json(content, str(file), RunError), content)
+    return Run(scores, parse_json(content, str(file), RunError), content)

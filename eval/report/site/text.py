@@ -1,4 +1,4 @@
-"""Texts of strangers, made fit to be shown: nothing hidden, nothing endless, nothing that runs."""
+"""Texts of runs made safe to show: nothing hidden, endless or executable."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,24 +18,24 @@ OPENING = str.maketrans(
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A field of a manifest: a text, or fields of its own."""
+class ManifestField:
+    """A field of a manifest: a text, or nested fields."""
 
     key: str
     text: str = ""
-    entries: tuple["Entry", ...] = ()
+    entries: tuple["ManifestField", ...] = ()
     more: int = 0
 
     @property
     def folded(self) -> bool:
-        """Whether there is too much to show it at once."""
+        """Whether its values are shown on demand."""
         return len(self.entries) > FOLDED
 
 
 def visible(text: str) -> str:
-    """A text with codes in place of what is not printable, such as marks that turn its direction.
+    """A text with codes in place of what is not printable, such as direction marks.
 
-    Line ends stay; what is long is cut off, and it is said how long it was.
+    Line feeds stay; a long text is cut off, and its length follows.
     """
     shown = "".join(
         char if char.isprintable() or char == "\n" else f"\\u{ord(char):04x}"
@@ -44,21 +44,21 @@ def visible(text: str) -> str:
     return shown if len(text) <= LONGEST else f"{shown} … ({len(text):,} characters in all)"
 
 
-def entries(fields: Mapping[str, Any], depth: int = 1) -> tuple[Entry, ...]:
-    """What a manifest says, in its own order."""
+def entries(fields: Mapping[str, Any], depth: int = 1) -> tuple[ManifestField, ...]:
+    """A manifest's fields, in its own order."""
     return tuple(_entry(key, value, depth) for key, value in list(fields.items())[:MOST])
 
 
 def script(name: str, value: Any) -> bytes:
-    """A script that gives a value a global name: pages that are files may not fetch any data."""
+    """A script that gives a value a global name: a page opened as a file cannot fetch data."""
     text = orjson.dumps(value).decode().translate(OPENING)
     return f"window.{name} = {text};\n".encode()
 
 
 def file_names(names: Sequence[str]) -> list[str]:
-    """A file's name for each of these: safe ones, and no two alike on any disk."""
+    """A safe file name for each of these; no two are alike, whatever their case."""
     taken: set[str] = set()
-    found = []
+    unique_names = []
     for name in names:
         stem = "-".join(SAFE.findall(name))[:80].strip(".-") or "run"
         unique, count = stem, 1
@@ -66,24 +66,26 @@ def file_names(names: Sequence[str]) -> list[str]:
             count += 1
             unique = f"{stem}-{count}"
         taken.add(unique.casefold())
-        found.append(unique)
-    return found
+        unique_names.append(unique)
+    return unique_names
 
 
-def _entry(key: str, value: Any, depth: int) -> Entry:
+def _entry(key: str, value: Any, depth: int) -> ManifestField:
     name = visible(key)
     if isinstance(value, list):
         if not any(isinstance(each, dict | list) for each in value):
             more = f" … ({len(value):,} in all)" if len(value) > MOST else ""
-            return Entry(name, visible(", ".join(map(_text, value[:MOST])) or "(none)") + more)
+            return ManifestField(
+                name, visible(", ".join(map(_text, value[:MOST])) or "(none)") + more
+            )
         value = {str(place): each for place, each in enumerate(value, 1)}
     if not isinstance(value, dict):
-        return Entry(name, visible(_text(value)))
+        return ManifestField(name, visible(_text(value)))
     if not value:
-        return Entry(name, "(none)")
+        return ManifestField(name, "(none)")
     if depth == DEEPEST:
-        return Entry(name, f"({len(value):,} values, in the manifest itself)")
-    return Entry(name, "", entries(value, depth + 1), max(len(value) - MOST, 0))
+        return ManifestField(name, f"({len(value):,} values, in the manifest itself)")
+    return ManifestField(name, "", entries(value, depth + 1), max(len(value) - MOST, 0))
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,8 @@ import pytest
 
 from eval.errors import RunError
 from eval.report import load_run
+from eval.report.scores import describe_protocol
+from eval.run.files import Published
 
 SUMMARY = {
     "task": "okvqa_val",
@@ -56,11 +58,11 @@ def test_what_a_run_may_record_beside_its_figures_is_read(tmp_path):
         "by": by,
     }
     task = load_run(write(tmp_path / "run", **recorded)).tasks["okvqa_val"]
-    assert (task.few_shot, task.asked) == (4, "published, 4-shot")
+    assert (task.few_shot, describe_protocol(task)) == (4, "published, 4-shot")
     assert task.faults == ("images: 180 expected, 179 found",)
-    assert (task.scored_by, task.as_published, task.by) == ("EvalAI", (8, 16), by)
+    assert (task.scored_by, task.as_published, task.by) == ("EvalAI", Published(8, 16), by)
     plain = load_run(write(tmp_path / "plain")).tasks["okvqa_val"]
-    assert (plain.few_shot, plain.asked, plain.faults) == (0, "published", ())
+    assert (plain.few_shot, describe_protocol(plain), plain.faults) == (0, "published", ())
     assert (plain.scored_by, plain.as_published, plain.by) == ("", None, {})
 
 
