@@ -17,7 +17,7 @@ from eval.data.declare import Corpus, Sample, Task
 from eval.errors import RunError
 from eval.report import build_tables, load_card, load_run
 from eval.report.scores import RunScores
-from eval.run.files import Interval, Published, Summary
+from eval.run.files import Published, Summary, SummaryInterval
 from eval.run.folder import RunFolder
 from eval.scoring.score import Scoring
 from eval.scoring.stats import METHOD, Tally, holm, t_above, t_quantile
@@ -192,7 +192,7 @@ def summary_of(name, value=0.5, reach=0.01, samples=None, size=1000, **more):
     """A task's summary, whose interval reaches so far around the value."""
     samples = size if samples is None else samples
     metric = COLUMNS[name].metric
-    intervals = {} if reach is None else {metric: Interval(value - reach, value + reach)}
+    intervals = {} if reach is None else {metric: SummaryInterval(value - reach, value + reach)}
     given_fields = {
         "complete": samples == size and not more.get("failed"),
         "protocol": "published",
@@ -299,8 +299,8 @@ def test_the_mean_of_two_tasks_has_the_interval_of_independent_errors():
         summary_of("chartqa_test_human", 0.5),
         summary_of("chartqa_test_augmented", 0.8),
     )
-    human = replace(human, intervals={"relaxed_accuracy": Interval(0.47, 0.54)})
-    augmented = replace(augmented, intervals={"relaxed_accuracy": Interval(0.76, 0.83)})
+    human = replace(human, intervals={"relaxed_accuracy": SummaryInterval(0.47, 0.54)})
+    augmented = replace(augmented, intervals={"relaxed_accuracy": SummaryInterval(0.76, 0.83)})
     found = compared(human, augmented)["ChartQA"]
     below, above = math.hypot(0.03, 0.04) / 2, math.hypot(0.04, 0.03) / 2
     assert f"{65 - 100 * below:.1f} to {65 + 100 * above:.1f}" == found.interval == "62.5 to 67.5"
@@ -318,7 +318,7 @@ def test_a_mean_s_interval_covers_what_it_promises():
         for name, truth in (("chartqa_test_human", 0.5), ("chartqa_test_augmented", 0.75)):
             values = (random.random(200) < truth).astype(float).tolist()
             mean = Tally.of(values, range(200)).interval()
-            ends = {"relaxed_accuracy": Interval(mean.low, mean.high)}
+            ends = {"relaxed_accuracy": SummaryInterval(mean.low, mean.high)}
             tasks.append(summary_of(name, mean.mean, intervals=ends))
         low, high = map(float, compared(*tasks)["ChartQA"].interval.split(" to "))
         covered += low <= 62.5 <= high

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from eval.errors import RunError, UsageError
 from eval.report import RunScores, build_tables, load_card, render_markdown, render_terminal
-from eval.run.files import Interval, Published, Summary
+from eval.run.files import Published, Summary, SummaryInterval
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 CARD = load_card()
@@ -41,7 +41,9 @@ def task(name, value=0.5, samples=None, size=1000, **more):
         "signature": f"{name} {metric}={value} | n={samples}",
     }
     if "intervals" in more:
-        more["intervals"] = {metric: Interval(*ends) for metric, ends in more["intervals"].items()}
+        more["intervals"] = {
+            metric: SummaryInterval(*ends) for metric, ends in more["intervals"].items()
+        }
     return Summary(name, size, samples, images=max(1, samples - 9), **{**fields, **more})
 
 

@@ -12,7 +12,7 @@ from eval.errors import RunError
 from eval.protocols.qwen_vl import PUBLISHED
 from eval.report.card import JUDGE, MISSING, CardRow, Column
 from eval.report.scores import RunScores, describe_protocol
-from eval.run.files import SUMMARY, Interval, Summary
+from eval.run.files import SUMMARY, Summary, SummaryInterval
 from eval.storage.text import clean, printable
 
 SCALE, DECIMALS = 100, 2  # of a score that belongs to no column
@@ -97,7 +97,7 @@ def compare(run: RunScores, column: Column, row: CardRow) -> ColumnComparison:
     card = row.cells[column.key].text
     score, caveats = MISSING, ["no figure"]
     reasons: list[str] = []
-    interval: Interval | None = None
+    interval: SummaryInterval | None = None
     if missing:
         scorer = f" ({_scorer(column)})" if column.scored_by else ""
         remarks, tasks = [f"missing: {', '.join(missing)}{scorer}"], []
@@ -125,7 +125,7 @@ def compare_without_card(run: RunScores, task: Summary, column: Column | None) -
     column  the one that the task is a part of, if any
     """
     score, label, caveats = MISSING, task.task, _caveats([task])
-    interval: Interval | None = None
+    interval: SummaryInterval | None = None
     if task.metrics:
         metric, value = next(iter(task.metrics.items()))
         interval = _mean_interval([task], metric, SCALE)
@@ -157,7 +157,7 @@ def _comparison(
     tasks: Sequence[Summary],
     caveats: Sequence[str],
     remarks: list[str],
-    interval: Interval | None,
+    interval: SummaryInterval | None,
     decimals: int,
 ) -> ColumnComparison:
     printed = MISSING
@@ -200,7 +200,7 @@ def _is_partial(task: Summary) -> bool:
     return bool(task.failed or (task.size is not None and task.samples < task.size))
 
 
-def _mean_interval(tasks: Sequence[Summary], metric: str, scale: int) -> Interval | None:
+def _mean_interval(tasks: Sequence[Summary], metric: str, scale: int) -> SummaryInterval | None:
     """The interval of the tasks' plain mean: their errors are independent, so squares add up.
 
     The root of a sum of squares is at most the sum, so the ends stay in the metric's range.
@@ -211,7 +211,7 @@ def _mean_interval(tasks: Sequence[Summary], metric: str, scale: int) -> Interva
     pairs = [(task.metrics[metric], task.intervals[metric]) for task in tasks]
     below = math.sqrt(sum((score - each.low) ** 2 for score, each in pairs)) / len(tasks)
     above = math.sqrt(sum((score - each.high) ** 2 for score, each in pairs)) / len(tasks)
-    return Interval(scale * (mean - below), scale * (mean + above))
+    return SummaryInterval(scale * (mean - below), scale * (mean + above))
 
 
 def _no_interval(tasks: Sequence[Summary], metric: str) -> list[str]:

@@ -9,9 +9,9 @@ from eval.run.files import (
     MANIFEST,
     SLACK,
     SUMMARY,
-    Interval,
     MetricRange,
     Summary,
+    SummaryInterval,
     check_agreement,
     read_manifest,
     read_summary,
@@ -92,7 +92,7 @@ def _with_intervals_in_range(file: Path, summary: Summary) -> Summary:
     """The summary without an earlier version's intervals that leave their metric's range."""
     judged = summary.judge is not None
     missing = dict(summary.no_interval)
-    intervals: dict[str, Interval] = {}
+    intervals: dict[str, SummaryInterval] = {}
     for name, interval in summary.intervals.items():
         known = summary.metric_types.get(name)
         low, high = (known or assumed_range(summary.metrics[name], judged=judged)).range
