@@ -15,15 +15,9 @@ from test_leaderboard import BASE, CARD, HOSTILE, board_of, row_of, write_run
 
 from eval.errors import RunError, UsageError
 from eval.report import build_tables, compare_runs, load_run
-from eval.report.plots import (
-    FORMATS,
-    LONGEST,
-    MOST,
-    build_plots,
-    flip_data,
-    interval_data,
-    radar_data,
-)
+from eval.report.plots import FORMATS, MOST, build_plots
+from eval.report.plots.data import flip_data, interval_data, radar_data
+from eval.report.plots.draw import LONGEST
 
 SVG = "{http://www.w3.org/2000/svg}"
 OURS = "Qwen-VL (Qwen-7B)"

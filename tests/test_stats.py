@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from eval.scoring.stats import FEWEST, Estimate, Interval, Tally, score_interval
+from eval.scoring.stats import FEWEST, Interval, MeanEstimate, Tally, score_interval
 
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import coverage
@@ -216,7 +216,7 @@ def test_coverage_is_as_promised_near_the_ends_and_with_few_images():
 
 
 def difference(mean, error, clusters, **more):
-    return Estimate(mean, error, clusters, clusters, clusters, -1.0, 1.0, True, **more)
+    return MeanEstimate(mean, error, clusters, clusters, clusters, -1.0, 1.0, True, **more)
 
 
 @given(st.floats(-0.1, 0.1), st.floats(0.005, 0.05), st.integers(300, 5000))

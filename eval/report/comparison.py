@@ -81,6 +81,11 @@ class ColumnComparison:
         return self.missing and self.card == self.samples == MISSING
 
     @property
+    def ends(self) -> tuple[Decimal, Decimal] | None:
+        """Both ends of the interval as printed, or None without one."""
+        return None if self.interval == MISSING else _ends(self.interval)
+
+    @property
     def cell(self) -> TableCell:
         """The score as printed in the run's row."""
         return TableCell(self.score, marked=not self.missing and not self.comparable)
@@ -192,8 +197,13 @@ def _verdict(
         return OTHER
     if interval == MISSING:
         return UNKNOWN
-    low, high = (Decimal(end) for end in interval.split(" to "))
+    low, high = _ends(interval)
     return REPRODUCED if low <= published <= high else OUTSIDE
+
+
+def _ends(interval: str) -> tuple[Decimal, Decimal]:
+    low, high = interval.split(" to ")
+    return Decimal(low), Decimal(high)
 
 
 def _is_partial(task: Summary) -> bool:

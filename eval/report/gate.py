@@ -25,7 +25,7 @@ from eval.report.comparison import SCALE
 from eval.report.scores import RunScores, assumed_range
 from eval.run.files import SCORES, SUMMARY, Judge, MetricRange, Summary
 from eval.run.folder import RunFolder
-from eval.scoring.stats import SLACK, Estimate, Tally, holm, t_quantile
+from eval.scoring.stats import SLACK, MeanEstimate, Tally, holm, t_quantile
 from eval.storage.text import clean, printable
 
 PASS, REGRESSED, INCONCLUSIVE, INVALID = "pass", "regressed", "inconclusive", "invalid"
@@ -153,7 +153,7 @@ def compare_runs(
     columns = {name: c for table in card.tables for c in table.columns for name in c.tasks}
     folders = (RunFolder.open(base.folder), RunFolder.open(candidate.folder))
     names = list(dict.fromkeys([*base.tasks, *candidate.tasks]))
-    measured: list[tuple[TaskComparison, Estimate]] = []
+    measured: list[tuple[TaskComparison, MeanEstimate]] = []
     invalid: list[TaskComparison] = []
     flips: dict[str, list[Flip]] = {}
     unverified: dict[tuple[Path, str], list[str]] = {}
@@ -220,7 +220,7 @@ def _identify(run: RunScores, folder: RunFolder) -> RunId:
 
 
 def give_verdicts(
-    measured: Sequence[tuple[TaskComparison, Estimate]], margin: float
+    measured: Sequence[tuple[TaskComparison, MeanEstimate]], margin: float
 ) -> Iterator[TaskComparison]:
     """Each benchmark with its verdict; differences are in points."""
     adjusted = holm(difference.p_below(0.0) for _, difference in measured)
@@ -249,7 +249,7 @@ def give_verdicts(
         )
 
 
-def smallest_drop(difference: Estimate, tests: int) -> float | None:
+def smallest_drop(difference: MeanEstimate, tests: int) -> float | None:
     """The drop that these samples detect with a power of 90% among so many tests.
 
     None where there are too few images to detect any.
@@ -393,7 +393,7 @@ def _paired(
     scale: int,
     runs: tuple[RunScores, RunScores],
     folders: tuple[RunFolder, RunFolder],
-) -> tuple[TaskComparison, Estimate, list[Flip]]:
+) -> tuple[TaskComparison, MeanEstimate, list[Flip]]:
     """Values of both runs side by side, in points; raises RunError where they do not pair up."""
     low, high = bounds
     tally = Tally()

@@ -32,6 +32,16 @@ class RunScores:
     tasks: Mapping[str, Summary]
     unverified: Mapping[str, str] = field(default_factory=dict)
 
+    def by_shots(self) -> dict[int, "RunScores"]:
+        """Number of few-shot examples -> the tasks with so many, in ascending order."""
+        shots = sorted({task.few_shot for task in self.tasks.values()})
+        return {
+            number: replace(
+                self, tasks={name: t for name, t in self.tasks.items() if t.few_shot == number}
+            )
+            for number in shots
+        }
+
 
 def load_run(path: Path, *, check: bool = True) -> RunScores:
     """Read a run folder, or a folder of results/, whose manifest may be missing.

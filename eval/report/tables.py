@@ -183,11 +183,9 @@ def named_runs(runs: Sequence[RunScores]) -> dict[str, tuple[RunScores, int]]:
         label = name if names.count(name) == 1 else clean(f"{name} ({run.folder})")
         while label in named:
             label += "'"
-        shots = sorted({task.few_shot for task in run.tasks.values()})
-        for few_shot in shots:
-            tasks = {name: t for name, t in run.tasks.items() if t.few_shot == few_shot}
-            several = f"{label}, {few_shot}-shot" if len(shots) > 1 else label
-            named[several] = (replace(run, tasks=tasks), few_shot)
+        parts = run.by_shots()
+        for few_shot, part in parts.items():
+            named[f"{label}, {few_shot}-shot" if len(parts) > 1 else label] = (part, few_shot)
     return named
 
 

@@ -32,7 +32,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class MeanEstimate:
     """A mean of values within a range, and how uncertain it is.
 
     low, high   the range of the values
@@ -91,7 +91,7 @@ class Estimate:
     @property
     def least_p(self) -> float:
         """The lowest p-value that so many images can give: all values at one end of the range."""
-        alike = Estimate(1.0, 0.0, self.values, self.clusters, self.effective, -1.0, 1.0)
+        alike = MeanEstimate(1.0, 0.0, self.values, self.clusters, self.effective, -1.0, 1.0)
         return alike.p_above(0.0)
 
     def interval(self, confidence: float = CONFIDENCE) -> Interval:
@@ -195,7 +195,7 @@ class Tally:
 
     def estimate(
         self, low: float = 0.0, high: float = 1.0, *, difference: bool = False
-    ) -> Estimate:
+    ) -> MeanEstimate:
         """The mean of values between `low` and `high`, and its error.
 
         With N values, n of them in an image where they add up to s, and mean m, the jackknife's
@@ -212,7 +212,7 @@ class Tally:
         if groups > 1:
             squares = math.fsum(((total - n * mean) / (count - n)) ** 2 for n, total in parts)
             error = math.sqrt((groups - 1) / groups * squares)
-        return Estimate(mean, error, count, groups, effective, low, high, difference)
+        return MeanEstimate(mean, error, count, groups, effective, low, high, difference)
 
 
 def score_interval(position: float, size: float, quantile: float) -> tuple[float, float]:

@@ -38,7 +38,7 @@ from eval.report.gate import (
     give_verdicts,
     smallest_drop,
 )
-from eval.scoring.stats import Estimate, Tally, t_quantile
+from eval.scoring.stats import MeanEstimate, Tally, t_quantile
 
 PAGE = Path(__file__).resolve().parents[2] / "results" / "bench" / "gate.md"
 SEED = 20230824
@@ -73,18 +73,18 @@ class Size:
         """The largest difference, in points."""
         return 1000.0 if self.corpus else 100.0
 
-    def estimate(self, mean: float, error: float) -> Estimate:
+    def estimate(self, mean: float, error: float) -> MeanEstimate:
         """As the gate has it."""
         effective = self.samples**2 / float((self.images.astype(float) ** 2).sum())
         ends = -self.span, self.span
-        return Estimate(mean, error, self.samples, len(self.images), effective, *ends, True)
+        return MeanEstimate(mean, error, self.samples, len(self.images), effective, *ends, True)
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """A comparison of one benchmark, and how many of its samples rose and fell."""
 
-    difference: Estimate
+    difference: MeanEstimate
     better: int
     worse: int
 
@@ -160,7 +160,7 @@ def draw(
     return found
 
 
-def check(size: Size, sums: NDArray[np.float64], found: Estimate) -> None:
+def check(size: Size, sums: NDArray[np.float64], found: MeanEstimate) -> None:
     """What was computed for many images at a time is what Tally makes of the same sums."""
     tally = Tally()
     for image, (samples, total) in enumerate(zip(size.images.tolist(), sums.tolist(), strict=True)):

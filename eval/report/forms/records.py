@@ -12,8 +12,7 @@ import orjson
 from eval.report.card import MISSING, Card
 from eval.report.comparison import ColumnComparison, number
 from eval.report.scores import RunScores
-from eval.report.tables import Compared, GroupScore, Table
-from eval.report.tables import named_runs as named_runs
+from eval.report.tables import Compared, GroupScore, Table, named_runs
 from eval.run.files import Summary
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet takes such a cell for a formula
@@ -173,9 +172,7 @@ def guarded(text: str) -> str:
 def _record(
     table: Table, compared: Compared, column: ColumnComparison, tasks: tuple[str, ...], metric: str
 ) -> ScoreRecord:
-    low, high = None, None
-    if column.interval != MISSING:
-        low, high = (number(end) for end in column.interval.split(" to "))
+    low, high = column.ends or (None, None)
     return ScoreRecord(
         compared.run,
         table.id,

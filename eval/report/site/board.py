@@ -196,10 +196,9 @@ def _run_rows(runs: Sequence[Run], card: Card, families: Sequence[Family]) -> It
         while label in taken:
             label += "'"
         taken.add(label)
-        shots = sorted({task.few_shot for task in run.scores.tasks.values()})
-        for few_shot in shots:
-            tasks = {n: t for n, t in run.scores.tasks.items() if t.few_shot == few_shot}
-            beside = tuple(_beside(replace(run.scores, tasks=tasks), card))
+        parts = run.scores.by_shots()
+        for few_shot, part in parts.items():
+            beside = tuple(_beside(part, card))
             compared = {id_: column for each in beside for id_, column in each.columns.items()}
             cells = {id_: _cell(compared[id_]) if id_ in compared else BoardCell() for id_ in empty}
             unranked = f"asked {few_shot}-shot" if few_shot else ""
@@ -207,7 +206,7 @@ def _run_rows(runs: Sequence[Run], card: Card, families: Sequence[Family]) -> It
                 unranked = unranked or "no comparable figure"
             yield BoardRow(
                 f"r{place}-{few_shot}",
-                f"{label}, {few_shot}-shot" if len(shots) > 1 else label,
+                f"{label}, {few_shot}-shot" if len(parts) > 1 else label,
                 RUN,
                 unranked,
                 cells,
@@ -241,7 +240,7 @@ def _cell(compared: ColumnComparison) -> BoardCell:
         return BoardCell(note=compared.remark if compared.samples != MISSING else "")
     value = float(compared.score)
     interval = "" if compared.interval == MISSING else compared.interval
-    low, high = (float(end) for end in interval.split(" to ")) if interval else (value, value)
+    low, high = map(float, compared.ends or (value, value))
     ranks = compared.comparable and not compared.no_interval  # else it would rank as if certain
     score = ScoreInterval(value, min(low, value), max(high, value)) if ranks else None
     return BoardCell(compared.score, interval, compared.remark, not compared.comparable, score)
