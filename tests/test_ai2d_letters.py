@@ -9,7 +9,7 @@ from PIL import Image
 from text_data import RECORDED, TASKS, picture, write
 
 from benchmarks import ai2d
-from eval.data import verify
+from eval.data.verify import verify
 from eval.errors import DataError
 
 GROUND = (10, 120, 200)

@@ -14,8 +14,9 @@ from PIL import Image
 
 from benchmarks import grit, refcoco
 from eval import Archive, Generate, Mirror, Sample
-from eval.data import unique, verify
+from eval.data import unique
 from eval.data.paths import path_tail
+from eval.data.verify import verify
 from eval.errors import DataError
 from eval.run.requests import render
 

@@ -24,7 +24,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmarks import flickr30k
 from eval import Archive, ByHand, Download, Mirror, Pictures
-from eval.data import Examples, verify
+from eval.data import Examples
+from eval.data.verify import verify
 from eval.demo.data import write_demo_data
 from eval.errors import DataError
 from eval.run.requests import render

@@ -15,7 +15,8 @@ from PIL import Image
 
 from benchmarks import gqa, scienceqa
 from eval import Archive, Download, Generate, Mirror, Rank, Sample
-from eval.data import Examples, unique, verify
+from eval.data import Examples, unique
+from eval.data.verify import verify
 from eval.errors import DataError, UsageError
 from eval.run.requests import render
 

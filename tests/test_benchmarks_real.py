@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import flickr30k, gqa, nocaps, okvqa, refcoco, scienceqa, textvqa
-from eval.data import coco_captions, read_json, read_predictions, unique, verify
+from eval.data import coco_captions, read_json, read_predictions, unique
+from eval.data.verify import verify
 from eval.run.requests import render
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"

@@ -25,9 +25,10 @@ from text_data import (
 
 from benchmarks import ai2d, ocrvqa
 from eval import ByHand, Generate, Mirror
-from eval.data import read_predictions, verify
+from eval.data import read_predictions
 from eval.data.mirrors import digest_name, distinct
 from eval.data.records import Record
+from eval.data.verify import verify
 from eval.demo.data import SIZES, write_demo_data
 from eval.errors import DataError
 from eval.run.requests import render

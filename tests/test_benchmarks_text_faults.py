@@ -14,7 +14,7 @@ from text_data import (
     write,
 )
 
-from eval.data import verify
+from eval.data.verify import verify
 from eval.errors import DataError
 
 OUTSIDE = "a relative path below the data root expected"

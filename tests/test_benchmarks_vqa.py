@@ -23,7 +23,8 @@ from vqa_data import (
 
 from benchmarks import okvqa, textvqa, vqav2
 from eval import Archive, Download, Generate, Mirror, Sample
-from eval.data import Examples, read_predictions, unique, verify
+from eval.data import Examples, read_predictions, unique
+from eval.data.verify import verify
 from eval.demo.data import write_demo_data
 from eval.errors import DataError
 from eval.run.requests import render

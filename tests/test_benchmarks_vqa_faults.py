@@ -11,7 +11,8 @@ from vqa_data import RECORDED, TASKS, TRAINING, mirror_tables, read, recorded, w
 
 from benchmarks import vqav2
 from eval import Sample
-from eval.data import Examples, verify
+from eval.data import Examples
+from eval.data.verify import verify
 from eval.errors import DataError
 
 

@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 from small import command
 
-from eval.data import read_json, read_jsonl, read_list, read_parquet, verify
+from eval.data import read_json, read_jsonl, read_list, read_parquet
 from eval.data.declare import Source
 from eval.data.files import PIECE_BYTES, read_records
 from eval.data.pictures import picture_fault
 from eval.data.pins import NAME, Pins
 from eval.data.sizes import picture_size
+from eval.data.verify import verify
 from eval.demo.data import write_demo_data
 from eval.errors import DataError
 from eval.metrics.caption import why_zero

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks import flickr30k, okvqa, scienceqa, textvqa
 from eval import Build
-from eval.data import verify
+from eval.data.verify import verify
 from eval.demo import data
 from eval.demo.data import demo_seeds, write_demo_data
 from eval.demo.scenes import HELD_OUT_SEEDS, TRAINING_SEEDS

@@ -1,20 +1,26 @@
-"""What benchmarks read their files with: strict, bounded, and every error names file and record."""
+"""What benchmarks read their files with: strict, bounded, and every error names file and record.
 
-from eval.data.captions import coco_captions
-from eval.data.examples import Examples
-from eval.data.files import read_json, read_jsonl, read_list
-from eval.data.parquet import read_parquet, read_pictures
-from eval.data.paths import safe_path
-from eval.data.pickles import read_pickle
-from eval.data.pins import Pins
-from eval.data.predictions import read_predictions
-from eval.data.records import Record
-from eval.data.samples import converted_source, unique, vqa_samples
-from eval.data.verify import Findings, verify
+A reader's module is loaded when its name is first used: whoever only declares tasks, or lists them,
+needs neither pydantic nor pyarrow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eval.data.captions import coco_captions
+    from eval.data.examples import Examples
+    from eval.data.files import read_json, read_jsonl, read_list
+    from eval.data.parquet import read_parquet, read_pictures
+    from eval.data.paths import safe_path
+    from eval.data.pickles import read_pickle
+    from eval.data.pins import Pins
+    from eval.data.predictions import read_predictions
+    from eval.data.records import Record
+    from eval.data.samples import converted_source, unique, vqa_samples
 
 __all__ = [
     "Examples",
-    "Findings",
     "Pins",
     "Record",
     "coco_captions",
@@ -28,6 +34,24 @@ __all__ = [
     "read_predictions",
     "safe_path",
     "unique",
-    "verify",
     "vqa_samples",
 ]
+MODULES = {
+    "captions": ("coco_captions",),
+    "examples": ("Examples",),
+    "files": ("read_json", "read_jsonl", "read_list"),
+    "parquet": ("read_parquet", "read_pictures"),
+    "paths": ("safe_path",),
+    "pickles": ("read_pickle",),
+    "pins": ("Pins",),
+    "predictions": ("read_predictions",),
+    "records": ("Record",),
+    "samples": ("converted_source", "unique", "vqa_samples"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.api import Prediction
-from eval.data import verify
 from eval.data.declare import Task
+from eval.data.verify import verify
 from eval.errors import DataError, PredictionError
 from eval.judging.task import Item, JudgedTask
 from eval.run.folder import RunFolder, held

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from eval.data import Examples, verify
+from eval.data import Examples
 from eval.data.declare import Task
+from eval.data.verify import verify
 from eval.errors import DataError
 from eval.run.requests import render
 from eval.run.spec import Spec, read_samples

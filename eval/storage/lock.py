@@ -1,10 +1,12 @@
 """One process at a time: a lock that ends with its holder, however that ends."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic, sleep
@@ -37,6 +39,9 @@ def locked(
     try:  # O_NONBLOCK: a pipe in its place must not wait for a reader
         flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
         lock = os.open(file, flags, 0o666)
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            os.close(lock)
+            raise OSError(errno.EINVAL, "not a regular file")
     except OSError as refused:
         raise error(f"{file}: cannot be written: {reason(refused)}") from None
     try:
