@@ -13,19 +13,16 @@ reason is named. A task that only a server scores has no values to pair, and is 
 that is not a mean of per-sample values cannot be compared, and is invalid.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from eval.errors import RunError
-from eval.report.card import Card, Column
-from eval.report.comparison import SCALE
-from eval.report.scores import RunScores, assumed_range
-from eval.run.files import SCORES, SUMMARY, Judge, MetricRange, Summary
+from eval.report.card import Card
+from eval.report.pairing import Flip, TaskPair
+from eval.report.scores import RunScores
 from eval.run.folder import RunFolder
-from eval.scoring.stats import SLACK, MeanEstimate, Tally, holm, t_quantile
+from eval.scoring.stats import MeanEstimate, holm, t_quantile
 from eval.storage.text import clean, printable
 
 PASS, REGRESSED, INCONCLUSIVE, INVALID = "pass", "regressed", "inconclusive", "invalid"
@@ -33,33 +30,9 @@ LEFT_OUT = "left out"
 EXIT_CODES = {PASS: 0, REGRESSED: 10, INCONCLUSIVE: 11, INVALID: 12}
 ERROR, FAIL, SKIP = "error", "fail", "skip"
 INCONCLUSIVE_CODES = {ERROR: 11, FAIL: 10, SKIP: 0}  # a user's choice
-OF_CORPUS = "bootstrap over images"  # an earlier version's method, of a Corpus only
 LEVEL = 0.05  # of significance
 POWER = 0.9  # to detect the smallest detectable drop
 MARGIN = 0.5  # points of a table
-SPEC = (  # of a manifest's entry of a task: must be equal in two runs
-    ("prompt", "prompts"),
-    ("protocol", "protocols"),
-    ("decode", "decoding"),
-    ("few_shot", "few-shot examples"),
-    ("seed", "seeds"),
-    ("leaking", "few-shot examples"),
-    ("limit", "limits"),
-    ("size", "official sizes"),
-    ("sources", "data"),
-    ("left_out", "samples left out"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Flip:
-    """A sample whose value differs; values as scores.jsonl has them."""
-
-    task: str
-    sample: str
-    image: str
-    base: float
-    candidate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,33 +125,39 @@ def compare_runs(
     """
     columns = {name: c for table in card.tables for c in table.columns for name in c.tasks}
     folders = (RunFolder.open(base.folder), RunFolder.open(candidate.folder))
-    names = list(dict.fromkeys([*base.tasks, *candidate.tasks]))
     measured: list[tuple[TaskComparison, MeanEstimate]] = []
-    invalid: list[TaskComparison] = []
-    flips: dict[str, list[Flip]] = {}
+    others: list[TaskComparison] = []
+    flips: dict[str, tuple[Flip, ...]] = {}
     unverified: dict[tuple[Path, str], list[str]] = {}
-    for name in names:
-        metric = _metric(base, candidate, name, columns.get(name))
+    for name in dict.fromkeys([*base.tasks, *candidate.tasks]):
+        pair = TaskPair(name, (base, candidate), folders, columns.get(name))
         try:
             for folder in folders:  # raises where a summary is wrong
                 if why := folder.scores(name).verify():
                     unverified.setdefault((folder.path, why), []).append(name)
-            if server := _server(name, base, candidate, folders):
+            if server := pair.scored_by():
                 why = f"scored by {server}, which tells no value of a sample"
-                invalid.append(TaskComparison(name, metric, LEFT_OUT, why))
+                others.append(TaskComparison(name, pair.metric, LEFT_OUT, why))
                 continue
-            if reason := _differing(name, base, candidate, folders):
-                raise RunError(reason)
-            runs, column = (base, candidate), columns.get(name)
-            bounds = _range(name, metric, runs, folders, column)
-            scale = column.scale if column else SCALE
-            pair, estimate, flips[name] = _paired(name, metric, bounds, scale, runs, folders)
+            if obstacle := pair.obstacle():
+                raise RunError(obstacle)
+            values = pair.values()
         except RunError as error:
-            invalid.append(TaskComparison(name, metric, INVALID, printable(str(error))))
+            others.append(TaskComparison(name, pair.metric, INVALID, printable(str(error))))
             continue
-        measured.append((pair, estimate))
+        flips[name] = values.flips
+        benchmark = TaskComparison(
+            name,
+            pair.metric,
+            "",
+            base=values.base,
+            candidate=values.candidate,
+            better=sum(flip.candidate > flip.base for flip in values.flips),
+            worse=sum(flip.candidate < flip.base for flip in values.flips),
+        )
+        measured.append((benchmark, values.difference))
     judged = give_verdicts(measured, margin)
-    order = sorted([*invalid, *judged], key=_badness)
+    order = sorted([*others, *judged], key=_badness)
     verdicts = {each.verdict for each in order} - {LEFT_OUT}
     faults = () if verdicts else ("no benchmark has values of samples in both runs",)
     verdicts |= {INVALID} if faults else set()
@@ -267,174 +246,3 @@ def _badness(benchmark: TaskComparison) -> tuple[int, float, str]:
     if benchmark.difference is None:
         return 2 if benchmark.verdict == LEFT_OUT else 0, 0.0, benchmark.task
     return 1, benchmark.difference, benchmark.task
-
-
-def _metric(base: RunScores, candidate: RunScores, name: str, column: Column | None) -> str:
-    """The metric that is compared: the card's, or the task's main one."""
-    if column:
-        return column.metric
-    for run in (base, candidate):
-        if name in run.tasks and run.tasks[name].metrics:
-            return next(iter(run.tasks[name].metrics))
-    return ""
-
-
-def _differing(
-    name: str,
-    base: RunScores,
-    candidate: RunScores,
-    folders: tuple[RunFolder, RunFolder],
-) -> str:
-    """Why two runs' scores of a task cannot be compared; "" where they can."""
-    for run in (base, candidate):
-        if name not in run.tasks:
-            return f"{clean(run.name)} has no figure of it"
-    first, second = base.tasks[name], candidate.tasks[name]
-    for run, task in ((base, first), (candidate, second)):
-        if task.failed:
-            return f"{clean(run.name)}: {task.failed:,} samples have no answer"
-    if first.as_published != second.as_published:
-        return "one is scored as published, or for another number of processes"
-    entries = [folder.manifest["tasks"].get(name) for folder in folders]
-    for run, entry in ((base, entries[0]), (candidate, entries[1])):
-        if not isinstance(entry, Mapping):
-            return f"{clean(run.name)}: its manifest does not tell how it was asked"
-    for key, what in SPEC:
-        values = [entry.get(key) for entry in entries]
-        if values[0] != values[1]:
-            return f"other {what}: {_shown(values[0], values[1])}"
-    if first.scored_by != second.scored_by:
-        nobody = "no server or judge"
-        by = [clean(task.scored_by) if task.scored_by else nobody for task in (first, second)]
-        return f"scored by {by[0]} and by {by[1]}"
-    return _judges([folder.scores(name).summary().judge for folder in folders])
-
-
-def _judges(judges: Sequence[Judge | None]) -> str:
-    """How two judges of one name differ."""
-    for key in ("model", "prompt", "parameters"):
-        values = [getattr(judge, key, None) for judge in judges]
-        if values[0] != values[1]:
-            return f"other judge, by its {key}: {_shown(*values)}"
-    if sum(judge is not None and judge.as_published for judge in judges) == 1:
-        return "scores outside 1 to 10 count in only one of the runs (judge --as-published)"
-    return ""
-
-
-def _shown(base: Any, candidate: Any) -> str:
-    if isinstance(base, Mapping) and isinstance(candidate, Mapping):
-        keys = [key for key in {**base, **candidate} if base.get(key) != candidate.get(key)]
-        return ", ".join(clean(str(key)) for key in sorted(keys)[:3])
-    return " and ".join(
-        "none" if value is None else clean(str(value)) for value in (base, candidate)
-    )
-
-
-def _server(
-    name: str,
-    base: RunScores,
-    candidate: RunScores,
-    folders: tuple[RunFolder, RunFolder],
-) -> str:
-    """Who scored a task without values per sample in either run; "" where one has them."""
-    servers = ""
-    for run, folder in zip((base, candidate), folders, strict=True):
-        task = run.tasks.get(name)
-        if task is None:
-            continue
-        if not task.samples or (task.metrics and not task.scored_by):
-            return ""
-        if any(row.keys() - {"id", "image"} for row in folder.scores(name).rows()):
-            return ""
-        servers = servers or task.scored_by
-    return clean(servers or "its server")
-
-
-def _range(
-    name: str,
-    metric: str,
-    runs: tuple[RunScores, RunScores],
-    folders: tuple[RunFolder, RunFolder],
-    column: Column | None,
-) -> tuple[float, float]:
-    """The range of a task's metric. Raises RunError where its scores cannot be compared.
-
-    Summaries of an earlier version lack it; there the card's metrics are known to be means.
-    """
-    ranges: list[MetricRange] = []
-    for run, folder in zip(runs, folders, strict=True):
-        task = run.tasks[name]
-        if metric in task.metric_types:
-            ranges.append(task.metric_types[metric])
-        elif column:
-            ranges.append(MetricRange((0.0, column.maximum), mean=True))
-        elif _method(folder.scores(name).summary(), metric) == OF_CORPUS:
-            raise RunError(
-                f"{clean(run.name)} does not say whether {metric} is a mean of per-sample values. "
-                "Score it again: qwen-vl-eval score"
-            )
-        else:
-            ranges.append(assumed_range(task.metrics.get(metric, 0.0)))
-    if not all(each.mean for each in ranges):
-        raise RunError(f"{metric} is not a mean of per-sample values: it cannot be compared")
-    lows, highs = zip(*(each.range for each in ranges), strict=True)
-    return min(lows), max(highs)
-
-
-def _method(summary: Summary, metric: str) -> str:
-    """How a metric's interval was computed."""
-    return summary.intervals[metric].method if metric in summary.intervals else ""
-
-
-def _paired(
-    name: str,
-    metric: str,
-    bounds: tuple[float, float],
-    scale: int,
-    runs: tuple[RunScores, RunScores],
-    folders: tuple[RunFolder, RunFolder],
-) -> tuple[TaskComparison, MeanEstimate, list[Flip]]:
-    """Values of both runs side by side, in points; raises RunError where they do not pair up."""
-    low, high = bounds
-    tally = Tally()
-    flips: list[Flip] = []
-    totals = [0.0, 0.0]
-    count = 0
-    for rows in zip_longest(folders[0].scores(name).rows(), folders[1].scores(name).rows()):
-        first, second = rows
-        if first is None or second is None:
-            raise RunError(f"other samples: one run has {count:,}, and the other has more")
-        for run, row in zip(runs, rows, strict=True):
-            if metric not in row:
-                raise RunError(f"{clean(run.name)}: sample {row['id']!r:.80} has no {metric}")
-            if not low - SLACK <= row[metric] <= high + SLACK:
-                raise RunError(
-                    f"{clean(run.name)}: sample {row['id']!r:.80}: {metric} is {row[metric]:g}, "
-                    f"outside its range of {low:g} to {high:g}"
-                )
-        if first["id"] != second["id"]:
-            raise RunError(f"other samples: {first['id']!r:.80} and {second['id']!r:.80}")
-        count += 1
-        values = first[metric], second[metric]
-        tally.add(scale * (values[1] - values[0]), first["image"] or first["id"])
-        totals = [totals[0] + values[0], totals[1] + values[1]]
-        if values[0] != values[1]:
-            flips.append(Flip(name, first["id"], first["image"], *values))
-    for run in runs:
-        if count != (samples := run.tasks[name].samples):
-            raise RunError(
-                f"{clean(run.name)}: {samples:,} samples in {SUMMARY}, {count:,} in {SCORES}"
-            )
-    means = [scale * total / count for total in totals]
-    pair = TaskComparison(
-        name,
-        metric,
-        "",
-        base=means[0],
-        candidate=means[1],
-        better=sum(flip.candidate > flip.base for flip in flips),
-        worse=sum(flip.candidate < flip.base for flip in flips),
-    )
-    flips.sort(key=lambda flip: flip.candidate - flip.base)
-    span = scale * (high - low)
-    return pair, tally.estimate(-span, span, difference=True), flips

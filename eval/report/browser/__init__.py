@@ -16,7 +16,7 @@ from eval.report.browser.pages import LONGEST, script, write_task
 from eval.report.browser.pictures import PagePictures
 from eval.report.browser.rows import read_rows
 from eval.report.folder import PagesFolder
-from eval.report.gate import SPEC
+from eval.report.pairing import SPEC
 from eval.run.folder import RunFolder
 from eval.storage.text import clean
 

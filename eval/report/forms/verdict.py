@@ -20,11 +20,11 @@ from eval.report.gate import (
     PASS,
     REGRESSED,
     SKIP,
-    Flip,
     RunComparison,
     RunId,
     TaskComparison,
 )
+from eval.report.pairing import Flip
 from eval.storage.text import clean, printable
 
 FLIPS_SHOWN = 10  # of a benchmark, in a terminal or a comment
