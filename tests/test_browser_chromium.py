@@ -521,7 +521,7 @@ def test_two_hundred_thousand_samples_scroll(seen, made):
         for n in range(MANY)
     )
     told = write_task(root / "data" / "vqav2_val", "vqav2_val", rows)
-    about = {"graded": False, "asked": ["published", "published"], "differ": []}
+    about = {"graded": False, "protocols": ["published", "published"], "differ": []}
     about["unverified"] = ["", ""]
     head = {"runs": ["a", "b"], "pictures": "../data/", "longest": 1, "tasks": [told | about]}
     (root / "data" / "tasks.js").write_bytes(script("tasks", head))

@@ -225,8 +225,8 @@ def test_two_runs_lie_side_by_side(tmp_path):
     assert ["base", "candidate"] == head["runs"]
     first, second = head["tasks"]
     assert ["limits"] == first["differ"]
-    assert ["published", "published"] == first["asked"]
-    assert ["", "published"] == second["asked"]
+    assert ["published", "published"] == first["protocols"]
+    assert ["", "published"] == second["protocols"]
     assert [[None], [1.0]] == read(tmp_path / "out/data/more_val/index.js")[1]["values"]
 
 
@@ -416,7 +416,7 @@ def test_ranked_options_few_shot_and_corpus_metrics_are_told(tmp_path):
     assert [2.5, 1.25] == row["answers"][0]["losses"]
     first, second = read(tmp_path / "out/data/tasks.js")[1]["tasks"]
     assert (False, True) == (first["graded"], second["graded"])
-    assert ["published, 4-shot"] == second["asked"]
+    assert ["published, 4-shot"] == second["protocols"]
     assert [[3.5]] == read(tmp_path / "out/data/caps_val/index.js")[1]["values"]
 
 

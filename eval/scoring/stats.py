@@ -1,7 +1,7 @@
 """Intervals and tests for means of values within a range, clustered by image.
 
-Questions about one image are not independent, so what counts is images.
-Values come one at a time; what is kept of them is a sum for each image.
+Questions about one image are not independent, so images are counted. Values come one at a time;
+only a sum for each image is kept.
 """
 
 import math
@@ -148,18 +148,18 @@ class Tally:
 
     def add(self, value: float, cluster: Hashable) -> None:
         """Count a value. Clusters may differ in size."""
-        found = self.clusters.get(cluster)
-        if found is None:
+        total = self.clusters.get(cluster)
+        if total is None:
             self.clusters[cluster] = [1, value]
         else:
-            found[0] += 1
-            found[1] += value
+            total[0] += 1
+            total[1] += value
         self.least = min(self.least, value)
         self.most = max(self.most, value)
 
     @classmethod
     def of(cls, values: Sequence[float], clusters: Sequence[Hashable]) -> "Tally":
-        """All of these. Raises ValueError where their numbers differ."""
+        """A tally of these. Raises ValueError where their numbers differ."""
         tally = cls()
         for value, cluster in zip(values, clusters, strict=True):
             tally.add(value, cluster)
@@ -167,7 +167,7 @@ class Tally:
 
     @property
     def values(self) -> int:
-        """How many there are."""
+        """The number of values."""
         return int(sum(n for n, _ in self.clusters.values()))
 
     @property
@@ -235,29 +235,29 @@ def score_interval(position: float, size: float, quantile: float) -> tuple[float
 
 
 def holm(probabilities: Iterable[float]) -> list[float]:
-    """Each p-value as it counts among so many tests, in the order given.
+    """The p-values adjusted for their number, in the order given.
 
     Source  Holm 1979
     """
-    found = list(probabilities)
-    order = sorted(range(len(found)), key=found.__getitem__)
-    adjusted = [1.0] * len(found)
+    p_values = list(probabilities)
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted = [1.0] * len(p_values)
     so_far = 0.0
     for place, number in enumerate(order):
-        so_far = max(so_far, min((len(found) - place) * found[number], 1.0))
+        so_far = max(so_far, min((len(p_values) - place) * p_values[number], 1.0))
         adjusted[number] = so_far
     return adjusted
 
 
 def t_quantile(probability: float, degrees: float) -> float:
-    """Student's t below which lies so much."""
+    """The quantile of Student's t for a probability."""
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, probability))
 
 
 def t_above(value: float, degrees: float) -> float:
-    """How much of Student's t lies above a value."""
+    """The probability that Student's t is above a value."""
     from scipy.special import stdtr
 
     return float(stdtr(degrees, -value))

@@ -1,4 +1,4 @@
-"""What a server scores: the file that it takes, and the figures that it gives.
+"""Benchmarks that a server scores: the file that it takes, and the scores that it gives.
 
 finished run -> submit -> the file -> (a person sends it) -> record -> the run's summary
 """
@@ -21,7 +21,7 @@ from eval.storage.digests import sha256_file
 from eval.storage.writing import write_file
 
 SHOWN = 3  # ids that a message about many names
-MAX_FIGURE_CHARACTERS = 20
+MAX_SCORE_CHARACTERS = 20
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every member of a zip: equal answers, equal bytes
 
 
@@ -33,7 +33,7 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
     Complete or not at all: one answer to every sample of the data, checked against the server's
     format before a byte is written. Whether the data are the whole official split is known from
     the run's faults. Raises UsageError for a task that no server scores, RunError for a run that is
-    not finished or was asked from other data, PredictionError for samples without an answer.
+    not finished or used other data, PredictionError for samples without an answer.
     """
     if task.submission is None:
         raise UsageError(f"{task.name}: no server scores it; its figure is in the run's summary")
@@ -44,11 +44,11 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
     answers: dict[str, str] = {}
     missing: list[str] = []
     for sample in read_samples(task, data):
-        found = predictions.get(sample.id)
-        if found is None or found.error:
+        prediction = predictions.get(sample.id)
+        if prediction is None or prediction.error:
             missing.append(sample.id)
         else:
-            answers[sample.id] = found.text
+            answers[sample.id] = prediction.text
     if missing:
         some = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
         raise PredictionError(
@@ -67,25 +67,25 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
 
 
 def percentage(text: str, task: Task) -> float:
-    """A server's figure as tables show it: 65.1, also written "65.1%".
+    """A server's score as tables show it: 65.1, also written "65.1%".
 
-    Servers often give fractions, so a figure that could be one is taken only with the sign. Raises
-    UsageError for it, and for what is no figure.
+    Servers often give fractions, so a score that could be one needs the sign. Raises UsageError
+    for a score without it, and for a text that is no number.
     """
     metric, most = _first_metric(task)
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?(%?)", text.strip(), re.ASCII)
-    if match is None or len(text) > MAX_FIGURE_CHARACTERS:
+    if match is None or len(text) > MAX_SCORE_CHARACTERS:
         raise UsageError(
-            f"--scored {text[:MAX_FIGURE_CHARACTERS]!r}: this is no figure; write it as tables "
+            f"--scored {text[:MAX_SCORE_CHARACTERS]!r}: this is no figure; write it as tables "
             "show it, such as 65.1"
         )
-    figure = float(match[1])
-    if 0 < figure <= most and not match[2]:
+    score = float(match[1])
+    if 0 < score <= most and not match[2]:
         raise UsageError(
             f"--scored {text}: is the {metric} {text}%, or the fraction {text}? Tables show "
-            f"percentages: write {match[1]}% for the first, {figure * 100:g} for the second"
+            f"percentages: write {match[1]}% for the first, {score * 100:g} for the second"
         )
-    return figure
+    return score
 
 
 def _first_metric(task: Task) -> tuple[str, float]:
@@ -102,13 +102,13 @@ def record(
     day: str = "",
     submission: Path | None = None,
 ) -> None:
-    """Put down the figures that a server gave, which the task's summary then has.
+    """Record the scores that a server gave, for the task's summary.
 
-    metrics     name -> figure in [0, 1], CIDEr's in [0, 10]
+    metrics     name -> score in [0, 1], CIDEr's in [0, 10]
     day         on which they were given, such as 2026-01-31
-    submission  the file that was scored; its digest is put down beside
+    submission  the file that was scored; its digest is recorded
 
-    Raises UsageError for a figure out of range, a day that is none, or a task that is scored here.
+    Raises UsageError for a score out of range, an invalid day, or a task that is scored here.
     """
     if task.submission is None or not task.submission.alone:
         raise UsageError(f"{task.name}: it is scored here; its figure is in the run's summary")
@@ -127,10 +127,10 @@ def record(
             date.fromisoformat(day)
         except ValueError:
             raise UsageError(f"--on {day!r}: a day such as 2026-01-31 expected") from None
-    told: dict[str, Any] = {"server": server, "metrics": dict(metrics)}
-    told |= {"day": day} if day else {}
-    told |= {"submission": sha256_file(submission)} if submission else {}
-    folder.scores(task.name).write_server(told)
+    scores: dict[str, Any] = {"server": server, "metrics": dict(metrics)}
+    scores |= {"day": day} if day else {}
+    scores |= {"submission": sha256_file(submission)} if submission else {}
+    folder.scores(task.name).write_server(scores)
 
 
 def _check(content: Any, task: Task) -> None:

@@ -75,7 +75,7 @@ def _about(task: Task, folders: Sequence[RunFolder]) -> dict[str, Any]:
     """What else tasks.js says of a task.
 
     graded      a value of 1 is not the best
-    asked       of each run: its protocol, or "" without the task
+    protocols   of each run: its protocol, or "" without the task
     differ      what differs between the requests of two runs
     unverified  of each run: why its values cannot be compared with its summary, "" where they agree
     """
@@ -84,7 +84,7 @@ def _about(task: Task, folders: Sequence[RunFolder]) -> dict[str, Any]:
     differ = [what for key, what in SPEC if both and len({repr(e.get(key)) for e in entries}) > 1]
     return {
         "graded": task.judged or any(isinstance(m, Corpus) for m in task.metrics.values()),
-        "asked": [_protocol(entry) if entry else "" for entry in entries],
+        "protocols": [_protocol(entry) if entry else "" for entry in entries],
         "differ": list(dict.fromkeys(differ)),
         "unverified": [
             folder.scores(task.name).verify() if entry else ""

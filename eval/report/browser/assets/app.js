@@ -1,14 +1,14 @@
 "use strict";
-// The page: what the fields, the keys and the address say is what is shown.
+// The page: the fields, the keys and the address decide what is shown.
 
 const by = (id) => document.getElementById(id);
-const MOST_VALUES = 500; // of a group, up to which it can be chosen from
-const WAIT = 150; // milliseconds after the last letter, or the last step, before something is done
+const MOST_VALUES = 500; // of a group that can be filtered by
+const WAIT = 150; // milliseconds after the last letter or step before the page reacts
 
 const list = new List(fillRow, (place) => showSoon(place));
-let opened = 0; // of what was asked last; what comes late for an earlier one is dropped
+let opened = 0; // number of the last request; late results of earlier ones are dropped
 let turn = 0;
-let facts = ""; // what is said of the samples in the list
+let facts = ""; // description of the samples in the list
 
 function options(select, choices, chosen) {
   select.replaceChildren(...Object.entries(choices).map(([value, words]) => new Option(words, value)));
@@ -28,7 +28,7 @@ function number(field) {
   return Number.isNaN(value) ? null : value;
 }
 
-// What the fields say.
+// The values of the fields.
 function wanted() {
   const groups = new Map();
   for (const select of by("groups").querySelectorAll("select")) {
@@ -56,7 +56,7 @@ function fail(error) {
   say(`${error.message}. Write the pages again`);
 }
 
-// Fields for the groups of a task, which others do not have; with how many samples each value has.
+// Fields for the groups of a task, with the number of samples of each value.
 function drawGroups(task) {
   const few = task ? task.index.groups.filter((group) => group.values.length <= MOST_VALUES) : [];
   by("groups").replaceChildren(...few.map((group, n) => {
@@ -93,7 +93,7 @@ function describe(chosen) {
   by("note").textContent = value + unverified + (differ.length ? `The two runs were not asked the same: other ${differ.join(", ")}.` : "");
 }
 
-// Another task, or all: load its columns, draw the fields that depend on it.
+// Switch to a task, or to all: load its columns, draw the fields that depend on it.
 async function open(task) {
   const mine = ++opened;
   turn++;
@@ -115,11 +115,11 @@ async function open(task) {
   return true;
 }
 
-// The samples that the fields want, and one of them.
+// The samples that match the fields, and one of them.
 async function apply(place = list.place) {
   const mine = ++turn;
   const what = wanted();
-  if (!chosenTasks(what).every((task) => task.index)) return; // it is being opened, and applied then
+  if (!chosenTasks(what).every((task) => task.index)) return; // it is still loading, and applied afterwards
   const found = select(what);
   by("progress").hidden = true;
   if (!what.search || what.where === "ids") {
@@ -171,7 +171,7 @@ function summary(view) {
   return `${view.length.toLocaleString("en")} of ${total.toLocaleString("en")} samples${mean}`;
 }
 
-let awaited; // the sample that is to be shown, whatever else comes
+let awaited; // the sample to show, whatever arrives first
 
 async function show(place) {
   awaited = place;
@@ -199,7 +199,7 @@ const showSoon = (() => {
   };
 })();
 
-// The address: the sample, and the filters that differ from none.
+// The address: the sample and the filters that are set.
 function linkTo(task, id) {
   return `#${new URLSearchParams({ task: task.name, id })}`;
 }
@@ -227,7 +227,7 @@ function clear() {
   for (const select of by("groups").querySelectorAll("select")) select.value = ANY;
 }
 
-// Show what the address says.
+// Show the sample and the filters of the address.
 async function follow() {
   const told = new URLSearchParams(location.hash.slice(1));
   const number = Math.max(tasks.findIndex((task) => task.name === told.get("task")), 0);
@@ -236,7 +236,7 @@ async function follow() {
   for (const id of ["outcome-0", "outcome-1", "flip", "from", "to", "search", "order", "where"]) {
     if (!told.has(id) || (by(id).type === "number" && !Number.isFinite(Number(told.get(id))))) continue;
     by(id).value = told.get(id);
-    if (by(id).selectedIndex === -1) by(id).selectedIndex = 0; // an address may say anything
+    if (by(id).selectedIndex === -1) by(id).selectedIndex = 0; // an address may have any value
   }
   for (const select of by("groups").querySelectorAll("select")) {
     const code = select.group.values.findIndex((value) => told.getAll("group").includes(`${select.group.name}=${value}`));
@@ -252,7 +252,7 @@ async function follow() {
 
 function start() {
   document.title = `Samples of ${runs.map((name) => oneLine(name, 60)).join(" and ")}`;
-  by("runs").append(...runs.flatMap((name, n) => (n ? [" and ", stranger(name)] : [stranger(name)])));
+  by("runs").append(...runs.flatMap((name, n) => (n ? [" and ", isolated(name)] : [isolated(name)])));
   for (const each of document.querySelectorAll(".two")) each.hidden = !two;
   if (two) {
     by("filters").querySelector("label[for=outcome-0]").textContent = `Outcome, ${oneLine(runs[0], 30)}`;
@@ -289,7 +289,7 @@ function start() {
 function keys(event) {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === "Escape") {
-    event.preventDefault(); // it would empty the search
+    event.preventDefault(); // the browser would clear the search
     by("list").focus();
     return;
   }

@@ -1,14 +1,14 @@
 "use strict";
-// Which samples are wanted, and in what order.
+// Which samples match, and in what order.
 
 const ANY = "";
-const WHOLE = -1; // instead of a task's number: all
+const WHOLE = -1; // in place of a task's number: all tasks
 const OUTCOMES = { right: "right", partly: "partly right", wrong: "wrong", none: "not scored" };
 const FLIPS = { changed: "changed", worse: "second is worse", better: "second is better", same: "the same" };
 const ORDERS = { data: "as in the data", low: "lowest value first", high: "highest value first" };
 if (two) Object.assign(ORDERS, { fall: "largest fall first", rise: "largest rise first" });
 
-// right is the full value; of a graded metric there is none.
+// Right is the full value; a graded metric has none.
 function outcome(value, graded) {
   if (Number.isNaN(value)) return "none";
   if (value === 0) return "wrong";
@@ -25,7 +25,7 @@ function chosenTasks(wanted) {
   return wanted.task === WHOLE ? tasks : [tasks[wanted.task]];
 }
 
-// Places of the samples that columns alone can tell, in their order.
+// Places of the samples that match by the columns alone, in their order.
 function select(wanted) {
   const found = [];
   const text = wanted.where === "ids" ? wanted.search.toLowerCase() : "";
@@ -64,7 +64,7 @@ function sorted(places, order) {
   return places.sort((a, b) => key.get(a) - key.get(b) || a - b);
 }
 
-// Look into the texts of these samples, part by part; `found` is told of progress, and stops it by false.
+// Search the texts of these samples chunk by chunk; `found` is called with progress, and stops it by false.
 async function searchTexts(places, text, found) {
   const needle = text.toLowerCase();
   const hit = new Map();

@@ -1,14 +1,14 @@
 "use strict";
-// The list: as many rows in the page as are seen, whatever the number of samples.
+// The list: the page holds only the rows in view, whatever the number of samples.
 
 const ROW = 56; // pixels, as in app.css
-const TALLEST = 16e6; // pixels; browsers draw nothing right beyond some more
-const BEYOND = 6; // rows drawn above and below what is seen
-const SLOW = 25; // rows between two frames, up to which rows are filled while they move
-const QUIET = 90; // milliseconds without a movement, after which they are filled in any case
+const TALLEST = 16e6; // pixels; browsers draw wrongly beyond some more
+const BEYOND = 6; // rows drawn above and below the view
+const SLOW = 25; // rows between two frames up to which rows are filled while scrolling
+const QUIET = 90; // milliseconds without scrolling after which rows are filled in any case
 
 class List {
-  // fill(row, place, sample) draws a sample; chosen(place) is told of a choice
+  // fill(row, place, sample) draws a sample; chosen(place) is called for a choice
   constructor(fill, chosen) {
     this.box = document.getElementById("list");
     this.height = document.getElementById("height");
@@ -28,7 +28,7 @@ class List {
     new ResizeObserver(() => this.soon()).observe(this.box);
   }
 
-  // Show other samples; keep to the chosen one where it is among them.
+  // Show other samples; keep the chosen one if it is among them.
   show(view, place = this.place) {
     this.view = view;
     this.box.setAttribute("role", view.length ? "listbox" : "group"); // a listbox is never empty
@@ -51,7 +51,7 @@ class List {
     this.chosen(this.place);
   }
 
-  // Of the pixels that could be scrolled, were there no tallest: how many for one that can.
+  // How many pixels of the full list one scrolled pixel stands for.
   get ratio() {
     const seen = this.box.clientHeight;
     const real = this.view.length * ROW - seen;
@@ -98,7 +98,7 @@ class List {
       if (!row) {
         row = this.make(at);
         this.drawn.set(at, row);
-        this.rows.insertBefore(row, next); // as in the list, for those who read the page aloud
+        this.rows.insertBefore(row, next); // in the order of the list, for screen readers
       } else next = row.nextElementSibling;
       row.style.top = `${at * ROW - top + scroll}px`;
       row.setAttribute("aria-selected", String(at === this.at));
@@ -124,7 +124,7 @@ class List {
     return row;
   }
 
-  // Fill what is seen and is not filled yet, pictures too.
+  // Fill the rows in view that are not filled yet, pictures too.
   async complete() {
     for (const [at, row] of this.drawn) {
       for (const picture of row.querySelectorAll("img[data-src]")) {

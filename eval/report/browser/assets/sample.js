@@ -1,17 +1,17 @@
 "use strict";
-// One sample: its picture with the boxes on it, what was asked, said and true.
+// One sample: its picture with boxes, the question, the answers and the references.
 
 const SVG = "http://www.w3.org/2000/svg";
 const KINDS = ["predicted", "second"]; // of boxes, by run
 
 function fillRow(row, place, sample) {
   const task = taskOf(place);
-  const what = element("span", { class: "one" }, stranger(oneLine(idOf(place), 60), { class: "id" }));
+  const what = element("span", { class: "one" }, isolated(oneLine(idOf(place), 60), { class: "id" }));
   const said = element("span", { class: "both" });
   const texts = element("span", {}, what, said);
   let picture = element("span", { class: "thumb" });
   if (sample) {
-    what.append(" ", stranger(oneLine(questionOf(sample))));
+    what.append(" ", isolated(oneLine(questionOf(sample))));
     if (sample.images) {
       picture = element("img", { class: "thumb", alt: "", decoding: "async", draggable: false });
       picture.dataset.src = address(sample.images[0]);
@@ -20,7 +20,7 @@ function fillRow(row, place, sample) {
   }
   for (const run of runs.keys()) {
     const one = element("span", { class: "one" }, mark(valueOf(place, run), task));
-    if (sample) one.append(stranger(oneLine(answerOf(sample, run), 120)));
+    if (sample) one.append(isolated(oneLine(answerOf(sample, run), 120)));
     said.append(one, " ");
   }
   row.replaceChildren(picture, texts);
@@ -38,7 +38,7 @@ function answerOf(sample, run) {
   return answer.error ? `(no answer: ${answer.error})` : answer.text ?? "";
 }
 
-// A value in words and as a number, not by its colour alone.
+// A value in words and as a number, not only as a colour.
 function mark(value, task) {
   const how = outcome(value, task.graded);
   const text = how === "partly" ? shown(value) : OUTCOMES[how];
@@ -56,7 +56,7 @@ function drawSample(place, sample, position, count) {
   const bar = element(
     "div",
     { class: "bar" },
-    element("h2", { id: "title", tabIndex: -1 }, `${task.name} `, stranger(oneLine(id, 200))),
+    element("h2", { id: "title", tabIndex: -1 }, `${task.name} `, isolated(oneLine(id, 200))),
     element("button", { id: "previous", type: "button", disabled: position <= 0 }, "← Previous"),
     element("button", { id: "next", type: "button", disabled: position + 1 >= count }, "Next →"),
     element("span", { class: "hint" }, `${(position + 1).toLocaleString("en")} of ${count.toLocaleString("en")}`),
@@ -77,7 +77,7 @@ function drawSample(place, sample, position, count) {
     ...groupsOf(place, task),
     heading("Prompt"),
     text(sample.prompt ?? ""),
-    ...task.asked.filter((how, run) => how.includes("-shot") && run === 0).map((how) => (
+    ...task.protocols.filter((how, run) => how.includes("-shot") && run === 0).map((how) => (
       element("p", { class: "hint" }, `Asked ${how}: the examples that stood before it are left out here.`)
     )),
   ];
@@ -92,7 +92,7 @@ function heading(words) {
   return element("h3", {}, words);
 }
 
-// A text that may be long: scrolled in its own place, by keys too.
+// A text that may be long: it scrolls on its own, by keys too.
 function text(words, properties = {}) {
   const { class: kind = "", ...others } = properties;
   const long = words.length > 1000 || words.split("\n").length > 12;
@@ -104,13 +104,13 @@ function question(sample) {
   const texts = sample.texts ?? [];
   if (!texts.length) return [text(questionOf(sample), { class: "asked" })];
   return texts.flatMap(([name, words]) => (
-    texts.length > 1 ? [element("p", { class: "hint" }, stranger(name)), text(words, { class: "asked" })] : [text(words, { class: "asked" })]
+    texts.length > 1 ? [element("p", { class: "hint" }, isolated(name)), text(words, { class: "asked" })] : [text(words, { class: "asked" })]
   ));
 }
 
 function answer(sample, run, place, task) {
   const found = sample.answers[run];
-  const name = two ? [stranger(runs[run], { class: "hint" })] : [];
+  const name = two ? [isolated(runs[run], { class: "hint" })] : [];
   const head = element("p", {}, mark(valueOf(place, run), task), ...name);
   if (!found) return element("div", { class: "said" }, head, element("p", { class: "hint" }, "not asked"));
   if (found.error) {
@@ -131,9 +131,9 @@ function references(sample) {
 
 function choices(sample) {
   if (!sample.options) return [];
-  const heads = ["Option", ...runs.map((name) => (two ? element("span", {}, "Loss in nats, ", stranger(oneLine(name, 40))) : "Loss in nats"))];
+  const heads = ["Option", ...runs.map((name) => (two ? element("span", {}, "Loss in nats, ", isolated(oneLine(name, 40))) : "Loss in nats"))];
   const rows = sample.options.map((option, n) => element(
-    "tr", {}, element("th", { scope: "row" }, stranger(option)),
+    "tr", {}, element("th", { scope: "row" }, isolated(option)),
     ...runs.map((_, run) => element("td", {}, shown(sample.answers[run]?.losses?.[n]))),
   ));
   return [heading("Options"), table(heads, rows)];
@@ -141,7 +141,7 @@ function choices(sample) {
 
 function values(sample, task) {
   if (!task.metrics.length) return [];
-  const heads = ["Metric", ...(two ? runs.map((name) => stranger(oneLine(name, 40))) : ["Value"])];
+  const heads = ["Metric", ...(two ? runs.map((name) => isolated(oneLine(name, 40))) : ["Value"])];
   const rows = task.metrics.map((name, n) => row(name, (each) => each?.values?.[n]));
   if (sample.answers.some((each) => each?.iou !== undefined)) {
     rows.push(row("overlap of the boxes (IoU)", (each) => each?.iou));
@@ -165,12 +165,12 @@ function groupsOf(place, task) {
   const found = task.index.groups.filter((group) => group.codes[place - task.first] >= 0);
   if (!found.length) return [];
   return [heading("Groups"), element("dl", {}, ...found.flatMap((group) => [
-    element("dt", {}, stranger(oneLine(group.name))),
-    element("dd", {}, stranger(oneLine(group.values[group.codes[place - task.first]]))),
+    element("dt", {}, isolated(oneLine(group.name))),
+    element("dd", {}, isolated(oneLine(group.values[group.codes[place - task.first]]))),
   ]))];
 }
 
-// The boxes of a sample: what they are, in words, and where.
+// The boxes of a sample: their names and places.
 function boxesOf(sample) {
   const found = [];
   for (const [run, each] of sample.answers.entries()) {
@@ -180,7 +180,7 @@ function boxesOf(sample) {
   return found;
 }
 
-// How a picture that a browser has turned is turned back, by the orientation that its camera noted:
+// How to undo a browser's rotation of a picture, by its EXIF orientation:
 // the matrix of a canvas, for a picture of so many pixels as it is shown.
 const BACK = {
   2: (width) => [-1, 0, 0, 1, width, 0],
@@ -214,7 +214,7 @@ function figure(path, turned, number, count, boxes) {
     const drawn = back ? stored(img, turned) : img;
     if (back) img.replaceWith(drawn);
     const [width, height] = back ? [drawn.width, drawn.height] : [img.naturalWidth, img.naturalHeight];
-    // as high as there is room for; small ones are shown larger, so that boxes can be told apart
+    // as high as the room; small pictures are enlarged, so that boxes are distinct
     drawn.style.width = `min(${width * 3}px, ${((60 * width) / height).toFixed(3)}vh)`;
     caption.append(`, ${width} × ${height} pixels${back ? ", as stored and as the model saw it" : ""}`);
   });
@@ -225,7 +225,7 @@ function figure(path, turned, number, count, boxes) {
   return element("figure", {}, picture, caption);
 }
 
-// Reversed corners are put in order, to be seen at all.
+// Reversed corners are put in order, else the box would be invisible.
 function rectangle([x1, y1, x2, y2]) {
   return { x: Math.min(x1, x2), y: Math.min(y1, y2), width: Math.abs(x2 - x1), height: Math.abs(y2 - y1) };
 }
@@ -243,13 +243,13 @@ function overlay(boxes) {
     return `${name} from ${x1} left, ${y1} top to ${x2} left, ${y2} top`;
   });
   const draw = (kind, box) => svg("rect", { class: kind, ...rectangle(box) });
-  // halos first, so that of two boxes in one place both are seen
+  // halos first, so that two boxes in one place are both visible
   const drawn = [...boxes.map(({ box }) => draw("halo", box)), ...boxes.map(({ kind, box }) => draw(kind, box))];
   const options = { class: "boxes", viewBox: "0 0 1 1", preserveAspectRatio: "none", role: "img", "aria-label": `Boxes: ${words.join("; ")}` };
   return svg("svg", options, ...drawn);
 }
 
-// A box's name outside it, or inside where there is no room: above on the left, below for the true
+// A box's name outside it, or inside if there is no room: above on the left, below for the true
 // one, and below on the right for the second run's.
 function label({ kind, name, box }) {
   const { x, y, width, height } = rectangle(box);

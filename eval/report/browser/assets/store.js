@@ -1,11 +1,11 @@
 "use strict";
-// What the page knows. Data are scripts, added when they are needed: a page in a file may not fetch.
-// Each puts one value under a name into window.parts; texts in it are texts, and are never markup.
+// The page's data: scripts that are added when needed, since a page opened as a file may not fetch.
+// Each puts one value under a name into window.parts; its texts are never used as markup.
 
 const parts = (window.parts ??= {});
 const { runs, tasks, pictures, longest } = parts.tasks;
 const two = runs.length > 1;
-const KEPT = 60; // chunks that are held at a time
+const KEPT = 60; // chunks in memory at a time
 
 let samples = 0; // of all tasks; a sample's place is its number among these
 for (const task of tasks) {
@@ -15,7 +15,7 @@ for (const task of tasks) {
 }
 
 const loading = new Map(); // name -> promise
-const chunks = new Map(); // name -> samples, the one used last at the end
+const chunks = new Map(); // name -> samples, the last used one at the end
 
 function load(name, file) {
   if (!loading.has(name)) {
@@ -51,7 +51,7 @@ async function loadIndex(task) {
   return task.index;
 }
 
-// The last entry of a sorted list that is not above a number.
+// The last entry of a sorted list that is at most a number.
 function before(list, number, of = (each) => each) {
   let low = 0;
   let high = list.length;
@@ -75,7 +75,7 @@ function chunkOf(place) {
   return { task, number, name: `${task.name}/${number}`, at: place - task.first - task.index.starts[number] };
 }
 
-// A sample, if it is here; else undefined.
+// A sample if its chunk is loaded, else undefined.
 function held(place) {
   const { name, at } = chunkOf(place);
   const found = chunks.get(name);
@@ -112,7 +112,7 @@ function address(path) {
   return pictures + path.split("/").map(encodeURIComponent).join("/");
 }
 
-// A text with codes in place of what cannot be seen, such as marks that turn its direction.
+// A text with codes in place of invisible characters, such as direction marks.
 function visible(text) {
   return text.replace(/\r\n/g, "\n").replace(/[^\P{C}\n\t]|[\p{Zl}\p{Zp}]/gu, (char) => {
     const code = char.codePointAt(0).toString(16).padStart(4, "0");
@@ -136,7 +136,7 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
-// Text of a stranger: of a direction of its own, which turns nothing around it.
-function stranger(text, properties = {}) {
+// A text of a run: its writing direction does not affect what is around it.
+function isolated(text, properties = {}) {
   return element("bdi", properties, visible(text));
 }

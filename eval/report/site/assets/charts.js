@@ -1,5 +1,5 @@
-// What the charts share. Colours are those of Okabe and Ito, darkened where white shines through;
-// dashes and signs tell the lines apart too.
+// Shared by the charts. Colours are those of Okabe and Ito, darkened where they are too light on
+// white; dashes and markers differ too.
 "use strict";
 
 const COLOURS = ["#0072b2", "#c04f00", "#00785a", "#a3477f", "#1b1f24", "#8a6a00", "#3a86b7", "#7a5195"];

@@ -9,7 +9,7 @@
   const sections = [...document.querySelectorAll("section[data-line]")];
   const day = (time) => new Date(time).toISOString().slice(0, 10);
 
-  // A line from one end of an interval to the other, which Chart.js does not draw by itself.
+  // A line from one end of an interval to the other, which Chart.js cannot draw.
   const intervals = {
     id: "intervals",
     beforeDatasetsDraw: ({ ctx, data, scales: { x, y } }) => {
@@ -60,7 +60,7 @@
     },
   });
 
-  // The points' own days, the first time of each.
+  // The days of the points, at the first time of each.
   function dates() {
     const times = (chart?.data.datasets[0]?.data ?? []).map((point) => point.x);
     return times.filter((time, n) => !n || day(time) !== day(times[n - 1]));

@@ -1,5 +1,5 @@
-// The table: TanStack Table sorts and filters, the page's own rows are put in that order.
-// The chart: scores of the rows that are ticked.
+// The table: TanStack Table sorts and filters, and the page's rows are put in that order.
+// The chart: scores of the ticked rows.
 "use strict";
 
 (() => {
@@ -18,7 +18,7 @@
     accessorFn: value(column),
     sortingFn: column === "name" ? "alphanumeric" : "basic",
     sortDescFirst: first === "desc",
-    sortUndefined: "last", // what does not rank, whichever way is sorted
+    sortUndefined: "last", // unranked rows, in both directions
     enableGlobalFilter: column === "name",
   }));
   columns.push({ id: "family", accessorFn: (row) => row.in, filterFn: "arrIncludes" });
@@ -75,7 +75,7 @@
   document.getElementById("search").addEventListener("input", (event) =>
     shown.setGlobalFilter(event.target.value || undefined));
 
-  // One family: its columns and the models that have figures in it, by their rank there.
+  // One family: its columns and the models with scores in it, by their rank there.
   document.getElementById("family").addEventListener("change", (event) => {
     const family = event.target.value;
     const hidden = families.filter((each) => family && each.id !== family);
