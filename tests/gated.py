@@ -7,7 +7,7 @@ from small import command
 
 from eval.api import Generate, Prediction
 from eval.data.declare import Sample, Task
-from eval.report import load_card
+from eval.report.card import load_card
 from eval.run.folder import RunFolder
 from eval.scoring.score import Scoring
 from eval.storage.writing import write_rows

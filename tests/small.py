@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from eval.cli import main
+from eval.cli.main import Commands, main
 from eval.launch.coordinator import rounds
 from eval.launch.plan import RoundPlan
 from eval.launch.queue import Here, Queue
@@ -49,6 +49,11 @@ CONFIG = {
         "image_start_id": RANKS + 214,
     },
 }
+
+
+def import_commands():
+    """Import the modules of all commands, which are otherwise imported when they are needed."""
+    dict(Commands())
 
 
 def command(*arguments):

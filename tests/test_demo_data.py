@@ -18,7 +18,7 @@ from eval.demo.scenes import HELD_OUT_SEEDS, TRAINING_SEEDS
 from eval.demo.writer import SIZES
 from eval.errors import DataError
 from eval.plugins import find_tasks
-from eval.report import card_columns, load_card
+from eval.report.card import card_columns, load_card
 
 TASKS = {task.name: task for task in find_tasks(["all", "touchstone_cn"])}
 CHECKPOINT = Path(data.__file__).parent / "checkpoint"

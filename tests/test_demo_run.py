@@ -7,7 +7,9 @@ import pytest
 from small import command
 
 from eval.demo.writer import SIZES
-from eval.report import build_tables, load_card, load_run
+from eval.report.card import load_card
+from eval.report.scores import load_run
+from eval.report.tables import build_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDED = ROOT / "results" / "demo"

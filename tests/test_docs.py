@@ -17,7 +17,7 @@ import pytest
 import benchmarks as benchmark_modules
 from eval import Archive, Build, ByHand, Download, Generate, Mirror, Nucleus, Pictures
 from eval.plugins import find_tasks
-from eval.report import load_card
+from eval.report.card import load_card
 
 PAGE = Path(__file__).resolve().parents[1] / "EVALUATION.md"
 COMMANDS = (

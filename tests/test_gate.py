@@ -32,7 +32,8 @@ from small import answer_all, make_data
 from eval.api import Prediction
 from eval.data.declare import Corpus
 from eval.plugins import find_tasks
-from eval.report import compare_runs, load_run
+from eval.report.gate import compare_runs
+from eval.report.scores import load_run
 from eval.run.folder import RunFolder
 from eval.run.spec import Spec, describe_task
 from eval.scoring.score import score_run

@@ -15,8 +15,9 @@ from scipy import stats as reference
 from eval.api import Generate, Prediction
 from eval.data.declare import Corpus, Sample, Task
 from eval.errors import RunError
-from eval.report import build_tables, load_card, load_run
-from eval.report.scores import RunScores
+from eval.report.card import load_card
+from eval.report.scores import RunScores, load_run
+from eval.report.tables import build_tables
 from eval.run.files import Published, Summary, SummaryInterval
 from eval.run.folder import RunFolder
 from eval.scoring.score import Scoring

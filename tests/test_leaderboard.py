@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from small import command
 
 from eval.errors import RunError, UsageError
-from eval.report import load_card
+from eval.report.card import load_card
 from eval.report.site import build_site
 from eval.report.site.board import ALL, OWN, RUN, build_board
 from eval.report.site.history import timelines

@@ -14,10 +14,12 @@ from test_gate import draw, make_run, rows_of
 from test_leaderboard import BASE, CARD, HOSTILE, board_of, row_of, write_run
 
 from eval.errors import RunError, UsageError
-from eval.report import build_tables, compare_runs, load_run
+from eval.report.gate import compare_runs
 from eval.report.plots import FORMATS, MOST, build_plots
 from eval.report.plots.data import flip_data, interval_data, radar_data
 from eval.report.plots.draw import LONGEST
+from eval.report.scores import load_run
+from eval.report.tables import build_tables
 
 SVG = "{http://www.w3.org/2000/svg}"
 OURS = "Qwen-VL (Qwen-7B)"
@@ -199,7 +201,8 @@ def test_equal_input_gives_equal_bytes(pair, pictures, tmp_path):
     folders = [str(run.folder) for run in pair]
     code = (
         "import sys, pathlib\n"
-        "from eval.report import load_card, load_run\n"
+        "from eval.report.card import load_card\n"
+        "from eval.report.scores import load_run\n"
         "from eval.report.plots import build_plots\n"
         "runs = [load_run(pathlib.Path(run)) for run in sys.argv[2:]]\n"
         "for form in ('svg', 'pdf'):\n"

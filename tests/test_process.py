@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from launched import SCRIPT, Launched, asking_fragile, make_groups, offer_fragile
-from small import command, make_data
+from small import command, import_commands, make_data
 
 from eval.cli.machine import settle_home
 from eval.cli.process import generates
@@ -174,6 +174,7 @@ def acting_as(user, folder):
     for each in (folder, *folder.parents):
         if each.stat().st_uid == 0 and each.name.startswith(("pytest-", "popen-", folder.name)):
             each.chmod(0o777)
+    import_commands()  # another user may not be allowed to read the modules
     uid, gid = os.getresuid(), os.getresgid()
     os.setresgid(user, user, 0)
     os.setresuid(user, user, 0)

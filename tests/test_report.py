@@ -17,7 +17,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from eval.errors import RunError, UsageError
-from eval.report import RunScores, build_tables, load_card, render_markdown, render_terminal
+from eval.report.card import load_card
+from eval.report.forms.markdown import render_markdown
+from eval.report.forms.terminal import render_terminal
+from eval.report.scores import RunScores
+from eval.report.tables import build_tables
 from eval.run.files import Published, Summary, SummaryInterval
 
 GOLDEN = Path(__file__).parent / "golden" / "report"

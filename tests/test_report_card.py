@@ -10,7 +10,8 @@ import yaml
 
 import benchmarks
 from eval.errors import DataError
-from eval.report import build_tables, card_columns, load_card
+from eval.report.card import card_columns, load_card
+from eval.report.tables import build_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "results" / "model_card.yaml"

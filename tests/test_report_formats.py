@@ -22,19 +22,14 @@ from typer.testing import CliRunner
 from eval.cli.main import app
 from eval.cli.report import FORMS, print_report
 from eval.errors import RunError, UsageError
-from eval.report import (
-    RunScores,
-    build_tables,
-    render_csv,
-    render_html,
-    render_json,
-    render_latex,
-)
 from eval.report.comparison import REPRODUCED, number
 from eval.report.forms.html import escape as escape_html
-from eval.report.forms.latex import ESCAPES, PACKAGES
+from eval.report.forms.html import render_html
+from eval.report.forms.latex import ESCAPES, PACKAGES, render_latex
 from eval.report.forms.latex import escape as escape_latex
-from eval.report.forms.records import COLUMNS, guarded
+from eval.report.forms.records import COLUMNS, guarded, render_csv, render_json
+from eval.report.scores import RunScores
+from eval.report.tables import build_tables
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")

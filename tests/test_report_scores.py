@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from eval.errors import RunError
-from eval.report import load_run
-from eval.report.scores import describe_protocol
+from eval.report.scores import describe_protocol, load_run
 from eval.run.files import Published
 
 SUMMARY = {

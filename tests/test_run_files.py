@@ -239,7 +239,7 @@ def test_a_run_that_one_may_not_write_is_named(made):
         for path in (run, *run.rglob("*")):
             path.chmod(0o555 if path.is_dir() else 0o444)
         code = (
-            "import os, sys\nfrom eval.cli.main import main\n"
+            "import os, sys\nfrom eval.cli.main import Commands, main\ndict(Commands())\n"
             "from eval.storage.reading import Schema\n"
             "Schema(int).parse(b'1', '', ValueError)\n"
             "if not os.getuid(): os.setgid(65534); os.setuid(65534)\nmain()"

@@ -16,7 +16,7 @@ from eval.judging.answers import take_in
 from eval.judging.drift import drift
 from eval.judging.occasion import Occasion
 from eval.plugins import find_tasks
-from eval.report import load_run
+from eval.report.scores import load_run
 from eval.scoring.score import score_run
 from eval.scoring.stats import Tally
 from touchstone import judging as touchstone

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 from launched import SCRIPT
-from small import command, make_checkpoint, make_data
+from small import command, import_commands, make_checkpoint, make_data
 from test_gate import make_run, rows_of
 
-from eval.cli.main import app  # noqa: F401  # slow to import: not within a test
 from eval.errors import RunError
 from eval.report.browser.pictures import PagePictures
 from eval.run.folder import RunFolder, held
@@ -22,6 +21,7 @@ from eval.storage.writing import remove_leftovers, write_file, writing
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "results" / "demo"  # a run without scores, whose tables can be printed
+import_commands()  # slow: not within a test
 
 
 @pytest.fixture(scope="module")

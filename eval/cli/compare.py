@@ -9,9 +9,18 @@ from typing import Annotated
 import orjson
 import typer
 
-from eval import report
 from eval.cli.console import err, out
 from eval.errors import RunError, UsageError
+from eval.report import gate as regression_gate
+from eval.report.card import load_card
+from eval.report.forms.verdict import (
+    comparison_json,
+    comparison_junit,
+    comparison_markdown,
+    render_comparison,
+)
+from eval.report.gate import MARGIN, cannot_compare, compare_runs
+from eval.report.scores import load_run
 from eval.storage.reading import is_folder
 from eval.storage.writing import PRETTY, write_file
 
@@ -19,9 +28,9 @@ from eval.storage.writing import PRETTY, write_file
 class Inconclusive(StrEnum):
     """How an inconclusive gate ends."""
 
-    ERROR = report.ERROR
-    FAIL = report.FAIL
-    SKIP = report.SKIP
+    ERROR = regression_gate.ERROR
+    FAIL = regression_gate.FAIL
+    SKIP = regression_gate.SKIP
 
 
 def compare_command(
@@ -31,7 +40,7 @@ def compare_command(
     ],
     margin: Annotated[
         float, typer.Option(min=0, help="Points of a table that a benchmark may lose.")
-    ] = report.MARGIN,
+    ] = MARGIN,
     gate: Annotated[
         bool,
         typer.Option(
@@ -66,17 +75,17 @@ def compare_command(
             raise UsageError(f"{path}: no such folder")
     how = inconclusive.value
     try:
-        first, second = (report.load_run(path, check=not gate) for path in (base, candidate))
-        found = report.compare_runs(first, second, report.load_card(), margin, how)
+        first, second = (load_run(path, check=not gate) for path in (base, candidate))
+        found = compare_runs(first, second, load_card(), margin, how)
     except RunError as error:
         if not gate:
             raise
-        found = report.cannot_compare(base, candidate, margin, how, str(error))
-    report.render_comparison(found, out)
+        found = cannot_compare(base, candidate, margin, how, str(error))
+    render_comparison(found, out)
     forms: dict[Path | None, Callable[[], bytes]] = {
-        markdown: lambda: report.comparison_markdown(found).encode(),
-        junit: lambda: report.comparison_junit(found),
-        json: lambda: orjson.dumps(report.comparison_json(found), option=PRETTY),
+        markdown: lambda: comparison_markdown(found).encode(),
+        junit: lambda: comparison_junit(found),
+        json: lambda: orjson.dumps(comparison_json(found), option=PRETTY),
     }
     for file, content in forms.items():
         if file is not None:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from eval import report
 from eval.cli.console import err, out
+from eval.report.card import load_card
 from eval.report.site import build_site
 
 
@@ -28,5 +28,5 @@ def leaderboard_command(
     def skipped(path: str, why: str) -> None:
         err.print(f"skipped: {path}: {why}", highlight=False, soft_wrap=True, markup=False)
 
-    page = build_site(folders, out_folder, report.load_card(), skipped)
+    page = build_site(folders, out_folder, load_card(), skipped)
     out.print(str(page), highlight=False, soft_wrap=True, markup=False)

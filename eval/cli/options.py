@@ -1,8 +1,6 @@
 """Arguments that several commands take."""
 
-import math
 import re
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +9,7 @@ import typer
 from eval.errors import UsageError
 from eval.launch.workers import Launch
 from eval.scoring.score import AsPublished
-from eval.storage.reading import MAX_INTEGER, check_path, exists, is_folder, shown_path
+from eval.storage.reading import MAX_INTEGER, exists, is_folder, shown_path
 
 Tasks = Annotated[
     list[str] | None,
@@ -141,37 +139,3 @@ def new_folder(path: Path, option: str = "--out") -> Path:
     if exists(path) and not is_folder(path):
         raise UsageError(f"{option} {shown_path(path)}: this is a file; give a folder")
     return path
-
-
-def check_values(command: Any) -> None:
-    """Have all commands check their values before they run: numbers and paths that nothing takes.
-
-    command  typer's, a group or one that runs
-    """
-    for each in getattr(command, "commands", {}).values():
-        check_values(each)
-    run, names = command.callback, {each.name: each for each in command.params}
-
-    @wraps(run)
-    def checked(**values: Any) -> Any:
-        for name, value in values.items():
-            parameter = names.get(name)
-            if parameter is not None:
-                argument = parameter.param_type_name == "argument"
-                _check(parameter.metavar or name if argument else parameter.opts[0], value)
-        return run(**values)
-
-    command.callback = checked
-
-
-def _check(name: str, value: Any) -> None:
-    """Raise UsageError, naming the option or argument, for a value that no command can take."""
-    if isinstance(value, list | tuple):
-        for each in value:
-            _check(name, each)
-    elif isinstance(value, Path):
-        check_path(name, value)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{name} {value}: give a finite number")
-    elif isinstance(value, int) and abs(value) > MAX_INTEGER:
-        raise UsageError(f"{name}: {len(str(abs(value)))} digits are more than a number may have")

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from eval import report
 from eval.cli.console import err, out
 from eval.errors import RunError
+from eval.report.card import load_card
 from eval.report.plots import FOLDER, FORMATS, build_plots
+from eval.report.scores import load_run
 from eval.storage.writing import write_file
 
 
@@ -25,7 +26,7 @@ def plot_command(
 ) -> None:
     """Draw runs beside the card: a radar of families, intervals, and of two runs the flips."""
     place = FOLDER.check(out_folder)
-    scores, card = [report.load_run(run) for run in runs], report.load_card()
+    scores, card = [load_run(run) for run in runs], load_card()
     plots = build_plots(scores, card, row, form)
     try:
         FOLDER.claim(place, [f"{name}.{form}" for name in plots.pictures])

@@ -23,8 +23,6 @@ from types import FrameType
 
 from eval.cli.machine import open_streams, settle_home
 from eval.errors import EvalError, UsageError
-from eval.launch.process import LAUNCHED, dismiss, serve_rank
-from eval.launch.store import rank_of
 from eval.storage.reading import reason
 
 GRACE_S = 8.0  # after a signal, for what cannot be interrupted: then the process ends all the same
@@ -61,15 +59,10 @@ def run_process(command: Callable[[list[str]], object]) -> None:
     try:
         with _signals():
             _check_text(arguments)
-            rank = rank_of(os.environ) if generates(arguments) else None
-            if rank and rank.number:
-                sys.exit(serve_rank(rank))
-            LAUNCHED[:] = [rank] if rank else []
-            try:
+            if generates(arguments):
+                _run_launched(command, arguments)
+            else:
                 command(arguments)
-            finally:
-                if rank:
-                    dismiss()
     except SystemExit as end:
         code = _exit_code(end)
     except Stopped as stopped:
@@ -83,6 +76,24 @@ def run_process(command: Callable[[list[str]], object]) -> None:
         code, message = _told(error)
         _print(message)
     sys.exit(_flushed(code))
+
+
+def _run_launched(command: Callable[[list[str]], object], arguments: list[str]) -> None:
+    """Run the command in the first process of a launcher; serve it in the others."""
+    # imported late: launchers take longer to import than other commands take to start
+    from eval.launch.process import LAUNCHED, dismiss, serve_rank
+    from eval.launch.store import rank_of
+
+    rank = rank_of(os.environ)
+    if rank and rank.number:
+        sys.exit(serve_rank(rank))
+    LAUNCHED[:] = [rank] if rank else []
+    try:
+        command(arguments)
+    finally:
+        if rank:
+            dismiss()
+        LAUNCHED.clear()
 
 
 def generates(arguments: list[str]) -> bool:

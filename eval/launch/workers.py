@@ -149,9 +149,12 @@ def started(
     """
     if launch.gpus is None and launch.launcher is None and meeting is None:
         backend = job.open()
-        if job.arguments.get("device") in ("auto", "cuda") and len(worker_process.devices()) > 1:
+        device = str(job.arguments.get("device"))
+        # a back end of no device needs no torch, which takes seconds to import
+        if device in ("auto", "cuda") and plugins.device_kind(plugins.backend(job.backend), device):
             count = len(worker_process.devices())
-            say(f"{count} GPUs are here; --gpus {count} uses them all")
+            if count > 1:
+                say(f"{count} GPUs are here; --gpus {count} uses them all")
         yield ThisProcess(backend, job.in_turn)
         return
     if meeting and launch.gpus not in (None, meeting[0].size):

@@ -55,6 +55,7 @@ def load(*, torch: bool, home: Path) -> Entry:
     loaded: Entry = found.load()
     for name in (*LIGHT, *(HEAVY if torch else ())):
         import_module(name)
+    dict(import_module("eval.cli.main").Commands())
     if torch:
         import_module("torch").set_num_threads(1)
     gc.collect()
