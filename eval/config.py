@@ -1,10 +1,14 @@
 """Configurations: a TOML file for each row of a table. They name, they hold no logic."""
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, with_config
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from eval import plugins
 from eval.errors import EvalError, UsageError
@@ -16,9 +20,34 @@ TOML = ".toml"
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
+def _one_of(known: Iterable[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in known:
+            raise PydanticCustomError("choice", "{nearest}", {"nearest": nearest(value, known)})
+        return value
+
+    return AfterValidator(check)
+
+
+def _known_task(name: str) -> str:
+    try:
+        plugins.find_tasks([name])
+    except EvalError as error:
+        raise PydanticCustomError("task", "{reason}", {"reason": str(error)}) from None
+    return name
+
+
+Text = Annotated[str, Field(strict=True, description="a text")]
+Number = Annotated[
+    int, Field(strict=True, ge=0, le=MAX_INTEGER, description="a number, 0 or more,")
+]
+Flag = Annotated[bool, Field(strict=True, description="true or false")]
+
+
+@with_config(extra="forbid")
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What decides a row's figures; where data and run lie is said on the command line.
+    """What decides a row's scores; where data and run lie is said on the command line.
 
     model     checkpoint folder, hub id, or demo
     revision  of a hub id: a commit
@@ -28,36 +57,24 @@ class Config:
     seed      of all that is drawn: examples, and tokens where a task samples
     greedy    take the best token where a task samples
     partial   whether data that are not the official split's are taken, and marked
+
+    A description is what an error about the field calls it.
     """
 
-    model: str
-    tasks: tuple[str, ...]
-    revision: str | None = None
-    weights: str | None = None
-    dtype: str = "auto"
-    protocol: str = PUBLISHED
-    few_shot: int = 0
-    seed: int = 0
-    batch_size: int = 1
-    greedy: bool = False
-    partial: bool = False
-
-
-EXPECTED: dict[
-    str, tuple[type, str, tuple[str, ...] | None]
-] = {  # key -> type, what it is called, what it may be
-    "model": (str, "a text", None),
-    "tasks": (list, "a list of task names", None),
-    "revision": (str, "a text", None),
-    "weights": (str, "a file's name", None),
-    "dtype": (str, "a dtype", DTYPES),
-    "protocol": (str, "a protocol", PROTOCOLS),
-    "few_shot": (int, "a number of examples, 0 or more,", None),
-    "seed": (int, "a number, 0 or more,", None),
-    "batch_size": (int, "a number, 1 or more,", None),
-    "greedy": (bool, "true or false", None),
-    "partial": (bool, "true or false", None),
-}
+    model: Text
+    tasks: Annotated[
+        tuple[Annotated[Text, AfterValidator(_known_task)], ...],
+        Field(min_length=1, description="a list of task names"),
+    ]
+    revision: Annotated[Text | None, Field(description="a text")] = None
+    weights: Annotated[Text | None, Field(description="a file's name")] = None
+    dtype: Annotated[Text, _one_of(DTYPES), Field(description="a dtype")] = "auto"
+    protocol: Annotated[Text, _one_of(PROTOCOLS), Field(description="a protocol")] = PUBLISHED
+    few_shot: Annotated[Number, Field(description="a number of examples, 0 or more,")] = 0
+    seed: Number = 0
+    batch_size: Annotated[Number, Field(ge=1, description="a number, 1 or more,")] = 1
+    greedy: Flag = False
+    partial: Flag = False
 
 
 def find_config(path: Path, folder: str = "") -> Path:
@@ -90,48 +107,40 @@ def read_config(path: Path) -> Config:
     """Read and check a configuration. Raises UsageError, naming file, line and key."""
     values = read_toml(path, UsageError)
     text = read_text(path, UsageError)
-    for fault, key, item in _faults(values):
-        raise UsageError(f"{path}, line {_line(text, key, item)}: {fault}")
-    for key in ("model", "tasks"):
-        if key not in values:
-            raise UsageError(f"{path}: key {key!r} is missing: {EXPECTED[key][1]} expected")
-    return Config(**{**values, "tasks": tuple(values["tasks"])})
+    schema = TypeAdapter(Config)
+    try:
+        return schema.validate_python(values)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+    line, first = min(((_line(text, each), each) for each in errors), key=lambda each: each[0])
+    where = path if first["type"] == "missing" else f"{path}, line {line}"
+    message = _message(first, schema.json_schema()["properties"])
+    raise UsageError(f"{where}: key {first['loc'][0]!r}{message}")
 
 
-def _faults(values: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(what is wrong, key, item of its list or nothing)."""
-    for key, value in values.items():
-        if key not in EXPECTED:
-            yield f"key {key!r} is not known{nearest(key, EXPECTED)}", key, ""
-            continue
-        kind, what, allowed = EXPECTED[key]
-        right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-        if not right:
-            yield f"key {key!r}: {what} expected, {value!r:.80} found", key, ""
-        elif allowed and value not in allowed:
-            yield (
-                f"key {key!r}: {what} expected, {value!r:.80} found{nearest(str(value), allowed)}",
-                key,
-                "",
-            )
-        elif kind is int and not (key == "batch_size") <= value <= MAX_INTEGER:
-            yield f"key {key!r}: {what} expected, {value!r:.80} found", key, ""
-        elif key == "tasks":
-            if not value:
-                yield f"key {key!r}: {what} expected, an empty one found", key, ""
-            for name in value:
-                if not isinstance(name, str):
-                    yield f"key 'tasks': {what} expected, {name!r:.80} found", key, str(name)
-                try:
-                    plugins.find_tasks([name])
-                except EvalError as error:
-                    yield f"key 'tasks': {error}", key, name
+def _message(error: ErrorDetails, known: dict[Any, dict[str, Any]]) -> str:
+    """What is wrong with a key, in the words of its description."""
+    key, kind = error["loc"][0], error["type"]
+    if key not in known:
+        return f" is not known{nearest(str(key), known)}"
+    if kind == "task":
+        return f": {error['msg']}"
+    expected = f": {known[key]['description']} expected"
+    if kind == "missing":
+        return f" is missing{expected}"
+    if kind == "too_short":
+        return f"{expected}, an empty one found"
+    rest = error["msg"] if kind == "choice" else ""
+    return f"{expected}, {error['input']!r:.80} found{rest}"
 
 
-def _line(text: str, key: str, item: str) -> int:
+def _line(text: str, error: ErrorDetails) -> float:
     """Where the key stands, or below it the item of its list; counted from 1."""
-    found = re.search(rf"""^\s*["']?{re.escape(key)}["']?\s*=""", text, re.MULTILINE)
-    begin = found.start() + len(found[0]) - len(found[0].lstrip()) if found else 0
-    if item and (at := text.find(item, begin)) >= 0:
+    key, *item = map(str, error["loc"])
+    if error["type"] == "missing":
+        return math.inf
+    match = re.search(rf"""^\s*["']?{re.escape(key)}["']?\s*=""", text, re.MULTILINE)
+    begin = match.start() + len(match[0]) - len(match[0].lstrip()) if match else 0
+    if item and (at := text.find(str(error["input"]), begin)) >= 0:
         begin = at
     return text.count("\n", 0, begin) + 1

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.config import EXPECTED, Config, read_config
+from eval.config import Config, read_config
 from eval.errors import UsageError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.toml"))
@@ -60,7 +60,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 @given(
     st.dictionaries(
-        st.sampled_from([*EXPECTED, "other"]),
+        st.sampled_from([*Config.__dataclass_fields__, "other"]),
         st.one_of(st.booleans(), st.integers(-2, 2), st.sampled_from(["demo", "okvqa", "auto"])),
     )
 )
