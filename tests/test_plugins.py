@@ -1,4 +1,4 @@
-"""The door: packages offer tasks and back ends through entry points, and only through them."""
+"""Plug-ins: packages offer tasks and back ends through entry points, and only through them."""
 
 import shutil
 import subprocess
@@ -104,11 +104,14 @@ def test_finding_tasks_loads_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_source_folder_that_is_not_installed_says_so():
+def test_a_source_folder_that_is_not_installed_says_so(tmp_path):
     """Entry points come with an installation; without one nothing would be found, silently."""
+    for each in Path(pytest.__file__).parents[1].iterdir():  # what else is installed
+        if "qwen_vl_eval" not in each.name:
+            (tmp_path / each.name).symlink_to(each)
     code = f"""
         import sys
-        sys.path.insert(0, {str(ROOT)!r})
+        sys.path += [{str(ROOT)!r}, {str(tmp_path)!r}]
         from eval import plugins
         from eval.errors import UsageError
         for look_up in (plugins.tasks, lambda: plugins.backend("plain")):
@@ -118,7 +121,7 @@ def test_a_source_folder_that_is_not_installed_says_so():
                 assert "qwen-vl-eval is not installed" in str(error), error
                 assert "pip install -e ." in str(error), error
             else:
-                sys.exit("found")
+                sys.exit("no error")
     """
     isolated = [sys.executable, "-I", "-S"]  # without site-packages
     subprocess.run([*isolated, "-c", textwrap.dedent(code)], check=True)
