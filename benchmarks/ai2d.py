@@ -24,7 +24,7 @@ from itertools import chain
 from pathlib import Path
 
 from eval import Archive, Build, Download, Expect, Generate, Layout, Mirror, Sample, Source, Task
-from eval.data import Record, converted_source, read_json, read_jsonl, read_pictures
+from eval.data import Record, converted_source, hub_source, read_json, read_jsonl, read_pictures
 from eval.data.mirrors import digest_name, distinct
 from eval.data.samples import Folders
 from eval.errors import DataError
@@ -39,10 +39,7 @@ TEST_IDS = Source("ai2d/ai2d_test_ids.csv", origin=IDS)
 QUESTIONS = Source("ai2d/questions/*.png.json", origin=f"the archive {ZIP}")
 CONVERTED = converted_source("ai2diagram/test.jsonl")
 HUB = "lmms-lab/ai2d"
-MIRROR = Source(
-    "ai2d/mirror/**/test-*.parquet",
-    origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
-)
+MIRROR = hub_source("ai2d/mirror/**/test-*.parquet", HUB)
 PROMPT = "<img>{image}</img>{question} Answer:"
 CHAT = "Picture 1: <img>{image}</img>\n{question}"
 NAME = r"[0-9]{1,9}\.png"

@@ -20,13 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from eval import ByHand, Expect, Generate, Layout, Mirror, Sample, Source, Task
-from eval.data import (
-    Record,
-    converted_source,
-    read_jsonl,
-    read_list,
-    read_pictures,
-)
+from eval.data import Record, converted_source, hub_source, read_jsonl, read_list, read_pictures
 from eval.data.mirrors import digest_name, distinct
 from eval.data.samples import Folders
 from eval.metrics.relaxed import relaxed_accuracy
@@ -109,18 +103,12 @@ def layouts(split: str, half: str) -> tuple[Layout, ...]:
         Layout((first,), partial(official, split, half)),
         Layout((lines,), partial(converted, split, lines.path), name="converted"),
     ]
-    tables = mirror_source("mirror", HUB, split)
-    other = mirror_source("mirror_m4", OTHER_HUB, split)
+    tables = hub_source(f"chartqa/mirror/**/{split}-*.parquet", HUB)
+    other = hub_source(f"chartqa/mirror_m4/**/{split}-*.parquet", OTHER_HUB)
     if split == "test":  # the first mirror has no other
         known.append(mirror_layout(tables, partial(mirrored, half, tables)))
     known.append(mirror_layout(other, partial(mirrored_elsewhere, split, half, other)))
     return tuple(known)
-
-
-def mirror_source(folder: str, hub: str, split: str) -> Source:
-    """A split's tables."""
-    origin = f"the hub dataset {hub}, https://huggingface.co/datasets/{hub}"
-    return Source(f"chartqa/{folder}/**/{split}-*.parquet", origin=origin)
 
 
 def mirror_layout(source: Source, read: "partial[Iterator[Sample]]") -> Layout:

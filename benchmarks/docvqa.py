@@ -21,7 +21,15 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from eval import ByHand, Expect, Generate, Layout, Mirror, Sample, Source, Submission, Task
-from eval.data import Record, converted_source, read_json, read_jsonl, read_parquet, read_pictures
+from eval.data import (
+    Record,
+    converted_source,
+    hub_source,
+    read_json,
+    read_jsonl,
+    read_parquet,
+    read_pictures,
+)
 from eval.data.mirrors import distinct
 from eval.metrics.anls import anls
 from eval.storage.reading import is_folder
@@ -127,10 +135,7 @@ def layouts(split: str) -> tuple[Layout, ...]:
     first = Source(f"docvqa/{split}/{split}_v1.0.json", origin=f"package {split} of {SITE}")
     later = Source(f"docvqa/spdocvqa_qas/{LATER[split]}", origin=f"package spdocvqa_qas of {SITE}")
     lines = converted_source(f"docvqa/{split}.jsonl")
-    tables = Source(
-        f"docvqa/mirror/DocVQA/{IN_MIRROR[split]}-*.parquet",
-        origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
-    )
+    tables = hub_source(f"docvqa/mirror/DocVQA/{IN_MIRROR[split]}-*.parquet", HUB)
     return (
         Layout((first,), partial(official, split, first.path)),
         Layout((later,), partial(official, split, later.path)),

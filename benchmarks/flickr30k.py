@@ -16,26 +16,17 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from eval import (
-    Archive,
-    ByHand,
-    Corpus,
-    Expect,
-    Generate,
-    Layout,
-    Mirror,
-    Sample,
-    Source,
-    Task,
-)
+from eval import Archive, ByHand, Corpus, Expect, Generate, Layout, Mirror, Sample, Source, Task
 from eval.data import (
     Record,
     coco_captions,
     converted_source,
+    hub_source,
     read_json,
     read_parquet,
     read_pictures,
 )
+from eval.data.samples import wrong_count
 from eval.errors import DataError
 from eval.metrics.caption import stripped_cider, why_zero
 from eval.storage.reading import is_folder
@@ -51,10 +42,7 @@ CONVERTED, CONVERTED_TRAIN = (
     for split in ("test", "train")
 )
 MIRROR = "flickr30k/mirror"
-TABLES = Source(
-    f"{MIRROR}/**/*.parquet",
-    origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
-)
+TABLES = hub_source(f"{MIRROR}/**/*.parquet", HUB)
 PROMPT = "<img>{image}</img>Describe the image in English:"
 CHAT = "Picture 1: <img>{image}</img>\nDescribe the image in English:"
 NAME = r"[0-9]{1,18}\.jpg"
@@ -164,12 +152,6 @@ def example(sample: Sample, number: int, caption: str) -> Sample:
     return Sample(f"{sample.id}/{number}", {**sample.fields, "answer": caption})
 
 
-def five_captions(sample: Sample) -> str | None:
-    """What is wrong with a sample."""
-    count = len(sample.reference)
-    return None if count == CAPTIONS else f"{CAPTIONS} captions expected, {count} found"
-
-
 TASKS = (
     Task(
         name="flickr30k_test",
@@ -183,7 +165,7 @@ TASKS = (
         decode=Generate(max_new_tokens=30, min_new_tokens=8),
         metrics={"cider": Corpus(stripped_cider, why_zero, mean=True)},
         chat=CHAT,
-        expect=Expect(images=1000, answers=5000, each=five_captions),
+        expect=Expect(images=1000, answers=5000, each=partial(wrong_count, CAPTIONS, "captions")),
         steps=(
             Archive(SPLITS, "flickr30k", r"dataset_flickr30k\.json"),
             ByHand("the photographs, flickr30k/flickr30k-images/ (4.4 GB)", FORM),

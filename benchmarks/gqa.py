@@ -18,6 +18,7 @@ from eval import Archive, Expect, Generate, Layout, Mirror, Sample, Source, Task
 from eval.data import (
     Record,
     converted_source,
+    hub_source,
     read_json,
     read_jsonl,
     read_parquet,
@@ -32,9 +33,8 @@ TRAIN = Source("gqa/train_balanced_questions.json", origin=QUESTIONS)
 CONVERTED = converted_source("gqa/testdev_balanced.jsonl")
 CONVERTED_TRAIN = [converted_source(f"gqa/{name}.jsonl") for name in ("train", "train_balanced")]
 HUB = "lmms-lab/GQA"
-HUB_ORIGIN = f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}"
-TABLES = Source("gqa/mirror/**/testdev_balanced_instructions/*.parquet", origin=HUB_ORIGIN)
-PICTURES = Source("gqa/mirror/**/testdev_balanced_images/*.parquet", origin=HUB_ORIGIN)
+TABLES = hub_source("gqa/mirror/**/testdev_balanced_instructions/*.parquet", HUB)
+PICTURES = hub_source("gqa/mirror/**/testdev_balanced_images/*.parquet", HUB)
 PROMPT = "<img>{image}</img>{question} Answer:"
 CHAT = "Picture 1: <img>{image}</img>\n{question}"
 IMAGE_ID = "n?[0-9]{1,18}"

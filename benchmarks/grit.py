@@ -23,6 +23,7 @@ from typing_extensions import TypedDict
 
 from eval import Archive, ByHand, Generate, Layout, Sample, Source, Submission, Task
 from eval.data import Record, read_list, safe_path
+from eval.data.coco import coco_archive
 from eval.data.sizes import picture_size
 from eval.metrics.box import has_box, parse_box
 from eval.metrics.grit import TWIN, box_accuracy_strict
@@ -31,7 +32,6 @@ from eval.storage.reading import is_folder
 SITE = "https://github.com/allenai/grit_official"
 BUCKET = "https://ai2-prior-grit.s3.us-west-2.amazonaws.com/public"
 REFCLEF = "https://bvisionweb1.cs.unc.edu/licheng/referit/data/images/saiapr_tc-12.zip"
-COCO = "http://images.cocodataset.org/zips"
 PROMPT = "<img>{image}</img><ref>{expression}</ref><box>"
 CHAT = "Picture 1: <img>{image}</img>\n<ref>{expression}</ref><box>"
 IMAGES = "grit/GRIT/images"
@@ -131,8 +131,8 @@ def layouts(subset: str) -> tuple[Layout, ...]:
 
 STEPS = (
     Archive(f"{BUCKET}/grit_data.zip", "grit", r"GRIT/samples/(?:ablation|test)/refexp\.json"),
-    Archive(f"{COCO}/train2014.zip", "coco", r"train2014/COCO_train2014_[0-9]{12}\.jpg", gb=13.5),
-    Archive(f"{COCO}/test2015.zip", "coco", r"test2015/COCO_test2015_[0-9]{12}\.jpg", gb=12.4),
+    coco_archive("train2014"),
+    coco_archive("test2015"),
     Archive(REFCLEF, IMAGES, r"saiapr_tc-12/[0-9]{2}/images/[0-9]{1,9}\.jpg"),
     Archive(f"{BUCKET}/distortions.tar.gz", "grit/GRIT", r"distortions/.+"),
     ByHand(

@@ -35,10 +35,12 @@ from eval.data import (
     Record,
     coco_captions,
     converted_source,
+    hub_source,
     read_json,
     read_parquet,
     read_pictures,
 )
+from eval.data.samples import wrong_count
 from eval.metrics.caption import stripped_cider, why_zero
 
 URL = "https://nocaps.s3.amazonaws.com/"
@@ -118,12 +120,6 @@ def urls(split: str, root: Path) -> Iterator[tuple[str, str]]:
         yield row.text("coco_url", "https?://[!-~]+"), picture(row, "open_images_id")
 
 
-def ten_captions(sample: Sample) -> str | None:
-    """What is wrong with a sample of val."""
-    count = len(sample.reference)
-    return None if count == CAPTIONS else f"{CAPTIONS} captions expected, {count} found"
-
-
 class Caption(TypedDict):
     """One record of the server's file."""
 
@@ -140,10 +136,7 @@ def submission(
 
 def layouts(split: str) -> tuple[Layout, ...]:
     """All in which a split is found; of test there is no converted file."""
-    tables = Source(
-        f"nocaps/mirror/**/{TABLES[split]}",
-        origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
-    )
+    tables = hub_source(f"nocaps/mirror/**/{TABLES[split]}", HUB)
     known = [Layout((OFFICIAL[split],), partial(official, split))]
     if split == "val":
         known.append(Layout((CONVERTED,), converted, name="converted"))
@@ -169,7 +162,7 @@ TASKS = tuple(
             images=size,
             answers=CAPTIONS * size if split == "val" else None,
             groups={"domain": domains},
-            each=ten_captions if split == "val" else None,
+            each=partial(wrong_count, CAPTIONS, "captions") if split == "val" else None,
         ),
         steps=(
             Download(OFFICIAL[split].origin, OFFICIAL[split].path),

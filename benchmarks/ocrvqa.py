@@ -26,6 +26,7 @@ from eval import ByHand, Expect, Generate, Layout, Mirror, Pictures, Sample, Sou
 from eval.data import (
     Record,
     converted_source,
+    hub_source,
     read_json,
     read_jsonl,
     read_parquet,
@@ -140,10 +141,7 @@ def cover_urls(split: str, root: Path) -> Iterator[tuple[str, str]]:
 def layouts(split: str) -> tuple[Layout, ...]:
     """All in which a split is found."""
     lines = converted_source(f"ocrvqa/ocrvqa_{split}.jsonl")
-    tables = Source(
-        f"ocrvqa/mirror/**/{IN_MIRROR[split]}-*.parquet",
-        origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
-    )
+    tables = hub_source(f"ocrvqa/mirror/**/{IN_MIRROR[split]}-*.parquet", HUB)
     return (
         Layout((OFFICIAL,), partial(official, split)),
         Layout((lines,), partial(converted, split, lines.path), name="converted"),

@@ -13,21 +13,22 @@ Known     release 1.0 of the answers holds stems that are no words, such as "pon
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from eval import Archive, Expect, Generate, Layout, Mirror, Sample, Source, Task
 from eval.data import (
     Record,
     converted_source,
+    hub_source,
     read_json,
     read_jsonl,
     read_pictures,
     vqa_samples,
 )
+from eval.data.coco import coco_archive, coco_image, coco_pattern
 from eval.data.mirrors import digest_name, distinct
-from eval.data.samples import GROUPS
-from eval.metrics.vqa import vqa_accuracy
+from eval.data.samples import GROUPS, answer_texts, bare_answers, with_answers, wrong_count
+from eval.metrics.vqa import VQA_METRICS
 
 FILES = "https://okvqa.allenai.org/static/data/"
 SITE = "https://okvqa.allenai.org/download.html, release 1.1, unzipped"
@@ -38,14 +39,9 @@ TRAIN_QUESTIONS = Source("okvqa/OpenEnded_mscoco_train2014_questions.json", orig
 TRAIN_ANSWERS = Source("okvqa/mscoco_train2014_annotations.json", origin=SITE)
 CONVERTED_TRAIN = converted_source("okvqa/okvqa_train.jsonl")
 HUB = "lmms-lab/OK-VQA"
-TABLES = Source(
-    "okvqa/mirror/**/val2014-*.parquet",
-    origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
-)
+TABLES = hub_source("okvqa/mirror/**/val2014-*.parquet", HUB)
 PROMPT = "<img>{image}</img>{question} Answer:"
 CHAT = "Picture 1: <img>{image}</img>\n{question}"
-NUMBERED = r"{0}/COCO_{0}_[0-9]{{12}}\.jpg"
-IMAGE = NUMBERED.format("val2014")
 COCO_NAME = re.compile(r"COCO_(train2014|val2014)_[0-9]{12}\.jpg\Z", re.ASCII)
 HUMANS = 10  # answers to each question
 STEM = "poni tail"  # among the answers of release 1.0 alone
@@ -59,15 +55,14 @@ def official(root: Path) -> Iterator[Sample]:
 def joined(folder: str, questions: Source, answers: Source, root: Path) -> Iterator[Sample]:
     """The two official files of one split."""
     rows = read_json(root / questions.path, '{"questions": [...]}').records("questions")
-    name = f"coco/{folder}/COCO_{folder}_{{:012d}}.jpg"
-    pairs = ((row, name.format(row.integer("image_id"))) for row in rows)
+    pairs = ((row, coco_image(folder, row.integer("image_id"))) for row in rows)
     return vqa_samples(pairs, root / answers.path)
 
 
 def converted(root: Path) -> Iterator[Sample]:
     """Questions name image files; they carry no ten answers, so the official ones are joined."""
     rows = read_jsonl(root / CONVERTED.path)
-    questions = ((row, f"coco/{row.tail('image', IMAGE)}") for row in rows)
+    questions = ((row, f"coco/{row.tail('image', coco_pattern('val2014'))}") for row in rows)
     return vqa_samples(questions, root / ANSWERS.path)
 
 
@@ -76,9 +71,7 @@ def mirrored(root: Path) -> Iterator[Sample]:
     for row, content in read_pictures(
         root, TABLES, ["question_id", "question", "answers", *GROUPS]
     ):
-        answers = row.texts("answers")
-        if not answers:
-            raise row.error("field 'answers': at least one answer expected, none found")
+        answers = bare_answers(row)
         fields = {"image": picture(row, content), "question": row.text("question")}
         groups = {name: row.text(name) for name in GROUPS if row.values.get(name)}
         yield Sample(row.id("question_id"), fields, reference=answers, groups=groups)
@@ -91,39 +84,31 @@ def mirror_pictures(root: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def picture(row: Record, content: bytes) -> str:
-    """Where a mirror's image lies: as COCO has it, if the name under which it was saved is told."""
+    """Where a mirror's image lies: as COCO has it, if it was saved under its own name."""
     match = COCO_NAME.search(row.text("image")) if row.has("image") else None
     return f"coco/{match[1]}/{match[0]}" if match else digest_name("okvqa/mirror", row, content)
 
 
 def examples(root: Path) -> Iterator[Sample]:
     """Questions of the training split, each with the most frequent of its ten answers."""
-    for sample in joined("train2014", TRAIN_QUESTIONS, TRAIN_ANSWERS, root):
-        answers = texts(sample)
-        answer = max(answers, key=answers.count)  # the first of those that are most frequent
-        yield Sample(sample.id, {**sample.fields, "answer": answer})
+    return with_answers(joined("train2014", TRAIN_QUESTIONS, TRAIN_ANSWERS, root))
 
 
 def converted_examples(root: Path) -> Iterator[Sample]:
     """Questions of the training split, which the converted file gives with one answer."""
     for row in read_jsonl(root / CONVERTED_TRAIN.path):
-        image = f"coco/{row.tail('image', NUMBERED.format('train2014'))}"
+        image = f"coco/{row.tail('image', coco_pattern('train2014'))}"
         fields = {"image": image, "question": row.text("question"), "answer": row.text("answer")}
         yield Sample(row.id("question_id"), fields)
 
 
-def texts(sample: Sample) -> list[str]:
-    """The human answers, without what else the file may say of them."""
-    return [each if isinstance(each, str) else each["answer"] for each in sample.reference]
-
-
 def of_the_split(sample: Sample) -> str | None:
-    """What is wrong with a sample; a picture whose name is not told may be any."""
-    image, answers = sample.fields["image"], texts(sample)
+    """What is wrong with a sample; a picture without a name of its own may be any."""
+    image, answers = sample.fields["image"], answer_texts(sample)
     if image.startswith("coco/") and not image.startswith("coco/val2014/"):
         return f"an image of val2014 expected, {image} found"
-    if len(answers) != HUMANS:
-        return f"{HUMANS} answers expected, {len(answers)} found"
+    if fault := wrong_count(HUMANS, "answers", sample):
+        return fault
     if STEM in answers:
         return f"release 1.1 of the answers expected, {STEM!r} is a stem of release 1.0"
     return None
@@ -140,10 +125,7 @@ TASKS = (
         ),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=10, min_new_tokens=1),
-        metrics={
-            "vqa_accuracy": vqa_accuracy,
-            "vqa_accuracy_official": partial(vqa_accuracy, variant="official"),
-        },
+        metrics=VQA_METRICS,
         chat=CHAT,
         expect=Expect(images=5033, answers=50460, each=of_the_split),
         steps=(
@@ -155,20 +137,13 @@ TASKS = (
                 )
                 for source in (QUESTIONS, ANSWERS, TRAIN_QUESTIONS, TRAIN_ANSWERS)
             ),
-            Archive("http://images.cocodataset.org/zips/val2014.zip", "coco", IMAGE, gb=6.6),
+            coco_archive("val2014"),
             Mirror(("lmms-lab-encoder/OK-VQA", HUB), "**/val2014-*.parquet", "okvqa/mirror"),
         ),
         train=(
             Layout((TRAIN_QUESTIONS, TRAIN_ANSWERS), examples),
             Layout((CONVERTED_TRAIN,), converted_examples, name="converted"),
         ),
-        train_steps=(
-            Archive(
-                "http://images.cocodataset.org/zips/train2014.zip",
-                "coco",
-                NUMBERED.format("train2014"),
-                gb=13.5,
-            ),
-        ),
+        train_steps=(coco_archive("train2014"),),
     ),
 )

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eval import Archive, ByHand, Expect, Generate, Layout, Mirror, Sample, Source, Task
-from eval.data import Record, converted_source, read_jsonl, read_pickle, read_pictures
+from eval.data import Record, converted_source, hub_source, read_jsonl, read_pickle, read_pictures
+from eval.data.coco import coco_archive, coco_pattern
 from eval.data.files import read_records
 from eval.data.mirrors import distinct
 from eval.data.sizes import picture_size
@@ -32,11 +33,9 @@ from eval.metrics.box import box_accuracy, has_box
 
 REFER = "https://bvisionweb1.cs.unc.edu/licheng/referit/data"
 COPIES = "https://github.com/lichengunc/refer/issues/14"
-TRAIN_2014 = "http://images.cocodataset.org/zips/train2014.zip"
 # Phrase and box open the answer: the model goes on with "(x1,y1),(x2,y2)</box>".
 PROMPT = "<img>{image}</img><ref>{expression}</ref><box>"
 CHAT = "Picture 1: <img>{image}</img>\n<ref>{expression}</ref><box>"
-COCO_IMAGE = r"train2014/COCO_train2014_[0-9]{12}\.jpg"
 REFERRED_IMAGE = r"COCO_train2014_[0-9]{12}(_[0-9]{1,12})?\.jpg"  # the number is the object's
 PERSON = 1  # COCO's number of the category
 TOLERANCE_PX = 1  # that a true box may stand out of its image: boxes are rounded
@@ -128,7 +127,7 @@ def converted(path: str, root: Path) -> Iterator[Sample]:
     other folders above COCO's. An image that is not COCO's lies below the data root as it is named.
     """
     for number, row in enumerate(read_jsonl(root / path)):
-        coco = row.tail_or_none("image", COCO_IMAGE)
+        coco = row.tail_or_none("image", coco_pattern("train2014"))
         image = f"coco/{coco}" if coco else row.path("image")
         if row.has("hw"):
             height, width = row.integers("hw", 2, low=1)
@@ -211,9 +210,7 @@ def layouts(name: str, split: str) -> tuple[Layout, ...]:
     lines = [replace(published, path=f"{name}/{name}_{split}.jsonl")]
     if quoted != name:
         lines.append(published)
-    hub = f"lmms-lab/{SETS[name].hub}"
-    origin = f"the hub dataset {hub}, https://huggingface.co/datasets/{hub}"
-    tables = Source(f"{name}/mirror/**/{split}-*.parquet", origin=origin)
+    tables = hub_source(f"{name}/mirror/**/{split}-*.parquet", f"lmms-lab/{SETS[name].hub}")
     pictures = partial(mirror_pictures, tables)
     return (
         Layout(official_sources(name), partial(official, name, split)),
@@ -230,7 +227,7 @@ def steps(name: str, split: str) -> tuple[Archive | ByHand | Mirror, ...]:
         ByHand(
             f"if that server is down, a copy: {name}/refs({by}).p, {name}/instances.json", COPIES
         ),
-        Archive(TRAIN_2014, "coco", r"train2014/COCO_train2014_[0-9]{12}\.jpg", gb=13.5),
+        coco_archive("train2014"),
         Mirror(
             (f"lmms-lab-encoder/{hub}", f"lmms-lab/{hub}"),
             f"**/{split}-*.parquet",

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from eval import Archive, Download, Layout, Mirror, Rank, Sample, Source, Task
-from eval.data import Record, converted_source, read_json, read_jsonl, read_pictures
+from eval.data import Record, converted_source, hub_source, read_json, read_jsonl, read_pictures
 from eval.data.mirrors import digest_name, distinct
 from eval.metrics.choice import LETTERS, choice_accuracy, option_tokens, options_text
 
@@ -98,8 +98,7 @@ def sample(row: Record, number: str, image: str) -> Sample:
 
 def mirror(hub: str) -> Layout:
     """A mirror's tables, which hold the pictures."""
-    origin = f"the hub dataset {hub}, https://huggingface.co/datasets/{hub}"
-    tables = Source(TABLES[hub], origin=origin)
+    tables = hub_source(TABLES[hub], hub)
     pictures = partial(mirror_pictures, tables)
     return Layout((tables,), partial(mirrored, tables), name="mirror", pictures=pictures)
 

@@ -13,13 +13,13 @@ Known     other harnesses put OCR tokens into the prompt or capitalise the quest
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from eval import Archive, Download, Expect, Generate, Layout, Mirror, Sample, Source, Task
 from eval.data import (
     Record,
     converted_source,
+    hub_source,
     read_json,
     read_jsonl,
     read_parquet,
@@ -27,7 +27,8 @@ from eval.data import (
     vqa_samples,
 )
 from eval.data.mirrors import distinct
-from eval.metrics.vqa import vqa_accuracy
+from eval.data.samples import bare_answers, with_answers, wrong_count
+from eval.metrics.vqa import VQA_METRICS
 
 SITE = "https://dl.fbaipublicfiles.com/textvqa/"
 OFFICIAL, TRAIN = (
@@ -38,10 +39,7 @@ QUESTIONS = converted_source("textvqa/textvqa_val.jsonl")
 ANSWERS = converted_source("textvqa/textvqa_val_annotations.json")
 CONVERTED_TRAIN = converted_source("textvqa/textvqa_train.jsonl")
 HUB = "lmms-lab/textvqa"
-TABLES = Source(
-    "textvqa/mirror/**/validation-*.parquet",
-    origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
-)
+TABLES = hub_source("textvqa/mirror/**/validation-*.parquet", HUB)
 PROMPT = "<img>{image}</img>{question} Answer:"
 CHAT = "Picture 1: <img>{image}</img>\n{question}"
 NAME = r"[0-9A-Za-z_-]+"
@@ -86,19 +84,14 @@ def picture(row: Record) -> str:
 
 def sample(row: Record) -> Sample:
     """An official record."""
-    answers = row.texts("answers")
-    if not answers:
-        raise row.error("field 'answers': at least one answer expected, none found")
+    answers = bare_answers(row)
     fields = {"image": picture(row), "question": row.text("question")}
     return Sample(row.id("question_id"), fields, reference=answers)
 
 
 def examples(root: Path) -> Iterator[Sample]:
     """Questions of the training split, each with the most frequent of its ten answers."""
-    for found in map(sample, read_json(root / TRAIN.path, FORM).records("data")):
-        answers: list[str] = found.reference
-        answer = max(answers, key=answers.count)  # the first of those that are most frequent
-        yield Sample(found.id, {**found.fields, "answer": answer})
+    return with_answers(map(sample, read_json(root / TRAIN.path, FORM).records("data")))
 
 
 def converted_examples(root: Path) -> Iterator[Sample]:
@@ -113,9 +106,7 @@ def of_the_split(sample: Sample) -> str | None:
     """What is wrong with a sample. With the count, the range leaves no gap."""
     if not (re.fullmatch("[0-9]{5}", sample.id) and FIRST <= sample.id <= LAST):
         return f"a number from {FIRST} to {LAST} expected"
-    if len(sample.reference) != HUMANS:
-        return f"{HUMANS} answers expected, {len(sample.reference)} found"
-    return None
+    return wrong_count(HUMANS, "answers", sample)
 
 
 TASKS = (
@@ -129,10 +120,7 @@ TASKS = (
         ),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=10, min_new_tokens=1),
-        metrics={
-            "vqa_accuracy": vqa_accuracy,
-            "vqa_accuracy_official": partial(vqa_accuracy, variant="official"),
-        },
+        metrics=VQA_METRICS,
         chat=CHAT,
         expect=Expect(images=3166, answers=50000, each=of_the_split),
         steps=(

@@ -27,14 +27,15 @@ from eval import Archive, Expect, Generate, Layout, Mirror, Sample, Source, Subm
 from eval.data import (
     Record,
     converted_source,
+    hub_source,
     read_jsonl,
     read_list,
     read_parquet,
     read_pictures,
     vqa_samples,
 )
-from eval.data.samples import human_answers
-from eval.metrics.vqa import vqa_accuracy
+from eval.data.samples import bare_answers, human_answers, with_answers, wrong_count
+from eval.metrics.vqa import VQA_METRICS
 
 SITE = "https://vizwiz.cs.colorado.edu/VizWiz_final/"
 RECORDS = f"{SITE}vqa_data/Annotations.zip"
@@ -76,9 +77,7 @@ def mirrored(split: str, source: Source, root: Path) -> Iterator[Sample]:
     columns = ["question_id", "question"]
     columns += ["answers", "category"] if split == "val" else []
     for row in read_parquet(root, source, columns):
-        answers = row.texts("answers") if split == "val" else None
-        if answers == []:
-            raise row.error("field 'answers': at least one answer expected, none found")
+        answers = bare_answers(row) if split == "val" else None
         groups = {"answer_type": row.text("category")} if row.has("category") else {}
         yield sample(row, picture(split, row, "question_id"), answers, groups)
 
@@ -111,23 +110,14 @@ def sample(row: Record, image: str, reference: list[Any] | None, groups: dict[st
 
 def examples(path: str, root: Path) -> Iterator[Sample]:
     """Questions of the training split, each with the most frequent of its ten answers."""
-    for found in official("train", path, root):
-        texts = [each if isinstance(each, str) else each["answer"] for each in found.reference]
-        answer = max(texts, key=texts.count)  # the first of those that are most frequent
-        yield Sample(found.id, {**found.fields, "answer": answer})
+    return with_answers(official("train", path, root))
 
 
 def converted_examples(path: str, root: Path) -> Iterator[Sample]:
     """Questions of the training split, which the converted file gives with one answer."""
     for row in read_jsonl(root / path):
-        found = sample(row, picture("train", row, "image"), None, {})
-        yield Sample(found.id, {**found.fields, "answer": row.text("answer")})
-
-
-def ten_answers(sample: Sample) -> str | None:
-    """What is wrong with a sample of val."""
-    count = len(sample.reference)
-    return None if count == ANSWERS else f"{ANSWERS} answers expected, {count} found"
+        example = sample(row, picture("train", row, "image"), None, {})
+        yield Sample(example.id, {**example.fields, "answer": row.text("answer")})
 
 
 class Answer(TypedDict):
@@ -159,10 +149,7 @@ def layouts(split: str) -> tuple[Layout, ...]:
         second = Layout((lines, answers), read, name="converted")
     else:
         second = Layout((lines,), partial(converted_test, lines.path), name="converted")
-    tables = Source(
-        f"vizwiz/mirror/**/{split}-*.parquet",
-        origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
-    )
+    tables = hub_source(f"vizwiz/mirror/**/{split}-*.parquet", HUB)
     pictures = partial(mirror_pictures, split, tables)
     mirror = Layout((tables,), partial(mirrored, split, tables), name="mirror", pictures=pictures)
     return (Layout((raw,), partial(official, split, raw.path)), second, mirror)
@@ -176,16 +163,13 @@ TASKS = tuple(
         layouts=layouts(split),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=10, min_new_tokens=1),
-        metrics={
-            "vqa_accuracy": vqa_accuracy,
-            "vqa_accuracy_official": partial(vqa_accuracy, variant="official"),
-        },
+        metrics=VQA_METRICS,
         chat=CHAT,
         renumbered=True,
         expect=Expect(
             images=size,
             answers=ANSWERS * size if split == "val" else None,
-            each=ten_answers if split == "val" else None,
+            each=partial(wrong_count, ANSWERS, "answers") if split == "val" else None,
         ),
         steps=(
             Archive(RECORDS, "vizwiz", rf"(train|{split})\.json"),

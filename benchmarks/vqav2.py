@@ -24,22 +24,23 @@ from eval import Archive, Expect, Generate, Layout, Mirror, Sample, Source, Subm
 from eval.data import (
     Record,
     converted_source,
+    hub_source,
     read_jsonl,
     read_parquet,
     read_pictures,
     vqa_samples,
 )
+from eval.data.coco import coco_archive, coco_image, coco_pattern
 from eval.data.files import read_records
 from eval.data.mirrors import distinct
-from eval.data.samples import GROUPS, human_answers
+from eval.data.samples import GROUPS, NO_ANSWER, human_answers, wrong_count
 from eval.errors import DataError, PredictionError
-from eval.metrics.vqa import vqa_accuracy
+from eval.metrics.vqa import VQA_METRICS
 
 SITE = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa/"
 ZIPS = {"train": "Train", "val": "Val", "testdev": "Test", "test": "Test"}
 SUBSETS = {"train": "train2014", "val": "val2014", "testdev": "test-dev2015", "test": "test2015"}
 IMAGES = {"train": "train2014", "val": "val2014", "testdev": "test2015", "test": "test2015"}
-GB = {"train2014": 13.5, "val2014": 6.6, "test2015": 12.4}
 IN_MIRROR = {"val": "validation", "testdev": "testdev", "test": "test"}
 HUB = "lmms-lab/VQAv2"
 PROMPT = "<img>{image}</img>{question} Answer:"
@@ -58,9 +59,8 @@ def official(split: str, path: str, root: Path) -> Iterator[tuple[Record, str]]:
 
 def converted(split: str, path: str, root: Path) -> Iterator[tuple[Record, str]]:
     """Questions that name image files."""
-    pattern = rf"{IMAGES[split]}/COCO_{IMAGES[split]}_[0-9]{{12}}\.jpg"
     for row in read_jsonl(root / path):
-        yield row, f"coco/{row.tail('image', pattern)}"
+        yield row, f"coco/{row.tail('image', coco_pattern(IMAGES[split]))}"
 
 
 def mirrored(split: str, source: Source, root: Path) -> Iterator[tuple[Record, str]]:
@@ -79,8 +79,7 @@ def mirror_pictures(split: str, source: Source, root: Path) -> Iterator[tuple[st
 
 def picture(split: str, row: Record) -> str:
     """Where the image lies whose number a record tells."""
-    folder = IMAGES[split]
-    return f"coco/{folder}/COCO_{folder}_{row.integer('image_id'):012d}.jpg"
+    return coco_image(IMAGES[split], row.integer("image_id"))
 
 
 def answered(questions: Questions, annotations: Source, root: Path) -> Iterator[Sample]:
@@ -119,7 +118,7 @@ def preferred(row: Record) -> str:
         return row.text("multiple_choice_answer")
     texts = [human.text("answer") for human in row.records("answers")]
     if not texts:
-        raise row.error("field 'answers': at least one answer expected, none found")
+        raise row.error(NO_ANSWER)
     return max(texts, key=texts.count)
 
 
@@ -140,9 +139,7 @@ def of_its_image(sample: Sample) -> str | None:
     image = Path(sample.fields["image"]).stem[-12:]
     if sample.id[:-QUESTION_DIGITS].zfill(12) != image:
         return f"a number that begins with its image's expected, the image is {image}"
-    if sample.reference is not None and len(sample.reference) != ANSWERS:
-        return f"{ANSWERS} answers expected, {len(sample.reference)} found"
-    return None
+    return None if sample.reference is None else wrong_count(ANSWERS, "answers", sample)
 
 
 def ids_of_test(root: Path) -> set[str] | None:
@@ -209,10 +206,7 @@ def layouts(split: str) -> tuple[Layout, ...]:
             Layout((questions, answers), partial(examples, raw, answers)),
             Layout((lines,), partial(converted_examples, by_file), name="converted"),
         )
-    tables = Source(
-        f"vqav2/mirror/**/{IN_MIRROR[split]}-*.parquet",
-        origin=f"the hub dataset {HUB}, https://huggingface.co/datasets/{HUB}",
-    )
+    tables = hub_source(f"vqav2/mirror/**/{IN_MIRROR[split]}-*.parquet", HUB)
     mirror = partial(
         Layout, (tables,), name="mirror", pictures=partial(mirror_pictures, split, tables)
     )
@@ -232,7 +226,6 @@ def layouts(split: str) -> tuple[Layout, ...]:
 
 def steps(split: str) -> tuple[Archive, ...]:
     """Questions, answers, COCO's pictures."""
-    folder = IMAGES[split]
     known = split in ("train", "val")
     name = SUBSETS[split] if known else "test(-dev)?2015"  # one archive, both are needed
     keep = rf"v2_OpenEnded_mscoco_{name}_questions\.json"
@@ -240,11 +233,7 @@ def steps(split: str) -> tuple[Archive, ...]:
     if known:
         keep = rf"v2_mscoco_{name}_annotations\.json"
         archives.append(Archive(annotations_of(split).origin, "vqav2", keep))
-    url, keep = (
-        f"http://images.cocodataset.org/zips/{folder}.zip",
-        rf"{folder}/COCO_{folder}_[0-9]{{12}}\.jpg",
-    )
-    return (*archives, Archive(url, "coco", keep, gb=GB[folder]))
+    return (*archives, coco_archive(IMAGES[split]))
 
 
 COUNTS = {"val": (214354, 40504), "testdev": (107394, 36807), "test": (447793, 81434)}
@@ -255,10 +244,7 @@ TASKS = tuple(
         layouts=layouts(split),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=10, min_new_tokens=1),
-        metrics={
-            "vqa_accuracy": vqa_accuracy,
-            "vqa_accuracy_official": partial(vqa_accuracy, variant="official"),
-        },
+        metrics=VQA_METRICS,
         chat=CHAT,
         expect=Expect(
             images=images,

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eval.data.captions import coco_captions
+    from eval.data.coco import coco_captions
     from eval.data.examples import Examples
     from eval.data.files import read_json, read_jsonl, read_list
     from eval.data.parquet import read_parquet, read_pictures
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from eval.data.pins import Pins
     from eval.data.predictions import read_predictions
     from eval.data.records import Record
-    from eval.data.samples import converted_source, unique, vqa_samples
+    from eval.data.samples import converted_source, hub_source, unique, vqa_samples
 
 __all__ = [
     "Examples",
@@ -25,6 +25,7 @@ __all__ = [
     "Record",
     "coco_captions",
     "converted_source",
+    "hub_source",
     "read_json",
     "read_jsonl",
     "read_list",
@@ -37,7 +38,7 @@ __all__ = [
     "vqa_samples",
 ]
 MODULES = {
-    "captions": ("coco_captions",),
+    "coco": ("coco_captions",),
     "examples": ("Examples",),
     "files": ("read_json", "read_jsonl", "read_list"),
     "parquet": ("read_parquet", "read_pictures"),
@@ -46,7 +47,7 @@ MODULES = {
     "pins": ("Pins",),
     "predictions": ("read_predictions",),
     "records": ("Record",),
-    "samples": ("converted_source", "unique", "vqa_samples"),
+    "samples": ("converted_source", "hub_source", "unique", "vqa_samples"),
 }
 
 

@@ -10,12 +10,18 @@ from eval.data.records import MAX_ID_CHARACTERS, Record, describe, is_id
 from eval.errors import DataError
 
 CONVERTED_URL = "https://ofasys-wlcb.oss-cn-wulanchabu.aliyuncs.com/Qwen-VL/evaluation/"
-GROUPS = ("answer_type", "question_type")  # what figures on VQA v2 are broken down by
+NO_ANSWER = "field 'answers': at least one answer expected, none found"
+GROUPS = ("answer_type", "question_type")  # what scores on VQA v2 are broken down by
 
 
 def converted_source(path: str) -> Source:
     """A file as the authors of Qwen-VL converted and published it, in their folder's name."""
     return Source(path, origin=f"the Qwen-VL authors' converted files, {CONVERTED_URL}{path}")
+
+
+def hub_source(path: str, hub: str) -> Source:
+    """Tables of a dataset on the model hub."""
+    return Source(path, origin=f"the hub dataset {hub}, https://huggingface.co/datasets/{hub}")
 
 
 def unique(samples: Iterable[Sample], where: str) -> Iterator[Sample]:
@@ -117,7 +123,7 @@ def human_answers(row: Record) -> list[Any]:
         return texts
     humans = list(row.records("answers"))
     if not humans:
-        raise row.error("field 'answers': at least one answer expected, none found")
+        raise row.error(NO_ANSWER)
     texts = [human.text("answer") for human in humans]
     numbers = [human.id("answer_id") for human in humans if human.has("answer_id")]
     if not numbers or len(set(numbers)) == len(humans):
@@ -126,6 +132,32 @@ def human_answers(row: Record) -> list[Any]:
         {name: value for name, value in human.values.items() if not isinstance(value, dict | list)}
         for human in humans
     ]
+
+
+def bare_answers(row: Record) -> list[str]:
+    """One question's human answers, where the file gives their texts alone."""
+    answers = row.texts("answers")
+    if not answers:
+        raise row.error(NO_ANSWER)
+    return answers
+
+
+def answer_texts(sample: Sample) -> list[str]:
+    """The texts of a sample's human answers."""
+    return [each if isinstance(each, str) else each["answer"] for each in sample.reference]
+
+
+def with_answers(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Few-shot examples of questions: each shows the first of its most frequent human answers."""
+    for sample in samples:
+        texts = answer_texts(sample)
+        yield Sample(sample.id, {**sample.fields, "answer": max(texts, key=texts.count)})
+
+
+def wrong_count(count: int, what: str, sample: Sample) -> str | None:
+    """What is wrong with a sample, if its reference does not hold `count` answers or captions."""
+    actual = len(sample.reference)
+    return None if actual == count else f"{count} {what} expected, {actual} found"
 
 
 def _numbered(humans: Any) -> list[Any] | None:

@@ -9,8 +9,8 @@ Two rules that share their text functions and differ in what they apply them to:
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, Literal, get_args
 
 from eval.errors import DataError, EvalError, PredictionError, UsageError
@@ -53,6 +53,12 @@ def vqa_accuracy(
     if isinstance(answers, list) and {*map(type, answers)} == {str}:
         return _of_texts(prediction, answers, variant)
     return _of_records(prediction, _records(answers), variant)
+
+
+VQA_METRICS: dict[str, Callable[[str, Any], float]] = {
+    "vqa_accuracy": vqa_accuracy,
+    "vqa_accuracy_official": partial(vqa_accuracy, variant="official"),
+}
 
 
 def _of_texts(prediction: str, texts: list[str], variant: Variant) -> float:
