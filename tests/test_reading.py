@@ -121,3 +121,11 @@ def test_toml_is_bounded(tmp_path, content):
     file.write_text(content)
     with pytest.raises(RunError, match="not TOML"):
         read_toml(file, RunError)
+
+
+def test_a_file_that_looks_regular_and_refuses_to_be_read(tmp_path):
+    """Its own error names it: the system's would name no file."""
+    link = tmp_path / "link"
+    link.symlink_to("/proc/self/mem")
+    with pytest.raises(RunError, match=r"link: cannot be read: "):
+        open_file(link, RunError)

@@ -66,10 +66,16 @@ def open_file(path: Path, wrong: Wrong, most: int = MAX_BYTES) -> BufferedReader
             raise wrong(f"{path}: a regular file expected, a folder or a device found")
         if status.st_size > most:
             raise wrong(f"{path}: {status.st_size:,} bytes, more than the limit of {most:,}")
-        return os.fdopen(descriptor, "rb")
+        file = os.fdopen(descriptor, "rb")
     except EvalError:
         os.close(descriptor)
         raise
+    try:
+        file.peek(1)  # some files look regular and refuse to be read, such as /proc/self/mem
+    except OSError as error:
+        file.close()
+        raise wrong(f"{shown_path(path)}: cannot be read: {reason(error)}") from None
+    return file
 
 
 def open_text(path: Path, wrong: Wrong, most: int = MAX_BYTES) -> BufferedReader:
