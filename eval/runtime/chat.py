@@ -117,9 +117,9 @@ def _dialogue(
     opening = encoded(block("system", system))
     room = max_window_size - len(opening.ids)
     turns: list[ChatPrompt] = []  # newest first
-    for asked, reply in reversed(history):
+    for question, reply in reversed(history):
         answer = [] if reply is None else block("assistant", reply)
-        turn = encoded(["\n", *block("user", asked), "\n", *answer])
+        turn = encoded(["\n", *block("user", question), "\n", *answer])
         room -= len(turn.ids)
         if room <= 0:
             break

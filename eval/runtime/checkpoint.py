@@ -58,15 +58,15 @@ class Checkpoint:
         verify  read all of them again
         """
         digests = Digests(_memory(self.folder), verify=verify)
-        found: dict[str, str] = {}
+        by_file: dict[str, str] = {}
         for name in sorted({CONFIG, VOCABULARY, *self.weight_files().values()}):
             try:
-                found[name] = digests.of(name, self.folder / name)
+                by_file[name] = digests.of(name, self.folder / name)
             except OSError as error:
                 why = error.strerror or "not a regular file"
                 raise CheckpointError(f"{self.folder / name}: cannot be read: {why}") from None
         digests.keep()
-        return found
+        return by_file
 
     def weight_files(self) -> dict[str, str]:
         """Which file holds each parameter, by parameter name; for a single file the key is ""."""
@@ -224,13 +224,13 @@ def place(model: nn.Module, device: str, dtype: torch.dtype) -> dict[str, str]:
         return {"": "cuda:0"}
     from accelerate import infer_auto_device_map
 
-    found = infer_auto_device_map(model, dtype=dtype, no_split_module_classes=UNSPLIT)
-    if "disk" in found.values():
+    device_map = infer_auto_device_map(model, dtype=dtype, no_split_module_classes=UNSPLIT)
+    if "disk" in device_map.values():
         raise CheckpointError(
             f"the model needs {need / 2**30:.1f} GiB in {dtype}, and the GPUs and the host memory "
             "together hold less"
         )
-    return {name: str(torch.device(where)) for name, where in found.items()}
+    return {name: str(torch.device(where)) for name, where in device_map.items()}
 
 
 def save_checkpoint(model: nn.Module, folder: Path, shards: int = 1) -> None:

@@ -167,8 +167,8 @@ def losses_of(choices: Iterable[tuple[Tensor, Tensor]]) -> Losses:
             published.append(each.to(logits.dtype).mean())
     if not bool(torch.stack(finite).all()):
         raise ValueError(not_finite(logits.dtype))
-    found = (torch.stack(each).tolist() if each else [] for each in (exact, published))
-    return Losses(*map(tuple, found))
+    lists = (torch.stack(each).tolist() if each else [] for each in (exact, published))
+    return Losses(*map(tuple, lists))
 
 
 @torch.inference_mode()
@@ -189,4 +189,4 @@ def choice_losses(
     logits = (model.lm_head(hidden[row, -count:]) for row, count in enumerate(targets))
     labels = (ids[row, -count:] for row, count in enumerate(targets))
     pairs = zip(logits, labels, strict=True)
-    return losses_of((found, wanted.to(found.device)) for found, wanted in pairs)
+    return losses_of((scores, ids.to(scores.device)) for scores, ids in pairs)

@@ -9,18 +9,18 @@ from eval.runtime import recognise, weights
 PATIENCE_S = 30.0
 
 
-def download(hub_id: str, revision: str | None, wanted: str | None) -> tuple[Path, str]:
+def download(hub_id: str, revision: str | None, choice: str | None) -> tuple[Path, str]:
     """The cached folder of a repository at a commit, and the set of weights in it.
 
     Of several sets the first in transformers' order is fetched, `.safetensors` before `.bin`,
-    unless the user wants another. Small files come first: what is recognised as something else
+    unless `choice` names another. Small files come first: what is recognised as something else
     than a checkpoint is refused before its weights are fetched.
     """
     folder = _fetch(hub_id, revision, ["*.json", recognise.VOCABULARY])
     names = _listed(hub_id, folder)
-    recognise.refuse_folder(folder, names, wanted)
+    recognise.refuse_folder(folder, names, choice)
     first = next((name for name in weights.SETS if name in names), None)
-    chosen = weights.choose(folder, names, wanted or first)
+    chosen = weights.choose(folder, names, choice or first)
     files = [chosen]
     if chosen.endswith(weights.INDEX):
         files = sorted(set(weights.read_index(folder / chosen).values()))
@@ -46,8 +46,8 @@ def _listed(hub_id: str, folder: Path) -> frozenset[str]:
     from huggingface_hub import HfApi
 
     try:
-        found = HfApi().model_info(hub_id, revision=folder.name, timeout=PATIENCE_S)
-        return frozenset(each.rfilename for each in found.siblings or ())
+        info = HfApi().model_info(hub_id, revision=folder.name, timeout=PATIENCE_S)
+        return frozenset(each.rfilename for each in info.siblings or ())
     except _failures():
         return frozenset(os.listdir(folder))  # noqa: PTH208  # names alone
 

@@ -37,8 +37,8 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Embeddings (R, S, D) at their places -> final hidden states (R, S, D).
 
-        kept  (K,) int64: only the hidden states of these places are wanted, (R, K, D); the last
-              block then does no more for the others than put down their keys and values
+        kept  (K,) int64: return only the hidden states of these places, (R, K, D); for the others
+              the last block then only writes keys and values
         """
         last = len(self.h) - 1
         for layer, block in enumerate(self.h):

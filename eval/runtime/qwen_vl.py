@@ -238,8 +238,8 @@ class QwenVL:
         self, prompts: Sequence[str], image_root: Path | None, as_dialogue: bool = False
     ) -> tuple[list[list[int]], list[Path | str]]:
         """Ids of each prompt, and the files of all images in reading order."""
-        found = [self.read(p, image_root, as_dialogue) for p in _listed(prompts, "prompts")]
-        return [ids for ids, _ in found], [path for _, paths in found for path in paths]
+        read = [self.read(p, image_root, as_dialogue) for p in _listed(prompts, "prompts")]
+        return [ids for ids, _ in read], [path for _, paths in read for path in paths]
 
     def _batch(
         self, rows: list[list[int]], paths: list[Path | str]

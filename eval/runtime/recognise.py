@@ -1,7 +1,7 @@
-"""What people have in place of a Qwen-VL checkpoint, recognised, each with its remedy.
+"""Recognises what users give in place of a Qwen-VL checkpoint, and names the remedy.
 
-Three tables: folders, configurations of other models, names of parameters. A row is what to look
-for and what to say. Whoever adds support for one of these removes its row.
+Three tables: folders, configurations of other models, names of parameters. A row has what to look
+for and the message. Support for one of these replaces its row.
 """
 
 import os
@@ -39,15 +39,15 @@ GATHER = (
 class Folder(NamedTuple):
     """A folder as the table sees it.
 
-    names   of what lies in it
+    names   of its files and folders
     config  fields of its config.json; empty where there is none that can be read
-    wanted  the file with weights that the user chose, if any
+    choice  the file with weights that the user chose, if any
     """
 
     path: Path
     names: frozenset[str]
     config: Mapping[str, Any]
-    wanted: str | None
+    choice: str | None
 
     def first(self, pattern: str) -> str | None:
         """The first name that matches the whole pattern."""
@@ -56,7 +56,7 @@ class Folder(NamedTuple):
     def has_weights(self) -> bool:
         """Whether some of its files look like the published format's weights."""
         known = r"(model|pytorch_model)(-.*)?\.(safetensors|bin)(\.index\.json)?"
-        return bool(self.wanted or self.first(known))
+        return bool(self.choice or self.first(known))
 
 
 class Kind(NamedTuple):
@@ -73,7 +73,7 @@ class Kind(NamedTuple):
 
 def _adapter(folder: Folder) -> str | None:
     """A file of an adapter, and its base model as far as its configuration names it."""
-    if folder.wanted and not folder.wanted.startswith("adapter_"):
+    if folder.choice and not folder.choice.startswith("adapter_"):
         return None
     sign = ADAPTER if ADAPTER in folder.names else folder.first(r"adapter_model.*")
     if sign is None:
@@ -214,9 +214,9 @@ WRAPPERS = {
 NESTED = ("state_dict", "model_state_dict", "model", "module")  # under which trainers put weights
 
 
-def refuse_folder(path: Path, names: frozenset[str], wanted: str | None = None) -> None:
+def refuse_folder(path: Path, names: frozenset[str], choice: str | None = None) -> None:
     """Raise CheckpointError for a folder that is recognised as something else, or lacks files."""
-    folder = Folder(path, names, _fields(path / CONFIG) if CONFIG in names else {}, wanted)
+    folder = Folder(path, names, _fields(path / CONFIG) if CONFIG in names else {}, choice)
     if folder.config:
         refuse_config(path / CONFIG, folder.config)
     for kind in FOLDERS:

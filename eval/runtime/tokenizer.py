@@ -240,10 +240,10 @@ def _read_rank(line: bytes, rank: int) -> tuple[bytes, str]:
     return token, "" if parts[1] == b"%d" % rank else f"rank {rank} expected"
 
 
-def _find(ids: list[int], wanted: int, start: int) -> int | None:
+def _find(ids: list[int], token: int, start: int) -> int | None:
     """The first place of an id at or after start."""
     try:
-        return ids.index(wanted, start)
+        return ids.index(token, start)
     except ValueError:
         return None
 

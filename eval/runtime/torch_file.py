@@ -51,21 +51,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 _check_pickles(path, file.read(MAX_PICKLE_BYTES), LEGACY_PICKLES)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+                state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except CheckpointError:
             raise
         except Exception as error:  # parsers of a hostile file: zipfile's, pickle's and torch's
             raise CheckpointError(damaged(path, error)) from None
-    if not isinstance(found, dict):
+    if not isinstance(state, dict):
         raise CheckpointError(
-            f"{path}: holds a {type(found).__name__}; weights are a mapping from names to tensors"
+            f"{path}: holds a {type(state).__name__}; weights are a mapping from names to tensors"
         )
-    recognise.refuse_nested(path, found)
-    for key, tensor in found.items():
+    recognise.refuse_nested(path, state)
+    for key, tensor in state.items():
         _check_tensor(path, key, tensor)
-    if sum(t.numel() * t.element_size() for t in found.values()) > 2 * size:
+    if sum(t.numel() * t.element_size() for t in state.values()) > 2 * size:
         raise CheckpointError(f"{path}: its tensors share their memory: {size:,} bytes are too few")
-    return found
+    return state
 
 
 def _check_tensor(path: Path, key: Any, tensor: Tensor) -> None:

@@ -1,7 +1,7 @@
 """Weights on disk: the sets that a folder holds, and what their files say before they are loaded.
 
-A set is a single file, or an index with the shards that it names. Whoever reads a folder with two
-sets reads one of them in silence, so the user chooses. Headers are read before a model is made:
+A set is a single file, or an index with the shards that it names. Of two sets in a folder a
+program would read one in silence, so the user chooses. Headers are read before a model is made:
 names, dtypes and shapes of all parameters, from files of either format.
 """
 
@@ -53,26 +53,26 @@ class Index:
 INDEX_SCHEMA: Schema[Index] = Schema(Index)
 
 
-def choose(folder: Path, names: frozenset[str], wanted: str | None) -> str:
+def choose(folder: Path, names: frozenset[str], choice: str | None) -> str:
     """The file that stands for the set that is read: an index, or weights.
 
     names   of the files in the folder
-    wanted  what the user chose, if anything
+    choice  what the user chose, if anything
 
     Raises CheckpointError for several sets, or for none that can be read, UsageError for a choice
     that there is not.
     """
     sets = _sets(folder, names)
     known = ", ".join(sets) or "none"
-    if wanted is not None:
-        if not NAME.fullmatch(wanted):
+    if choice is not None:
+        if not NAME.fullmatch(choice):
             raise UsageError(
-                f"--weights {wanted!r}: give the name of a .safetensors or .bin file in the "
+                f"--weights {choice!r}: give the name of a .safetensors or .bin file in the "
                 f"checkpoint, or of an index of shards (.index.json). {folder} has: {known}"
             )
-        if wanted not in names:
-            raise UsageError(f"--weights {wanted}: no such file in {folder}, which has: {known}")
-        return wanted
+        if choice not in names:
+            raise UsageError(f"--weights {choice}: no such file in {folder}, which has: {known}")
+        return choice
     if len(sets) > 1:
         described = [f"{name}{what}" for name, what in sets.items()]
         usable = next((name for name in sets if name in SETS), next(iter(sets)))
