@@ -189,7 +189,7 @@ def test_only_tasks_about_boxes_have_boxes(tmp_path):
 
 @pytest.mark.parametrize("text", ["(nan,0),(1,1)", "(inf,0),(5,5)", "no box", "(1,2),(3)"])
 def test_what_cannot_be_drawn_is_no_box(tmp_path, text):
-    """Corners that are no finite numbers are told as text alone, and JSON stays JSON."""
+    """Corners that are no finite numbers are shown as text only, and JSON stays JSON."""
     data = make_data(tmp_path / "data")
     reference = {"box": [20.0, 10.0, 120.0, 60.0], "width": 200, "height": 100}
     task = make_task([question(0, reference=reference)], metrics={"accuracy": box_accuracy})
@@ -321,8 +321,8 @@ def test_a_picture_lies_below_the_data_root(tmp_path, path):
 
 
 def test_pictures_are_linked_or_copied(tmp_path):
-    """Linked: found from the page's place. Copied: those that are used, once, and what is missing
-    is told; the folder then needs nothing else.
+    """Linked: relative to the page. Copied: the used ones, once, and missing ones are reported; the
+    folder then needs nothing else.
     """
     odd = "some folder/50% #1 ü?.png"
     data = make_data(tmp_path / "the data", ("a.png", odd, "unused.png"))
@@ -338,8 +338,8 @@ def test_pictures_are_linked_or_copied(tmp_path):
     missing = []
     build_browser([run], [task], data, out, COPY, missing.append)
     assert "pictures/" == read(out / "data/tasks.js")[1]["pictures"]
-    found = {p.relative_to(out / "pictures").as_posix() for p in out.rglob("*.png")}
-    assert {"a.png", odd} == found
+    copied = {p.relative_to(out / "pictures").as_posix() for p in out.rglob("*.png")}
+    assert {"a.png", odd} == copied
     assert (data / odd).read_bytes() == (out / "pictures" / odd).read_bytes()
     assert ["no.png"] == missing
 
@@ -354,8 +354,8 @@ def test_how_a_camera_was_held_is_told(tmp_path):
     (data / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe1 Exif and no more")
     missing = []
     pictures = PagePictures(data, None, missing.append)
-    found = [pictures.turned(f"{turned}.jpg") for turned in range(10)]
-    assert [1, *range(1, 9), 1] == found
+    orientations = [pictures.turned(f"{turned}.jpg") for turned in range(10)]
+    assert [1, *range(1, 9), 1] == orientations
     assert [1, 1, 1, 1] == [
         pictures.turned(path) for path in ("a.png", "plain.jpg", "broken.jpg", "none.jpg")
     ]
@@ -440,8 +440,8 @@ def test_values_that_a_judge_gave_are_shown(tmp_path):
     answers = [(judged, ["a cat", "a dog"]), (server, ["cat", "dog"])]
     run = make_run(tmp_path / "run", data, answers, scored=False)
     ratings = {"0": {"rating": 7.5}, "1": {"rating": 0.5}}
-    told = {"server": "a judge", "metrics": {"rating": 4.0}}
-    run.scores("dialogue_en").write_server(told | {"samples": ratings})
+    scores = {"server": "a judge", "metrics": {"rating": 4.0}}
+    run.scores("dialogue_en").write_server(scores | {"samples": ratings})
     run.scores("hidden_test").write_server({"server": "a server", "metrics": {"exact_match": 0.5}})
     for task in (judged, server):
         score_run(run, task, data)
@@ -454,7 +454,7 @@ def test_values_that_a_judge_gave_are_shown(tmp_path):
 
 
 def test_chunks_are_bounded_by_samples_and_by_bytes(tmp_path):
-    """The index tells where each begins, so that any sample is found without the others."""
+    """The index has the start of each chunk, so that any sample loads without the others."""
     rows = [*synthetic(AT_ONCE + 3)]
     long = SampleView(
         "long", (("question", "y" * LONGEST),), "", (), (), (), {}, None, (None, None)
@@ -474,8 +474,8 @@ def test_chunks_are_bounded_by_samples_and_by_bytes(tmp_path):
 
 def test_two_hundred_thousand_samples_stay_small(tmp_path):
     """What must be read before the list opens is a few megabytes, each part less than one."""
-    told = write_task(tmp_path / "task", "vqav2_val", synthetic(200_000))
-    assert {"name": "vqav2_val", "samples": 200_000, "metrics": ["vqa_accuracy"]} == told
+    entry = write_task(tmp_path / "task", "vqav2_val", synthetic(200_000))
+    assert {"name": "vqav2_val", "samples": 200_000, "metrics": ["vqa_accuracy"]} == entry
     sizes = [file.stat().st_size for file in (tmp_path / "task").glob("chunk-*.js")]
     assert 400 == len(sizes)
     assert max(sizes) < 300_000
@@ -497,7 +497,7 @@ def test_the_command_writes_pages_of_what_is_finished(demo, tmp_path):
     (demo.run.path / "manifest.json").write_bytes(orjson.dumps(demo.run.manifest))
     done = browse("--out", out)
     assert (0, True) == (done.exit_code, "okvqa_val is not finished" in done.stderr)
-    for arguments, told in (
+    for arguments, message in (
         (["--task", "gqa"], "--task gqa: a run of refcoco_val, okvqa_val"),
         (["--task", "okvqa_val"], "no task is finished yet"),
         ([demo.run.path], "another run than the first expected"),
@@ -506,4 +506,4 @@ def test_the_command_writes_pages_of_what_is_finished(demo, tmp_path):
     ):
         done = browse(*arguments, "--out", out)
         assert isinstance(done.exception, UsageError)
-        assert told in str(done.exception)
+        assert message in str(done.exception)

@@ -75,9 +75,9 @@ def candidate_of(tmp_path, change=lambda rows: rows, task="okvqa_val", **more):
 def test_each_verdict_has_an_exit_code_of_its_own(base, tmp_path, change, verdict):
     """Only with --gate; without it the comparison is a report, and has succeeded."""
     candidate = candidate_of(tmp_path, change)
-    told, text = gate(base, candidate)
-    assert (verdict or "inconclusive") == told["verdict"]
-    assert f"\n{told['verdict']}: " in text
+    result, text = gate(base, candidate)
+    assert (verdict or "inconclusive") == result["verdict"]
+    assert f"\n{result['verdict']}: " in text
     assert compare(base, candidate).returncode == 0
 
 
@@ -85,23 +85,23 @@ def test_a_copy_of_a_run_passes(base, tmp_path):
     """Identical answers are no news, whatever the margin and however few they are."""
     shutil.copytree(base, tmp_path / "copy")
     for margin in ("0", "0.5", "100"):
-        told, _ = gate(base, tmp_path / "copy", "--margin", margin)
-        assert ("pass", []) == (told["verdict"], told["flips"])
-        (found,) = told["benchmarks"]
-        assert 0.0 == found["difference"] == found["low"] + found["high"]
-        assert 0.1 < found["high"] < 0.3  # points: of 1,000 images hardly 2 could have changed
+        result, _ = gate(base, tmp_path / "copy", "--margin", margin)
+        assert ("pass", []) == (result["verdict"], result["flips"])
+        (benchmark,) = result["benchmarks"]
+        assert 0.0 == benchmark["difference"] == benchmark["low"] + benchmark["high"]
+        assert 0.1 < benchmark["high"] < 0.3  # points: of 1,000 images hardly 2 could have changed
     single = {"okvqa_val": rows_of([0.25])}
-    told, _ = gate(make_run(tmp_path / "a", single), make_run(tmp_path / "b", single))
-    assert "pass" == told["verdict"]
+    result, _ = gate(make_run(tmp_path / "a", single), make_run(tmp_path / "b", single))
+    assert "pass" == result["verdict"]
 
 
 def test_a_drop_within_the_margin_passes_though_it_is_no_chance(base, tmp_path):
     """Five of 2,000 fell and none rose: a quarter of a point, which somebody agreed to lose."""
-    told, _ = gate(base, candidate_of(tmp_path, lambda rows: lowered(rows, 5)))
-    (found,) = told["benchmarks"]
-    assert ("pass", -0.25) == (found["verdict"], pytest.approx(found["difference"]))
-    assert found["p_worse"] < 0.05
-    assert found["p_within"] < 0.05
+    result, _ = gate(base, candidate_of(tmp_path, lambda rows: lowered(rows, 5)))
+    (benchmark,) = result["benchmarks"]
+    assert ("pass", -0.25) == (benchmark["verdict"], pytest.approx(benchmark["difference"]))
+    assert benchmark["p_worse"] < 0.05
+    assert benchmark["p_within"] < 0.05
 
 
 def test_a_clear_drop_is_told_with_its_figures(base, tmp_path):
@@ -109,13 +109,14 @@ def test_a_clear_drop_is_told_with_its_figures(base, tmp_path):
     rows = lowered(rows_of(draw(2000)), 100)
     wrong = [n for n, (_, _, value) in enumerate(rows) if not value and n > 1000][:20]
     rows = [(i, image, 1.0 if n in wrong else v) for n, (i, image, v) in enumerate(rows)]
-    told, text = gate(base, candidate_of(tmp_path, lambda _: rows))
-    (found,) = told["benchmarks"]
+    result, text = gate(base, candidate_of(tmp_path, lambda _: rows))
+    (benchmark,) = result["benchmarks"]
     assert (2000, 1000, 20, 100) == tuple(
-        found[name] for name in ("samples", "images", "better", "worse")
+        benchmark[name] for name in ("samples", "images", "better", "worse")
     )
-    assert pytest.approx(-4.0) == found["difference"] == found["candidate"] - found["base"]
-    assert found["low"] < -4.0 < found["high"] < 0
+    difference = benchmark["difference"]
+    assert pytest.approx(-4.0) == difference == benchmark["candidate"] - benchmark["base"]
+    assert benchmark["low"] < -4.0 < benchmark["high"] < 0
     assert "regressed: at least one benchmark is below the base" in text
     assert "okvqa_val: 100 samples worse, 20 better; the worst: 2, 3, " in text
 
@@ -128,15 +129,15 @@ def test_the_smallest_detectable_drop_is_named(tmp_path):
         make_run(tmp_path / name, {"okvqa_val": rows_of(values, 1)})
         for name, values in (("a", before), ("b", after))
     ]
-    told, text = gate(*runs)
-    (found,) = told["benchmarks"]
-    assert "inconclusive" == told["verdict"]
+    result, text = gate(*runs)
+    (benchmark,) = result["benchmarks"]
+    assert "inconclusive" == result["verdict"]
     # differences -5 +- 100 sqrt((2 * .95^2 + 1.05^2 + 17 * .05^2) / 20 / 19) are as uncertain as
     # those of `size` coins; t(19): 1.7291 and 1.3277
     size = (1 - 0.05**2) / ((2 * 0.95**2 + 1.05**2 + 17 * 0.05**2) / 20 / 19)
     expected = 100 * ((1.729133 + 1.327728) / size**0.5 + 1 / size)
-    assert pytest.approx(expected, rel=1e-5) == found["smallest"]
-    shown = f"okvqa_val: inconclusive: smallest detectable drop: {found['smallest']:.2f} points"
+    assert pytest.approx(expected, rel=1e-5) == benchmark["smallest"]
+    shown = f"okvqa_val: inconclusive: smallest detectable drop: {benchmark['smallest']:.2f} points"
     assert shown in text
 
 
@@ -147,8 +148,8 @@ def test_so_few_images_show_nothing_however_they_fell(tmp_path, images):
         make_run(tmp_path / name, {"okvqa_val": rows_of([value] * images, 1)})
         for name, value in (("a", 1.0), ("b", 0.0))
     ]
-    told, text = gate(*runs)
-    assert ("inconclusive", None) == (told["verdict"], told["benchmarks"][0]["smallest"])
+    result, text = gate(*runs)
+    assert ("inconclusive", None) == (result["verdict"], result["benchmarks"][0]["smallest"])
     assert f"inconclusive: {images} images are too few to show any drop" in text
 
 
@@ -179,8 +180,8 @@ def test_many_benchmarks_are_corrected_for(tmp_path):
             )
             for side in (0, 1)
         ]
-        found = by_task(gate(*runs)[0])["okvqa_val"]
-        assert verdict == found["verdict"]
+        benchmark = by_task(gate(*runs)[0])["okvqa_val"]
+        assert verdict == benchmark["verdict"]
 
 
 # What cannot be compared
@@ -212,9 +213,9 @@ def test_what_was_asked_otherwise_is_named(few, tmp_path, entry, said):
         entries={"okvqa_val": entry},
     )
     junit, markdown = tmp_path / "gate.xml", tmp_path / "gate.md"
-    told, text = gate(few, candidate, "--junit", junit, "--markdown", markdown)
-    assert "invalid" == told["verdict"]
-    assert f"other {said}" in told["benchmarks"][0]["reason"]
+    result, text = gate(few, candidate, "--junit", junit, "--markdown", markdown)
+    assert "invalid" == result["verdict"]
+    assert f"other {said}" in result["benchmarks"][0]["reason"]
     assert f"okvqa_val: invalid: other {said}" in text
     assert "the runs cannot be compared" in text
     assert f"other {said}" in ElementTree.parse(junit).find(".//error").get("message")
@@ -229,20 +230,20 @@ def test_other_few_shot_examples_are_named(tmp_path, key, value):
         make_run(tmp_path / name, {"okvqa_val": rows_of(draw(9))}, entries={"okvqa_val": entry})
         for name, entry in (("a", shots), ("b", {**shots, key: value}))
     ]
-    told, _ = gate(*runs)
+    result, _ = gate(*runs)
     what = "seeds" if key == "seed" else "few-shot examples"
     assert ("invalid", f"other {what}: {shots[key]} and {value}") == (
-        told["verdict"],
-        told["benchmarks"][0]["reason"],
+        result["verdict"],
+        result["benchmarks"][0]["reason"],
     )
 
 
 def test_samples_without_an_answer_are_named(base, tmp_path):
     """A checkpoint that crashes on what it cannot answer must not look better for it."""
-    told, _ = gate(base, candidate_of(tmp_path, failed=("3", "5")))
+    result, _ = gate(base, candidate_of(tmp_path, failed=("3", "5")))
     assert ("invalid", "candidate: 2 samples have no answer") == (
-        told["verdict"],
-        told["benchmarks"][0]["reason"],
+        result["verdict"],
+        result["benchmarks"][0]["reason"],
     )
 
 
@@ -254,9 +255,9 @@ def test_a_benchmark_without_any_answer_is_not_taken_for_a_server_s(tmp_path):
     after = make_run(tmp_path / "b", tasks, failed=[sample for sample, _, _ in lost])
     again = make_run(tmp_path / "c", tasks, failed=[sample for sample, _, _ in lost])
     for runs in ((before, after), (after, before), (after, again)):
-        told, _ = gate(*runs)
-        assert "invalid" == told["verdict"]
-        assert "b: 40 samples have no answer" == by_task(told)["okvqa_val"]["reason"]
+        result, _ = gate(*runs)
+        assert "invalid" == result["verdict"]
+        assert "b: 40 samples have no answer" == by_task(result)["okvqa_val"]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -270,8 +271,8 @@ def test_a_benchmark_without_any_answer_is_not_taken_for_a_server_s(tmp_path):
 )
 def test_other_samples_are_named(base, tmp_path, change, said):
     """Values pair up by sample, or not at all; nothing is left out on either side."""
-    told, _ = gate(base, candidate_of(tmp_path, change))
-    assert ("invalid", said) == (told["verdict"], told["benchmarks"][0]["reason"])
+    result, _ = gate(base, candidate_of(tmp_path, change))
+    assert ("invalid", said) == (result["verdict"], result["benchmarks"][0]["reason"])
     reverse, _ = gate(tmp_path / "candidate", base)
     assert ("invalid", "other samples") == (
         reverse["verdict"],
@@ -284,12 +285,12 @@ def test_a_benchmark_of_one_run_alone_is_named(base, tmp_path):
     tasks = {"okvqa_val": rows_of(draw(2000)), "gqa_testdev": rows_of(draw(10))}
     more = make_run(tmp_path / "more", tasks)
     for runs in ((base, more), (more, base)):
-        told, _ = gate(*runs)
-        found = by_task(told)
-        assert "invalid" == told["verdict"] == found["gqa_testdev"]["verdict"]
+        result, _ = gate(*runs)
+        benchmarks = by_task(result)
+        assert "invalid" == result["verdict"] == benchmarks["gqa_testdev"]["verdict"]
         assert ("base has no figure of it", "pass") == (
-            found["gqa_testdev"]["reason"],
-            found["okvqa_val"]["verdict"],
+            benchmarks["gqa_testdev"]["reason"],
+            benchmarks["okvqa_val"]["verdict"],
         )
 
 
@@ -328,28 +329,28 @@ def test_figures_of_two_judges_are_not_compared(tmp_path, judge, said):
         make_run(tmp_path / name, tasks, hidden=tasks, server=server)
         for name, server in (("a", judged()), ("b", judge))
     ]
-    told, _ = gate(*runs)
+    result, _ = gate(*runs)
     assert ("invalid" if said else "pass", said) == (
-        told["verdict"],
-        told["benchmarks"][0]["reason"],
+        result["verdict"],
+        result["benchmarks"][0]["reason"],
     )
     if not said:
-        assert 700.0 == told["benchmarks"][0]["base"]
+        assert 700.0 == result["benchmarks"][0]["base"]
 
 
 def test_a_sample_that_a_judge_gave_no_value_is_named(tmp_path):
-    """Also the first one, by which it was told whether a server has values at all."""
+    """Also the first one, which shows whether a server has values at all."""
     tasks = {"touchstone_en": rows_of([0.0] * 30, 1)}
-    lacking = judged()
-    del lacking["touchstone_en"]["samples"]["0"]
+    partial = judged()
+    del partial["touchstone_en"]["samples"]["0"]
     runs = [
         make_run(tmp_path / name, tasks, hidden=tasks, server=server)
-        for name, server in (("a", lacking), ("b", lacking))
+        for name, server in (("a", partial), ("b", partial))
     ]
-    told, _ = gate(*runs)
+    result, _ = gate(*runs)
     assert ("invalid", "a: sample '0' has no touchstone_score") == (
-        told["verdict"],
-        told["benchmarks"][0]["reason"],
+        result["verdict"],
+        result["benchmarks"][0]["reason"],
     )
 
 
@@ -361,10 +362,10 @@ def test_what_only_a_server_scores_is_left_out(tmp_path):
     base = make_run(tmp_path / "a", tasks, hidden=["docvqa_test"], server=figure)
     for name, server, by in (("b", worse, "RRC"), ("c", {}, "RRC")):
         candidate = make_run(tmp_path / name, tasks, hidden=["docvqa_test"], server=server)
-        told, _ = gate(base, candidate)
-        found = by_task(told)["docvqa_test"]
-        assert ("pass", "left out") == (told["verdict"], found["verdict"])
-        assert f"scored by {by}, which tells no value of a sample" == found["reason"]
+        result, _ = gate(base, candidate)
+        benchmark = by_task(result)["docvqa_test"]
+        assert ("pass", "left out") == (result["verdict"], benchmark["verdict"])
+        assert f"scored by {by}, which tells no value of a sample" == benchmark["reason"]
 
 
 def test_nothing_that_can_be_compared_is_no_pass(tmp_path):
@@ -372,8 +373,8 @@ def test_nothing_that_can_be_compared_is_no_pass(tmp_path):
     tasks = {"docvqa_test": rows_of(draw(30))}
     runs = [make_run(tmp_path / name, tasks, hidden=tasks) for name in "ab"]
     junit = tmp_path / "gate.xml"
-    told, text = gate(*runs, "--junit", junit)
-    assert ["no benchmark has values of samples in both runs"] == told["faults"]
+    result, text = gate(*runs, "--junit", junit)
+    assert ["no benchmark has values of samples in both runs"] == result["faults"]
     assert "invalid: the runs cannot be compared: no benchmark has values of samples" in text
     suite = ElementTree.parse(junit).getroot()
     assert ("2", "1", "0", "1") == tuple(
@@ -382,8 +383,8 @@ def test_nothing_that_can_be_compared_is_no_pass(tmp_path):
 
 
 def test_other_tasks_altogether_are_no_pass(base, tmp_path):
-    told, _ = gate(base, candidate_of(tmp_path, task="gqa_testdev"))
-    assert ("invalid", 2) == (told["verdict"], len(told["benchmarks"]))
+    result, _ = gate(base, candidate_of(tmp_path, task="gqa_testdev"))
+    assert ("invalid", 2) == (result["verdict"], len(result["benchmarks"]))
 
 
 def test_the_same_folder_twice_is_a_slip(base, tmp_path):
@@ -396,7 +397,7 @@ def test_the_same_folder_twice_is_a_slip(base, tmp_path):
 
 @pytest.mark.parametrize("margin", ["-1", "nan", "inf", "x"])
 def test_a_margin_is_a_number_of_points(base, tmp_path, margin):
-    """Not a number is below no bound: nothing would ever pass, and nobody would be told why."""
+    """Not a number is below no bound: nothing would ever pass, and no message would say why."""
     done = compare(base, candidate_of(tmp_path), "--gate", "--margin", margin)
     assert done.returncode == 2
     assert "--margin" in done.stderr
@@ -405,11 +406,11 @@ def test_a_margin_is_a_number_of_points(base, tmp_path, margin):
 @pytest.mark.parametrize("margin", ["0", "3", "100"])
 def test_the_margin_decides_what_may_be_lost(base, tmp_path, margin):
     """Two points below: too much for a margin of 0, well within 3."""
-    told, text = gate(
+    result, text = gate(
         base, candidate_of(tmp_path, lambda rows: lowered(rows, 40)), "--margin", margin
     )
-    assert ("regressed" if margin == "0" else "pass") == told["verdict"]
-    assert float(margin) == told["margin"]
+    assert ("regressed" if margin == "0" else "pass") == result["verdict"]
+    assert float(margin) == result["margin"]
     assert f"{margin} points" in text
 
 
@@ -448,9 +449,9 @@ def test_damaged_scores_are_named_and_never_compared(few, tmp_path, line, said, 
     """The benchmark is invalid; the file, the sample or the run is said."""
     runs = [shutil.copytree(few, tmp_path / "a"), shutil.copytree(few, tmp_path / "b")]
     damaged(runs[side], line)
-    told, _ = gate(*runs)
-    assert "invalid" == told["verdict"]
-    assert said in told["benchmarks"][0]["reason"]
+    result, _ = gate(*runs)
+    assert "invalid" == result["verdict"]
+    assert said in result["benchmarks"][0]["reason"]
 
 
 def test_scores_that_are_gone_or_cut_off_alike_are_named(few, tmp_path):
@@ -459,11 +460,11 @@ def test_scores_that_are_gone_or_cut_off_alike_are_named(few, tmp_path):
     for run in runs:
         file = run / "okvqa_val" / "scores.jsonl"
         file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:20]))
-    told, _ = gate(*runs)
+    result, _ = gate(*runs)
     expected = f"{runs[0]}/okvqa_val/scores.jsonl: this is not what summary.json was made from"
     assert ("invalid", True) == (
-        told["verdict"],
-        told["benchmarks"][0]["reason"].startswith(expected),
+        result["verdict"],
+        result["benchmarks"][0]["reason"].startswith(expected),
     )
     for content in (b"", None):
         for run in runs:
@@ -483,12 +484,12 @@ def test_a_manifest_that_does_not_tell_what_was_asked_is_no_proof_that_it_was_th
     for run in runs:
         manifest = {"name": run.name, "model": {}, "tasks": tasks}
         (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    told, _ = gate(*runs)
-    said = told["benchmarks"][0]["reason"] if told["benchmarks"] else told["faults"][0]
+    result, _ = gate(*runs)
+    said = result["benchmarks"][0]["reason"] if result["benchmarks"] else result["faults"][0]
     expected = f"{runs[0]}/manifest.json: tasks.okvqa_val: input should be"
     if not tasks:
         expected = "a: its manifest does not tell how it was asked"
-    assert ("invalid", True) == (told["verdict"], said.startswith(expected))
+    assert ("invalid", True) == (result["verdict"], said.startswith(expected))
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "okvqa_val/summary.json"])
@@ -501,8 +502,8 @@ def test_a_folder_that_is_no_run_is_invalid_and_its_file_is_named(few, tmp_path,
         done = compare(*runs)
         assert done.returncode == 2
         assert str(run) in done.stderr
-        told, _ = gate(*runs)
-        assert ("invalid", True) == (told["verdict"], str(run) in told["faults"][0])
+        result, _ = gate(*runs)
+        assert ("invalid", True) == (result["verdict"], str(run) in result["faults"][0])
 
 
 # What is said
@@ -525,13 +526,13 @@ def three(tmp_path, names=("base", "now"), ids=str):
 def test_the_worst_benchmark_comes_first_and_so_do_its_flips(tmp_path):
     """In every form; what is left out comes last."""
     runs = three(tmp_path)
-    told, text = gate(*runs, "--markdown", tmp_path / "c.md", "--junit", tmp_path / "c.xml")
+    result, text = gate(*runs, "--markdown", tmp_path / "c.md", "--junit", tmp_path / "c.xml")
     expected = ["okvqa_val", "textvqa_val", "gqa_testdev", "docvqa_test"]
-    assert expected == [each["task"] for each in told["benchmarks"]]
+    assert expected == [each["task"] for each in result["benchmarks"]]
     assert ["okvqa_val"] * 80 + ["textvqa_val"] * 20 + ["gqa_testdev"] * 2 == [
-        flip["task"] for flip in told["flips"]
+        flip["task"] for flip in result["flips"]
     ]
-    (flip, *_) = told["flips"]
+    (flip, *_) = result["flips"]
     assert {"task", "sample", "image", "base", "candidate"} == set(flip)
     cases = ElementTree.parse(tmp_path / "c.xml").getroot().findall("testcase")
     assert expected == [case.get("name") for case in cases]
@@ -549,9 +550,9 @@ def test_the_largest_falls_of_a_benchmark_come_first(tmp_path):
         make_run(tmp_path / name, {"okvqa_val": rows_of(values, 1)})
         for name, values in (("a", before), ("b", after))
     ]
-    told, text = gate(*runs)
+    result, text = gate(*runs)
     expected = [("1", 1.0, 0.0), ("3", 1.0, 0.3), ("0", 1.0, 0.9), ("4", 0.0, 1.0)]
-    assert expected == [(f["sample"], f["base"], f["candidate"]) for f in told["flips"]]
+    assert expected == [(f["sample"], f["base"], f["candidate"]) for f in result["flips"]]
     assert "okvqa_val: 3 samples worse, 1 better; the worst: 1, 3, 0\n" in text
 
 
@@ -560,8 +561,8 @@ def test_junit_has_a_case_for_each_benchmark_and_counts_them(tmp_path):
     runs = three(tmp_path)
     alone = make_run(tmp_path / "more", {"vizwiz_val": rows_of([1.0])})
     shutil.copytree(alone / "vizwiz_val", runs[1] / "vizwiz_val")
-    told, _ = gate(*runs, "--junit", tmp_path / "gate.xml")
-    assert "invalid" == told["verdict"]
+    result, _ = gate(*runs, "--junit", tmp_path / "gate.xml")
+    assert "invalid" == result["verdict"]
     suite = ElementTree.parse(tmp_path / "gate.xml").getroot()
     cases = {case.get("name"): [c.tag for c in case] for case in suite.iter("testcase")}
     assert {
@@ -574,7 +575,7 @@ def test_junit_has_a_case_for_each_benchmark_and_counts_them(tmp_path):
     counts = {"tests": "5", "failures": "2", "errors": "2", "skipped": "1"}
     assert counts == {name: suite.get(name) for name in counts}
     for case, message in ((c, c[0].get("message")) for c in suite.iter("testcase")):
-        assert message.startswith(by_task(told)[case.get("name")]["verdict"])
+        assert message.startswith(by_task(result)[case.get("name")]["verdict"])
 
 
 def test_figures_are_whole_at_the_width_of_a_log(tmp_path):
@@ -584,10 +585,10 @@ def test_figures_are_whole_at_the_width_of_a_log(tmp_path):
     metrics = {"touchstone_en": Corpus(lambda texts, _: [float(text) for text in texts], mean=True)}
     base = make_run(tmp_path / "a", rows, metrics=metrics)
     lower = {name: lowered(each, 3) for name, each in rows.items()}
-    told, text = gate(base, make_run(tmp_path / "b", lower, metrics=metrics))
+    result, text = gate(base, make_run(tmp_path / "b", lower, metrics=metrics))
     lines = text.splitlines()[: 3 + sum(len(name) // 22 for name in names)]
     assert all(len(line) <= 80 for line in lines)
-    for each in told["benchmarks"]:
+    for each in result["benchmarks"]:
         figures = f"{each['base']:.2f} {each['candidate']:.2f} {each['difference']:+.2f}".split()
         assert any([each["verdict"], *figures] == line.split()[1:5] for line in lines)
 
@@ -628,8 +629,8 @@ def texts_of(markdown):
 def forms(folder, runs):
     """Markdown, JUnit, terminal and JSON of a comparison."""
     files = [folder / f"gate.{end}" for end in ("md", "xml")]
-    told, text = gate(*runs, "--markdown", files[0], "--junit", files[1])
-    return files[0].read_text("utf-8"), ElementTree.parse(files[1]), text, told
+    result, text = gate(*runs, "--markdown", files[0], "--junit", files[1])
+    return files[0].read_text("utf-8"), ElementTree.parse(files[1]), text, result
 
 
 @pytest.fixture(scope="module")
@@ -676,8 +677,8 @@ def test_hostile_settings_stay_text(base, tmp_path):
         manifest["tasks"]["okvqa_val"] |= entry
         (candidate / "manifest.json").write_text(json.dumps(manifest), "utf-8")
         files = tmp_path / "c.md", tmp_path / "c.xml"
-        told, _ = gate(base, candidate, "--markdown", files[0], "--junit", files[1])
-        assert "invalid" == told["verdict"]
+        result, _ = gate(base, candidate, "--markdown", files[0], "--junit", files[1])
+        assert "invalid" == result["verdict"]
         page = Page(files[0].read_text("utf-8"))
         assert {tag for tag, _ in page.tags} <= TAGS
         assert len(page.text) < 2000
@@ -685,11 +686,11 @@ def test_hostile_settings_stay_text(base, tmp_path):
 
 
 def test_a_hostile_folder_stays_a_name(base, tmp_path):
-    """The path of a damaged file is told, by a folder that may be called anything."""
+    """The path of a damaged file is printed, whatever its folder is called."""
     folder = shutil.copytree(base, tmp_path / "a\x1b[2J\n|b\u202e")
     damaged(folder, b"?\n")
-    told, text = gate(base, folder, "--markdown", tmp_path / "c.md")
-    assert "line 4" in told["benchmarks"][0]["reason"]
+    result, text = gate(base, folder, "--markdown", tmp_path / "c.md")
+    assert "line 4" in result["benchmarks"][0]["reason"]
     assert "line 4" in text
     assert 5 == sum(tag == "tr" for tag, _ in Page((tmp_path / "c.md").read_text("utf-8")).tags)
 
@@ -708,17 +709,17 @@ def test_a_task_with_a_hostile_name_is_refused(base, tmp_path):
 def test_json_is_what_the_comparison_holds(tmp_path):
     """Every figure unrounded, every flip, and nothing that another parser would refuse."""
     runs = three(tmp_path)
-    told, _ = gate(*runs)
-    found = compare_runs(*map(load_run, runs), CARD)
-    assert [each.difference for each in found.benchmarks] == [
-        each["difference"] for each in told["benchmarks"]
+    result, _ = gate(*runs)
+    comparison = compare_runs(*map(load_run, runs), CARD)
+    assert [each.difference for each in comparison.benchmarks] == [
+        each["difference"] for each in result["benchmarks"]
     ]
-    assert (found.verdict, found.exit_code, len(found.flips)) == (
-        told["verdict"],
-        told["exit_code"],
-        len(told["flips"]),
+    assert (comparison.verdict, comparison.exit_code, len(comparison.flips)) == (
+        result["verdict"],
+        result["exit_code"],
+        len(result["flips"]),
     )
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
 def test_a_file_that_cannot_be_written_is_an_error(base, tmp_path):
@@ -762,9 +763,9 @@ def test_runs_as_they_are_left_behind_can_be_compared(tmp_path):
     first = real_run(tmp_path / "a", data, ("red", "red"))
     second = real_run(tmp_path / "b", data, ("red", "blue"))
     assert "pass" == gate(first, real_run(tmp_path / "c", data, ("red", "red")))[0]["verdict"]
-    told, text = gate(first, second)
-    (found,) = told["benchmarks"]
-    assert ("inconclusive", 30, 3) == (told["verdict"], found["samples"], found["images"])
+    result, text = gate(first, second)
+    (benchmark,) = result["benchmarks"]
+    assert ("inconclusive", 30, 3) == (result["verdict"], benchmark["samples"], benchmark["images"])
     assert "3 images are too few to show any drop" in text
     made = make_run(tmp_path / "d", {"okvqa_val": rows_of([1.0])})
     for file in ("manifest.json", "okvqa_val/summary.json"):
@@ -808,7 +809,7 @@ def compared(folder, *tasks, margin=0.5, shift=0.0, names=None):
     return compare_runs(*runs, CARD, margin)
 
 
-def figures(found):
+def figures(comparison):
     return {
         each.task: (
             each.difference,
@@ -818,7 +819,7 @@ def figures(found):
             each.p_within,
             each.smallest,
         )
-        for each in found.benchmarks
+        for each in comparison.benchmarks
     }
 
 
@@ -884,7 +885,7 @@ def test_a_larger_margin_lets_more_pass(tmp_path_factory, values, margins):
 @unhurried
 @given(VALUES, st.lists(VALUES, min_size=1, max_size=3), st.integers(0, 50))
 def test_more_benchmarks_that_pass_make_no_regression(tmp_path_factory, values, more, margin):
-    """Holm's p-values only grow with their number: nothing is found to be worse by them."""
+    """Holm's p-values only grow with their number: more tests never make more regressions."""
     unchanged = [[(a, a, image) for a, _, image in each] for each in more]
     one = compared(tmp_path_factory.mktemp("p"), values, margin=margin)
     other = compared(tmp_path_factory.mktemp("p"), values, *unchanged, margin=margin)
@@ -900,18 +901,18 @@ def test_more_benchmarks_that_pass_make_no_regression(tmp_path_factory, values, 
 @given(st.lists(VALUES, min_size=1, max_size=4))
 def test_the_whole_is_as_good_as_its_worst_benchmark(tmp_path_factory, tasks):
     """Regressed where one is, passed only where each is; the worst first, with every flip."""
-    found = compared(tmp_path_factory.mktemp("p"), *tasks)
-    verdicts = [each.verdict for each in found.benchmarks]
+    comparison = compared(tmp_path_factory.mktemp("p"), *tasks)
+    verdicts = [each.verdict for each in comparison.benchmarks]
     expected = next(v for v in ("regressed", "inconclusive", "pass") if v in verdicts)
-    assert expected == found.verdict
-    differences = [each.difference for each in found.benchmarks]
+    assert expected == comparison.verdict
+    differences = [each.difference for each in comparison.benchmarks]
     assert sorted(differences) == differences
-    assert sum(each.better + each.worse for each in found.benchmarks) == len(found.flips)
-    for each in found.benchmarks:
+    assert sum(each.better + each.worse for each in comparison.benchmarks) == len(comparison.flips)
+    for each in comparison.benchmarks:
         assert pytest.approx(each.candidate - each.base, abs=1e-9) == each.difference
 
 
-# False alarms and what is found
+# False alarms and power
 
 
 def test_alarms_are_few_and_drops_are_found_as_promised():

@@ -42,8 +42,10 @@ def equal(tmp_path_factory):
     swapped = [0.0, *values[1:58], 1.0, 1.0]
     named = {"base": values, "candidate": swapped, "worse": [0.0] * 40 + values[40:]}
     runs = [
-        make_run(folder / name, {"gqa_testdev": rows_of(told, 4), "okvqa_val": rows_of([1.0] * 20)})
-        for name, told in named.items()
+        make_run(
+            folder / name, {"gqa_testdev": rows_of(values, 4), "okvqa_val": rows_of([1.0] * 20)}
+        )
+        for name, values in named.items()
     ]
     return [set_digest(run, f"{n}" * 64) for n, run in enumerate(runs, 1)]
 
@@ -58,10 +60,18 @@ def test_inconclusive_sets_the_exit_code_and_junit_together(equal, tmp_path, opt
     code around the command; without --gate the exit code says nothing.
     """
     file = tmp_path / "gate.xml"
-    told = (*equal[:2], "--inconclusive", option, "--junit", file, "--json", tmp_path / "c.json")
-    assert compare(*told).returncode == 0
+    arguments = (
+        *equal[:2],
+        "--inconclusive",
+        option,
+        "--junit",
+        file,
+        "--json",
+        tmp_path / "c.json",
+    )
+    assert compare(*arguments).returncode == 0
     without = file.read_bytes()
-    assert compare(*told, "--gate").returncode == CODES[option]
+    assert compare(*arguments, "--gate").returncode == CODES[option]
     assert file.read_bytes() == without
     suite = ElementTree.fromstring(without)
     cases = {case.get("name"): [child.tag for child in case] for case in suite.iter("testcase")}
@@ -69,17 +79,17 @@ def test_inconclusive_sets_the_exit_code_and_junit_together(equal, tmp_path, opt
     counts = {name: suite.get(name) for name in ("tests", "errors", "failures", "skipped")}
     expected = {"tests": "2", "errors": "0", "failures": "0", "skipped": "0"}
     assert expected | {COUNTED[option]: "1"} == counts
-    found = json.loads((tmp_path / "c.json").read_bytes())
+    result = json.loads((tmp_path / "c.json").read_bytes())
     assert ("inconclusive", option, CODES[option]) == (
-        found["verdict"],
-        found["inconclusive"],
-        found["exit_code"],
+        result["verdict"],
+        result["inconclusive"],
+        result["exit_code"],
     )
 
 
 def test_an_error_is_what_inconclusive_is_by_default(equal, tmp_path):
-    told, _ = gate(*equal[:2], "--junit", tmp_path / "gate.xml")
-    assert ("error", 11) == (told["inconclusive"], told["exit_code"])
+    result, _ = gate(*equal[:2], "--junit", tmp_path / "gate.xml")
+    assert ("error", 11) == (result["inconclusive"], result["exit_code"])
     assert "1" == ElementTree.parse(tmp_path / "gate.xml").getroot().get("errors")
 
 
@@ -118,9 +128,9 @@ def test_make_regression_hands_the_option_on(given_variables, expected):
         check=True,
         env={k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "INCONCLUSIVE")},
     )
-    told = " ".join(done.stdout.replace("\\\n", " ").split())
-    assert f'compare "a" "b" {expected or "--gate"}' in told
-    assert ("--inconclusive" in told) == bool(expected)
+    printed = " ".join(done.stdout.replace("\\\n", " ").split())
+    assert f'compare "a" "b" {expected or "--gate"}' in printed
+    assert ("--inconclusive" in printed) == bool(expected)
 
 
 # Which runs
@@ -140,15 +150,15 @@ def test_every_form_identifies_both_runs(equal, tmp_path):
             text = file.read_text("utf-8")
             assert digest in text
             assert folder.name in text
-    told = json.loads(files["json"].read_bytes())
-    assert ("base", "candidate") == (told["base"], told["candidate"])
+    result = json.loads(files["json"].read_bytes())
+    assert ("base", "candidate") == (result["base"], result["candidate"])
     assert {
         "name": "candidate",
         "folder": str(candidate),
         "weights": "2" * 64,
         "engine": "shared",
         "generation": "7",
-    } == told["runs"]["candidate"]
+    } == result["runs"]["candidate"]
     properties = {
         each.get("name"): each.get("value")
         for each in ElementTree.parse(files["xml"]).getroot().iter("property")
@@ -201,8 +211,8 @@ def test_junit_is_well_formed_whatever_a_text_holds(text):
 
     shown = "".join(c if c.isprintable() else "?" for c in text)
     run = RunId(shown, shown, shown, shown, shown)
-    found = RunComparison(run, run, 0.5, "invalid", (), (), (text,))
-    suite = ElementTree.fromstring(comparison_junit(found))
+    comparison = RunComparison(run, run, 0.5, "invalid", (), (), (text,))
+    suite = ElementTree.fromstring(comparison_junit(comparison))
     assert shown == next(suite.iter("property")).get("value")
     assert len(list(suite.iter("error"))) == 1
 
@@ -271,10 +281,14 @@ def test_the_gate_refuses_a_metric_that_is_not_a_mean(of_f1):
         f"invalid: {REASON}: it cannot be compared" in done.stdout,
     )
     for option in ("error", "fail", "skip"):
-        told, _ = gate(*of_f1, "--inconclusive", option)
-        (found,) = told["benchmarks"]
-        assert (12, "invalid", None) == (told["exit_code"], found["verdict"], found["p_worse"])
-        assert found["reason"].startswith(REASON)
+        result, _ = gate(*of_f1, "--inconclusive", option)
+        (benchmark,) = result["benchmarks"]
+        assert (12, "invalid", None) == (
+            result["exit_code"],
+            benchmark["verdict"],
+            benchmark["p_worse"],
+        )
+        assert benchmark["reason"].startswith(REASON)
 
 
 def test_the_gate_refuses_it_beside_benchmarks_that_pass(of_f1, tmp_path):
@@ -287,11 +301,11 @@ def test_the_gate_refuses_it_beside_benchmarks_that_pass(of_f1, tmp_path):
         manifest["tasks"]["shapes_test"] = manifest["tasks"]["okvqa_val"]
         (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")
         runs.append(run)
-    told, _ = gate(*runs)
+    result, _ = gate(*runs)
     assert {"shapes_test": "invalid", "okvqa_val": "pass"} == {
-        each["task"]: each["verdict"] for each in told["benchmarks"]
+        each["task"]: each["verdict"] for each in result["benchmarks"]
     }
-    assert told["exit_code"] == 12
+    assert result["exit_code"] == 12
 
 
 def test_a_corpus_metric_that_declares_a_mean_is_tested(tmp_path):
@@ -301,9 +315,9 @@ def test_a_corpus_metric_that_declares_a_mean_is_tested(tmp_path):
         f1_run(tmp_path / name, values, metric)
         for name, values in (("a", HALF), ("b", [0.0] * 20 + HALF[20:]))
     ]
-    told, _ = gate(*runs)
-    assert told["verdict"] != "invalid"
-    assert told["benchmarks"][0]["low"] is not None
+    result, _ = gate(*runs)
+    assert result["verdict"] != "invalid"
+    assert result["benchmarks"][0]["low"] is not None
 
 
 def test_a_summary_of_before_that_may_be_such_a_metric_s_is_refused(tmp_path):
@@ -316,9 +330,9 @@ def test_a_summary_of_before_that_may_be_such_a_metric_s_is_refused(tmp_path):
         del summary["metric_types"], summary["no_interval"]
         ends = {"low": 2 / 3, "high": 2 / 3, "method": "bootstrap over images"}
         file.write_text(json.dumps(summary | {"intervals": {"vqa_accuracy": ends}}), "utf-8")
-    told, _ = gate(*runs)
-    assert "does not say whether vqa_accuracy is a mean" in told["benchmarks"][0]["reason"]
-    assert told["exit_code"] == 12
+    result, _ = gate(*runs)
+    assert "does not say whether vqa_accuracy is a mean" in result["benchmarks"][0]["reason"]
+    assert result["exit_code"] == 12
 
 
 def test_groups_have_a_score_only_where_it_is_computed_anew():

@@ -49,24 +49,26 @@ def test_holm_by_hand(probabilities, expected):
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=25), st.floats(0, 1), st.randoms())
-def test_holm_keeps_order_and_grows_with_tests(found, another, random):
+def test_holm_keeps_order_and_grows_with_tests(p_values, another, random):
     """No p-value falls, none is above 1, their order stays, and one more test lowers none."""
-    adjusted = holm(found)
-    assert all(before <= after <= 1.0 for before, after in zip(found, adjusted, strict=True))
-    assert all(after <= min(len(found) * p, 1.0) for p, after in zip(found, adjusted, strict=True))
-    order = sorted(range(len(found)), key=found.__getitem__)
+    adjusted = holm(p_values)
+    assert all(before <= after <= 1.0 for before, after in zip(p_values, adjusted, strict=True))
+    assert all(
+        after <= min(len(p_values) * p, 1.0) for p, after in zip(p_values, adjusted, strict=True)
+    )
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
     assert sorted(adjusted) == [adjusted[number] for number in order]
-    more = holm([*found, another])[:-1]
+    more = holm([*p_values, another])[:-1]
     assert all(before <= after for before, after in zip(adjusted, more, strict=True))
-    places = random.sample(range(len(found)), len(found))
-    assert [adjusted[number] for number in places] == holm([found[number] for number in places])
+    places = random.sample(range(len(p_values)), len(p_values))
+    assert [adjusted[number] for number in places] == holm([p_values[number] for number in places])
 
 
 @given(st.floats(0.001, 0.999), st.integers(1, 10**5))
 def test_student_s_t_is_scipy_s(probability, degrees):
-    found = t_quantile(probability, degrees)
-    assert pytest.approx(reference.t.ppf(probability, degrees), rel=1e-6, abs=1e-9) == found
-    assert pytest.approx(1 - probability, rel=1e-6) == t_above(found, degrees)
+    quantile = t_quantile(probability, degrees)
+    assert pytest.approx(reference.t.ppf(probability, degrees), rel=1e-6, abs=1e-9) == quantile
+    assert pytest.approx(1 - probability, rel=1e-6) == t_above(quantile, degrees)
 
 
 def test_memory_grows_with_images_alone():
@@ -130,9 +132,9 @@ def test_a_summary_has_the_interval_of_each_score(values, images):
     """By image, and a sample without one by itself; the summary names the method and the range."""
     summary, rows = scored({"accuracy": number, "other": lambda text, _: 1.0}, values, images)
     expected = Tally.of(values, [image or str(n) for n, image in enumerate(images)]).interval()
-    found = summary["intervals"]["accuracy"]
-    assert {"low": expected.low, "high": expected.high, "method": METHOD} == found
-    assert 0 <= found["low"] <= summary["metrics"]["accuracy"] <= found["high"] <= 1
+    interval = summary["intervals"]["accuracy"]
+    assert {"low": expected.low, "high": expected.high, "method": METHOD} == interval
+    assert 0 <= interval["low"] <= summary["metrics"]["accuracy"] <= interval["high"] <= 1
     assert summary["intervals"].keys() == summary["metrics"].keys()
     kind = {"range": [0.0, 1.0], "mean": True}
     assert ({}, {"accuracy": kind, "other": kind}) == (
@@ -153,8 +155,8 @@ def test_a_corpus_metric_that_is_a_mean_has_an_interval_in_its_range():
     metrics = {"cider": Corpus(values_of, mean=True), "length": number}
     summary, _ = scored(metrics, values, images)
     expected = Tally.of(values, images).interval(0.0, 10.0)
-    told = {"low": expected.low, "high": expected.high, "method": METHOD}
-    assert {"cider": told} == summary["intervals"]
+    interval = {"low": expected.low, "high": expected.high, "method": METHOD}
+    assert {"cider": interval} == summary["intervals"]
     assert {"length": "values outside 0 to 1: no interval"} == summary["no_interval"]
     assert [0.0, 10.0] == summary["metric_types"]["cider"]["range"]
 
@@ -232,15 +234,15 @@ def compared(*tasks):
 )
 def test_each_figure_has_a_verdict(value, reach, more, verdict):
     """Beside 58.6, by the interval as it is printed."""
-    found = compared(summary_of("okvqa_val", value, reach, **more))["OK-VQA"]
-    assert ("58.6", verdict) == (found.card, found.verdict)
+    column = compared(summary_of("okvqa_val", value, reach, **more))["OK-VQA"]
+    assert ("58.6", verdict) == (column.card, column.verdict)
     if reach:
-        assert f"{100 * (value - reach):.1f} to {100 * (value + reach):.1f}" == found.interval
+        assert f"{100 * (value - reach):.1f} to {100 * (value + reach):.1f}" == column.interval
 
 
 def test_what_is_missing_is_never_reproduced():
     """Not run; answered, but scored elsewhere; half of a column; no row of the card."""
-    found = compared(
+    columns = compared(
         summary_of("chartqa_test_human", 0.657),
         summary_of("vqav2_testdev", metrics={}, intervals={}),
         summary_of("okvqa_val", metrics={}, intervals={}, samples=0, failed=1000),
@@ -254,7 +256,7 @@ def test_what_is_missing_is_never_reproduced():
         "OK-VQA": "incomplete",
         "gqa_testdev exact_match": "-",
     } == {
-        name: found[name].verdict
+        name: columns[name].verdict
         for name in (
             "TextVQA",
             "ChartQA",
@@ -283,15 +285,15 @@ def test_reproduced_means_whole_as_the_card_and_around_its_figure(
     """Whatever a summary says, no other figure is ever called that."""
     more = {"protocol": "chatml"} if asked_otherwise else {}
     task = summary_of(name, value, reach, samples, failed=failed, **more)
-    found = compared(task)[COLUMNS[name].label]
+    column = compared(task)[COLUMNS[name].label]
     around = False
     if reach is not None:
-        low, high = (float(end) for end in found.interval.split(" to "))
-        around = low <= float(found.card) <= high
+        low, high = (float(end) for end in column.interval.split(" to "))
+        around = low <= float(column.card) <= high
     whole = samples == 1000 and not failed and not asked_otherwise
-    assert (whole and around) == (found.verdict == "reproduced")
+    assert (whole and around) == (column.verdict == "reproduced")
     if samples < 1000 or failed:
-        assert found.verdict == "incomplete"
+        assert column.verdict == "incomplete"
 
 
 def test_the_mean_of_two_tasks_has_the_interval_of_independent_errors():
@@ -302,10 +304,10 @@ def test_the_mean_of_two_tasks_has_the_interval_of_independent_errors():
     )
     human = replace(human, intervals={"relaxed_accuracy": SummaryInterval(0.47, 0.54)})
     augmented = replace(augmented, intervals={"relaxed_accuracy": SummaryInterval(0.76, 0.83)})
-    found = compared(human, augmented)["ChartQA"]
+    column = compared(human, augmented)["ChartQA"]
     below, above = math.hypot(0.03, 0.04) / 2, math.hypot(0.04, 0.03) / 2
-    assert f"{65 - 100 * below:.1f} to {65 + 100 * above:.1f}" == found.interval == "62.5 to 67.5"
-    assert "reproduced" == found.verdict
+    assert f"{65 - 100 * below:.1f} to {65 + 100 * above:.1f}" == column.interval == "62.5 to 67.5"
+    assert "reproduced" == column.verdict
     for partial in (replace(human, intervals={}), replace(human, samples=999, complete=False)):
         assert compared(partial, augmented)["ChartQA"].verdict in ("no interval", "incomplete")
 
@@ -397,8 +399,8 @@ def test_an_earlier_version_s_interval_beyond_the_range_is_not_shown(run):
     assert load_run(run).tasks["okvqa_val"].intervals.keys() == {"vqa_accuracy"}
     summary["intervals"]["vqa_accuracy"]["high"] = 1.015
     file.write_text(json.dumps(summary), "utf-8")
-    found = load_run(run).tasks["okvqa_val"]
-    assert {} == found.intervals
+    summary_read = load_run(run).tasks["okvqa_val"]
+    assert {} == summary_read.intervals
     (compared,) = (
         column
         for table in build_tables([load_run(run)], CARD)

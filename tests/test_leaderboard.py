@@ -100,13 +100,13 @@ def board_of(*folders):
 
 
 def row_of(board, name):
-    (found,) = [row for row in board.rows if row.name == name]
-    return found
+    (row,) = [row for row in board.rows if row.name == name]
+    return row
 
 
 def family_of(board, part):
-    (found,) = [family for family in board.families if part in family.title]
-    return found
+    (family,) = [family for family in board.families if part in family.title]
+    return family
 
 
 def files_of(site):
@@ -144,8 +144,8 @@ def ranks_of(*rows, families=None, at_least=1):
         for row in rows
     ]
     families = families or [range(len(figures[0]))]
-    found = Draws(figures).ranks(families, at_least)
-    return [rank and (rank.low, rank.high) for rank in found]
+    standings = Draws(figures).ranks(families, at_least)
+    return [rank and (rank.low, rank.high) for rank in standings]
 
 
 def test_figures_far_apart_rank_surely_and_figures_close_together_do_not():
@@ -157,7 +157,7 @@ def test_figures_far_apart_rank_surely_and_figures_close_together_do_not():
 
 def test_a_model_is_compared_by_the_benchmarks_that_both_have():
     """The first is ahead on the one benchmark that they share, whatever the other's is on another.
-    Without one in common nothing can be told, which widens both intervals.
+    A pair without a common benchmark is undecided, which widens both intervals.
     """
     assert [(1, 1), (2, 2)] == ranks_of([(60, 0), None], [(50, 0), (99, 0)])
     assert [(1, 2), (1, 2)] == ranks_of([(60, 0), None], [None, (50, 0)])
@@ -286,8 +286,8 @@ def test_what_is_no_run_is_skipped_and_said(tmp_path):
     (results / ".hidden").mkdir()
     (results / "begun").mkdir()
     (results / "begun" / "manifest.json").write_text("{}")
-    found = find_runs([results])
-    assert found.skipped == (
+    listing = find_runs([results])
+    assert listing.skipped == (
         ("results/README.md", "a file"),
         ("results/begun", "no task is scored yet"),
         ("results/bench", "no run"),
@@ -389,7 +389,7 @@ def test_a_run_given_twice_is_refused(tmp_path):
 
 def test_checkpoints_of_one_model_stand_in_one_history(tmp_path):
     """By the day they were started; few-shot runs apart; without a date in none."""
-    told = [
+    runs_made = [
         ("b", "/data/tune/checkpoint-1000", "2026-02-01T00:00:00+00:00"),
         ("a", "/other/tune/checkpoint-500", "2026-01-31T23:30:00-02:00"),
         ("c", "/data/tune.step_1500/", "2026-01-02"),
@@ -398,14 +398,18 @@ def test_checkpoints_of_one_model_stand_in_one_history(tmp_path):
         ("f", "", "2026-01-02T00:00:00Z"),
         ("g", "checkpoint-7", "0001-01-01T00:00:00+23:00"),
     ]
-    for name, checkpoint, started in told:
+    for name, checkpoint, started in runs_made:
         write_run(tmp_path / name, {"okvqa_val": 0.5}, started=started, checkpoint=checkpoint)
     write_run(tmp_path / "h", BASE, started="2026-03-01", checkpoint="Qwen/Qwen-VL", few_shot=4)
-    found = {
+    checkpoints = {
         line.model: [point.row.name for point in line.points]
         for line in timelines(board_of(tmp_path))
     }
-    assert found == {"Qwen/Qwen-VL": ["d"], "Qwen/Qwen-VL, 4-shot": ["h"], "tune": ["c", "b", "a"]}
+    assert checkpoints == {
+        "Qwen/Qwen-VL": ["d"],
+        "Qwen/Qwen-VL, 4-shot": ["h"],
+        "tune": ["c", "b", "a"],
+    }
 
 
 def test_hostile_texts_are_only_texts(tmp_path):
@@ -439,16 +443,16 @@ def test_data_cannot_break_out_of_their_script():
     text = "".join(HOSTILE)
     content = script("x", {"a": text}).decode()
     assert not set("<>&\u2028\u2029'") & set(content)
-    told = content.removeprefix("window.x = ").removesuffix(";\n")
-    assert {"a": text} == json.loads(told)
+    written = content.removeprefix("window.x = ").removesuffix(";\n")
+    assert {"a": text} == json.loads(written)
 
 
 @given(st.lists(st.text(max_size=90)))
 def test_file_names_are_safe_and_unique(names):
     """Whatever folders are called; also on disks that do not tell capitals from small letters."""
-    found = file_names(names)
-    assert len(names) == len({name.casefold() for name in found})
-    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}", name) for name in found)
+    safe = file_names(names)
+    assert len(names) == len({name.casefold() for name in safe})
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}", name) for name in safe)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -466,15 +470,15 @@ def test_a_manifest_without_end_is_shown_in_part():
     for _ in range(900):
         deep = {"a": deep, "b": [deep]}
     wide = {str(number): 1 for number in range(5000)}
-    found = {e.key: e for e in entries({"deep": deep, "wide": wide, "long": "x" * 5000, "no": []})}
-    assert (len(found["wide"].entries), found["wide"].more, found["wide"].folded) == (
+    fields = {e.key: e for e in entries({"deep": deep, "wide": wide, "long": "x" * 5000, "no": []})}
+    assert (len(fields["wide"].entries), fields["wide"].more, fields["wide"].folded) == (
         200,
         4800,
         True,
     )
-    assert found["long"].text.endswith("… (5,000 characters in all)")
-    assert found["no"].text == "(none)"
-    levels, entry = 1, found["deep"]
+    assert fields["long"].text.endswith("… (5,000 characters in all)")
+    assert fields["no"].text == "(none)"
+    levels, entry = 1, fields["deep"]
     while entry.entries:
         levels, entry = levels + 1, entry.entries[0]
     assert (levels, entry.text) == (6, "(2 values, in the manifest itself)")

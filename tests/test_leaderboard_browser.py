@@ -36,17 +36,17 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as found:
-        yield found
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
 def seen(browser, site):
     """A page; whatever a test does, nothing outside the site is asked for and nothing complains."""
-    with watched(browser, bypass_csp=False) as found:
-        yield found
-        assert [] == found.complaints
-        assert [] == [url for url in found.requests if not url.startswith((site.as_uri(), "data:"))]
+    with watched(browser, bypass_csp=False) as watch:
+        yield watch
+        assert [] == watch.complaints
+        assert [] == [url for url in watch.requests if not url.startswith((site.as_uri(), "data:"))]
 
 
 def click_header(page, column):
@@ -168,31 +168,31 @@ def test_history_is_drawn_over_time(seen, site):
 )
 def test_axe_finds_nothing(browser, site, path):
     """Contrast, names, alternatives, roles, order of headings: also where axe could not tell."""
-    with watched(browser, bypass_csp=True) as found:
-        found.open(site / path)
-        assert [] == found.violations()
+    with watched(browser, bypass_csp=True) as watch:
+        watch.open(site / path)
+        assert [] == watch.violations()
 
 
 def test_hostile_texts_do_not_run(browser, tmp_path):
     """Names, faults, signatures and manifests of an attacker: all pages open, nothing runs."""
     site = build_site([hostile_runs(tmp_path / "results")], tmp_path / "site", CARD).parent
-    with watched(browser) as found:
+    with watched(browser) as watch:
         for file in sorted(site.rglob("*.html")):
-            page = found.open(file)
+            page = watch.open(file)
             assert page.evaluate("window.ran") is None, file
             width = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert width <= 0, f"{file}: {width} pixels too wide"
-        page = found.open(site / "index.html")
+        page = watch.open(site / "index.html")
         page.fill("#search", "<script>")
         assert len(page.evaluate(NAMES)) == 2
-        assert ([], []) == (found.complaints, found.dialogs)
-        assert all(url.startswith((site.as_uri(), "data:")) for url in found.requests)
+        assert ([], []) == (watch.complaints, watch.dialogs)
+        assert all(url.startswith((site.as_uri(), "data:")) for url in watch.requests)
 
 
 def test_the_policy_bars_what_is_not_the_site_s_own(browser, site):
     """Even if markup got in: no inline script, no handler, no style, no request."""
-    with watched(browser) as found:
-        page = found.open(site / "index.html")
+    with watched(browser) as watch:
+        page = watch.open(site / "index.html")
         barred = {}
         page.on("requestfailed", lambda request: barred.update({request.url: request.failure}))
         page.evaluate(
@@ -209,24 +209,24 @@ def test_the_policy_bars_what_is_not_the_site_s_own(browser, site):
         page.wait_for_timeout(100)
         assert page.evaluate("window.ran") is None
         assert page.evaluate("getComputedStyle(p).color") != "rgb(1, 2, 3)"
-        asked = [url for url in found.requests if url.startswith("http")]
-        assert {"csp"} == {barred[url] for url in asked}
-        assert len(found.complaints) >= 4
+        requested = [url for url in watch.requests if url.startswith("http")]
+        assert {"csp"} == {barred[url] for url in requested}
+        assert len(watch.complaints) >= 4
 
 
 def test_pages_say_all_without_scripts(browser, site):
     """The table, the scores and the history are in the pages themselves."""
-    with watched(browser, java_script_enabled=False) as found:
-        page = found.open(site / "index.html")
+    with watched(browser, java_script_enabled=False) as watch:
+        page = watch.open(site / "index.html")
         assert page.locator("#board tbody tr").count() == page.locator("#scores tbody tr").count()
-        page = found.open(site / "history.html")
+        page = watch.open(site / "history.html")
         assert page.locator("section tbody tr").count() == 3
 
 
 def test_pages_fit_a_phone(browser, site):
     """Only tables scroll sideways."""
-    with watched(browser) as found:
-        found.page.set_viewport_size({"width": 360, "height": 700})
+    with watched(browser) as watch:
+        watch.page.set_viewport_size({"width": 360, "height": 700})
         for path in ("index.html", "history.html", "run/tune-2.html"):
-            page = found.open(site / path)
+            page = watch.open(site / path)
             assert page.evaluate("document.documentElement.scrollWidth") <= 360, path

@@ -59,7 +59,7 @@ def pair(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pair")
     values = draw(200)
     tasks = {"okvqa_val": values, "gqa_testdev": values, "textvqa_val": values}
-    base = {task: rows_of(found) for task, found in tasks.items()}
+    base = {task: rows_of(values) for task, values in tasks.items()}
     up, down = [1.0] * 20 + values[20:], [0.0] * 30 + values[30:]
     changed = base | {"gqa_testdev": rows_of(up), "okvqa_val": rows_of(down)}
     first = make_run(folder / "base", base | {"vizwiz_test": rows_of(values)})
@@ -178,8 +178,8 @@ def test_a_point_without_an_interval_has_none(tmp_path):
 def test_the_flips_are_the_gate_s(pair, pictures):
     """Worst first, as compare_runs counts them; what cannot be compared is counted, not drawn."""
     flips = flip_data(*pair, CARD)
-    found = compare_runs(*pair, CARD)
-    measured = [each for each in found.benchmarks if each.difference is not None]
+    comparison = compare_runs(*pair, CARD)
+    measured = [each for each in comparison.benchmarks if each.difference is not None]
     expected = [(each.task, each.samples, each.better, each.worse) for each in measured]
     assert expected == [(f.task, f.samples, f.better, f.worse) for f in flips.benchmarks]
     assert ["okvqa_val", "textvqa_val", "gqa_testdev"] == [f.task for f in flips.benchmarks]
@@ -281,9 +281,9 @@ def test_another_row_of_the_card_can_stand_beside(runs):
 def test_the_picture_says_in_words_what_it_shows(drawn):
     """For who cannot see it: a title, and all numbers."""
     for name, content in drawn.pictures.items():
-        found = " ".join(ElementTree.fromstring(content).itertext())
-        assert "most" in found
-        assert {"radar": "Scores by family", "intervals": "OK-VQA: -8.6"}[name] in found
+        shown = " ".join(ElementTree.fromstring(content).itertext())
+        assert "most" in shown
+        assert {"radar": "Scores by family", "intervals": "OK-VQA: -8.6"}[name] in shown
 
 
 def test_what_cannot_be_drawn_is_refused(runs, tmp_path):

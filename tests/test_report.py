@@ -108,8 +108,8 @@ def text_of(tables, width=100):
 
 
 def row_of(table, model):
-    (found,) = [row for group in table.groups for row in group.rows if row.model == model]
-    return found
+    (row,) = [row for group in table.groups for row in group.rows if row.model == model]
+    return row
 
 
 def models_of(table):
@@ -117,8 +117,8 @@ def models_of(table):
 
 
 def compared_of(table, column, number=0):
-    (found,) = [c for c in table.compared[number].columns if c.column == column]
-    return found
+    (compared,) = [c for c in table.compared[number].columns if c.column == column]
+    return compared
 
 
 def documents():
@@ -215,7 +215,7 @@ def test_a_run_of_0_shot_and_4_shot_tasks_fills_two_rows():
 
 
 def test_a_named_row_is_taken_by_figures_asked_with_as_many_examples():
-    """Whoever names a 4-shot row for a 0-shot run is told why it is not taken, and the reverse."""
+    """A 4-shot row for a 0-shot run, or the reverse, is not taken, and the remark says why."""
     zero, four = run(task("okvqa_val"), name="zero"), run(task("okvqa_val", few_shot=4), name="k")
     (table,) = tables_of(zero, four, row="Qwen-VL-Chat (4-shot)").values()
     assert [c.model for c in table.compared] == ["Qwen-VL-Chat", "Qwen-VL-Chat (4-shot)"]
@@ -457,7 +457,7 @@ def test_no_figure_is_shown_that_was_not_put_in(figures, chat, width):
     rows = [row for table in CARD.tables for row in table.rows]
     printed = {cell.text for row in rows for cell in row.cells.values()}
     printed |= {number for row in rows for number in PRINTED_FIGURE.findall(row.model)}
-    told = set()
+    covered = set()
     for table in tables:
         for group in table.groups:
             for cell in (cell for row in group.rows for cell in row.cells):
@@ -466,7 +466,7 @@ def test_no_figure_is_shown_that_was_not_put_in(figures, chat, width):
             names = {
                 name for name in NAMES if any(s.startswith(f"{name} ") for s in compared.signatures)
             }
-            told |= names
+            covered |= names
             values = [next(iter(given_run.tasks[name].metrics.values()), None) for name in names]
             if compared.missing:
                 assert not names or None in values
@@ -476,7 +476,7 @@ def test_no_figure_is_shown_that_was_not_put_in(figures, chat, width):
             complete = all(given_run.tasks[name].complete for name in names)
             assert compared.comparable is complete
             printed |= {compared.score, compared.difference}
-    assert told == set(given_run.tasks)
+    assert covered == set(given_run.tasks)
     text = text_of(tables, width)
     assert set(PRINTED_FIGURE.findall(text)) <= printed
     if width >= 40:

@@ -118,7 +118,7 @@ def test_few_shot_rows_are_known_by_their_names():
 def test_columns_read_metrics_that_their_tasks_have():
     """A column that asked for another name would stop every report of its task."""
     columns = {task: c for table in CARD.tables for c in table.columns for task in c.tasks}
-    modules = [f"benchmarks.{found.name}" for found in pkgutil.iter_modules(benchmarks.__path__)]
+    modules = [f"benchmarks.{module.name}" for module in pkgutil.iter_modules(benchmarks.__path__)]
     tasks = [task for module in modules for task in importlib.import_module(module).TASKS]
     wrong = {
         task.name: list(task.metrics)
@@ -179,7 +179,7 @@ def test_columns_read_metrics_that_their_tasks_have():
     ],
 )
 def test_damage_is_named_by_its_place(content, tmp_path, change, message):
-    """Someone who edits the file is told where it no longer holds together."""
+    """An error names the place in the file that is inconsistent."""
     file = tmp_path / "card.yaml"
     change(content)
     file.write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -416,13 +416,13 @@ def test_all_forms_tell_the_same_and_nothing_of_a_missing_figure(figures, chat):
     tables, forms = build_tables(runs, CARD, all_tables=True), rendered(runs, all_tables=True)
     expected = compared_in(tables)
     assert [texts_of(column) for *_, column in expected] == list(Page(forms["html"]).compared())
-    told = [squeezed(texts_of(column)) for *_, column in expected]
-    assert told == list(compared_in_latex(forms["latex"]))
+    comparisons = [squeezed(texts_of(column)) for *_, column in expected]
+    assert comparisons == list(compared_in_latex(forms["latex"]))
     rows, cells = rows_of(forms["csv"]), json.loads(forms["json"])["cells"]
     for (table, compared, column), row, cell in zip(expected, rows, cells, strict=True):
         place = compared.run, table.id, column.column
-        for told in (row, cell):
-            assert place == (told["run"], told["table"], told["column"])
+        for record in (row, cell):
+            assert place == (record["run"], record["table"], record["column"])
         ends = column.interval.split(" to ") if " to " in column.interval else ["-", "-"]
         shown = [column.score, *ends, column.card, column.difference]
         numbers = [number(text) for text in shown]
@@ -479,8 +479,10 @@ def test_hostile_texts_stay_texts(text):
     page, other = Page(hostile["html"]), Page(harmless["html"])
     assert other.tags == page.tags
     assert "script" not in page.tags
-    assert [told.keys() for _, told in other.elements] == [told.keys() for _, told in page.elements]
-    assert {name for _, told in page.elements for name in told} == {
+    assert [attributes.keys() for _, attributes in other.elements] == [
+        attributes.keys() for _, attributes in page.elements
+    ]
+    assert {name for _, attributes in page.elements for name in attributes} == {
         *("lang", "charset", "http-equiv", "content", "name", "id", "class"),
         *("scope", "colspan", "rowspan", "title"),
     }
@@ -497,9 +499,9 @@ def test_hostile_texts_stay_texts(text):
             assert not cell or COUNTS.fullmatch(cell)
         else:
             assert not cell.startswith(FORMULA)
-    known, told = json.loads(harmless["json"]), json.loads(hostile["json"])
+    known, read = json.loads(harmless["json"]), json.loads(hostile["json"])
     for part in ("tables", "cells", "parts"):
-        assert [list(each) for each in known[part]] == [list(each) for each in told[part]]
+        assert [list(each) for each in known[part]] == [list(each) for each in read[part]]
 
 
 ANY = st.text(max_size=80)
