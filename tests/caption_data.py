@@ -4,59 +4,32 @@ The records are those of golden/prompts; the tables are real parquet.
 """
 
 import copy
-import json
-from pathlib import Path
 
 import datasets
+from benchmark_data import RECORDED, TEXT, TEXTS, recorded, tables, tasks_of
+from benchmark_data import read as read_task
 
 from benchmarks import flickr30k, nocaps
-from eval import Sample
-from eval.data import unique
 
-GOLDEN = Path(__file__).parent / "golden" / "prompts"
-TASKS = {task.name: task for module in (nocaps, flickr30k) for task in module.TASKS}
-RECORDED = {name: json.loads((GOLDEN / f"{name}.json").read_text("utf-8")) for name in TASKS}
-TEXTS = datasets.Sequence(datasets.Value("string"))
-TEXT = datasets.Value("string")
+TASKS = tasks_of(nocaps, flickr30k)
 FIRST, SECOND = "00ab00ab00ab00ab", "0123456789abcdef"  # the recorded images of NoCaps
 PICTURES = {FIRST: b"\xff\xd8\xffgoat", SECOND: b"\xff\xd8\xffbus"}
 
-datasets.disable_progress_bars()
+
+def read(name, root):
+    return read_task(TASKS[name], root)
 
 
-def write(root, files):
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content), "utf-8")
-
-
-def tables(path, rows, **features):
+def picture_tables(path, rows, **features):
     """Write rows as a hub has them, with a picture in the column `image`."""
     rows = [{**row, "image": {"bytes": row["image"], "path": None}} for row in rows]
-    kinds = datasets.Features({**features, "image": datasets.Image()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    datasets.Dataset.from_list(rows, features=kinds).to_parquet(path)
-
-
-def recorded(name, groups=True):
-    """The samples, or without what their groups are where a layout does not tell them."""
-    rows = copy.deepcopy(RECORDED[name]["samples"])
-    for row in rows:
-        row["options"] = ()
-        if not groups:
-            row["groups"] = {}
-    return [Sample(**row) for row in rows]
+    tables(path, rows, **features, image=datasets.Image())
 
 
 def official(name):
     """A fresh copy of the recorded official file: its path and content."""
     ((path, content),) = copy.deepcopy(RECORDED[name]["layouts"][0]).items()
     return path, content
-
-
-def read(name, root):
-    return list(unique(TASKS[name].layout(root).read(root), name))
 
 
 def nocaps_rows(split):
@@ -84,7 +57,9 @@ NOCAPS_COLUMNS = {
 
 def nocaps_tables(root, split, rows):
     part = {"val": "validation", "test": "test"}[split]
-    tables(root / f"nocaps/mirror/data/{part}-00000-of-00001.parquet", rows, **NOCAPS_COLUMNS)
+    picture_tables(
+        root / f"nocaps/mirror/data/{part}-00000-of-00001.parquet", rows, **NOCAPS_COLUMNS
+    )
 
 
 def flickr_rows():
@@ -106,7 +81,7 @@ FLICKR_COLUMNS = {"caption": TEXTS, "split": TEXT, "filename": TEXT}
 
 def flickr_tables(root, rows, columns=FLICKR_COLUMNS):
     rows = [{name: row[name] for name in (*columns, "image")} for row in rows]
-    tables(root / "flickr30k/mirror/TEST/test/0000.parquet", rows, **columns)
+    picture_tables(root / "flickr30k/mirror/TEST/test/0000.parquet", rows, **columns)
 
 
 def whole_tables(root):

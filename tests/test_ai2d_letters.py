@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from benchmark_data import RECORDED, picture, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from text_data import RECORDED, TASKS, picture, write
+from text_data import TASKS
 
 from benchmarks import ai2d
 from eval.data.verify import verify

@@ -14,44 +14,24 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from benchmark_data import RECORDED, cases, read, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval import ByHand, EvalError, Generate, Rank, Sample, Task
-from eval.data import safe_path, unique
+from eval.data import safe_path
 from eval.errors import DataError
 from eval.plugins import catalogue
 from eval.run.requests import render
 
-GOLDEN = Path(__file__).parent / "golden" / "prompts"
 OFFERED = {
     name: each for name, each in catalogue().tasks.items() if each.origin.startswith("benchmarks.")
 }
 TASKS = {name: each.task for name, each in OFFERED.items()}
-RECORDED = {
-    path.stem: json.loads(path.read_text("utf-8"))
-    for path in sorted(GOLDEN.glob("*.json"))
-    if path.stem in TASKS
-}
-CASES = [(name, n) for name, each in RECORDED.items() for n in range(len(each["layouts"]))]
+CASES = cases(RECORDED)
 READERS = [  # of those that share a reader one is enough
     case for case in CASES if case[0] not in ("refcoco_testA", "refcoco_testB")
 ]
-
-
-def write(root, files):
-    """Write {path: content}: bytes as they are, a list as JSON lines where the path says so."""
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not isinstance(content, bytes):
-            rows = content if name.endswith(".jsonl") else [content]
-            content = "".join(json.dumps(row) + "\n" for row in rows).encode()
-        path.write_bytes(content)
-
-
-def read(task, root):
-    return list(unique(task.layout(root).read(root), task.name))
 
 
 def told(sample, groups):
@@ -79,8 +59,7 @@ def test_every_layout_gives_the_recorded_samples(tmp_path, name, number):
 
 def test_every_task_is_recorded():
     """A task without golden data has a prompt that nothing holds to the published one."""
-    expected = set(TASKS)
-    assert expected == {path.stem for path in GOLDEN.glob("*.json")}
+    assert set(TASKS) == set(RECORDED)
 
 
 @pytest.mark.parametrize("name", RECORDED)

@@ -3,14 +3,12 @@
 Records are those of golden/prompts, written in each layout; pickles, JSON and parquet are real.
 """
 
-import io
 import json
 import pickle
-from pathlib import Path
 
 import datasets
 import pytest
-from PIL import Image
+from benchmark_data import RECORDED, SAMPLES, cases, picture, real, recorded, tasks_of, write
 
 from benchmarks import grit, refcoco
 from eval import Archive, Generate, Mirror, Sample
@@ -20,12 +18,8 @@ from eval.data.verify import verify
 from eval.errors import DataError
 from eval.run.requests import render
 
-GOLDEN = Path(__file__).parent / "golden" / "prompts"
-REAL = Path(__file__).resolve().parents[2] / "shared" / "samples"
-TASKS = {task.name: task for task in (*refcoco.TASKS, *grit.TASKS)}
+TASKS = tasks_of(refcoco, grit)
 REFCOCO = [task.name for task in refcoco.TASKS]
-RECORDED = {name: json.loads((GOLDEN / f"{name}.json").read_text("utf-8")) for name in TASKS}
-real = pytest.mark.skipif(not REAL.is_dir(), reason=f"real excerpts are not at {REAL}")
 
 FIRST, SECOND = 42, 581282  # numbers of images
 IMAGES = [
@@ -92,24 +86,13 @@ def parts(name):
     return name.split("_")
 
 
-def write(root, path, content):
-    target = root / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-
-
 def write_official(root, name, references=None, boxes=BOXES, images=IMAGES, protocol=2):
     folder, split = parts(name)
     by = "umd" if folder == "refcocog" else "unc"
     content = refs(split) if references is None else references
-    write(root, f"{folder}/refs({by}).p", pickle.dumps(content, protocol=protocol))
-    write(root, f"{folder}/instances.json", {"info": {}, "images": images, "annotations": boxes})
-
-
-def jpeg(size):
-    with io.BytesIO() as file:
-        Image.new("RGB", size, "teal").save(file, "JPEG")
-        return file.getvalue()
+    instances = {"info": {}, "images": images, "annotations": boxes}
+    references = pickle.dumps(content, protocol=protocol)
+    write(root, {f"{folder}/refs({by}).p": references, f"{folder}/instances.json": instances})
 
 
 def write_mirror(root, name, change=None):
@@ -122,7 +105,7 @@ def write_mirror(root, name, change=None):
         rows.append(
             {
                 "question_id": str(row["ref_id"]),
-                "image": {"bytes": jpeg(sizes[row["image_id"]]), "path": None},
+                "image": {"bytes": picture("teal", sizes[row["image_id"]], "JPEG"), "path": None},
                 "question": "Please carefully observe the area circled in the image",
                 "answer": [sentence["sent"] for sentence in row["sentences"]],
                 "segmentation": [1.0, 2.0],
@@ -173,20 +156,17 @@ def test_prompts_decoding_and_sizes_are_the_published_ones():
         assert list(task.metrics) == ["accuracy"]
 
 
-CASES = [(name, n) for name in TASKS for n in range(len(RECORDED[name]["layouts"]))]
+CASES = cases(TASKS)
 
 
 @pytest.mark.parametrize(("name", "number"), CASES)
 def test_each_recorded_layout_gives_the_recorded_samples_and_prompt(tmp_path, name, number):
     """The golden files of the published forms: both sizes, both folders, GRIT's own records."""
-    recorded, task = RECORDED[name], TASKS[name]
-    for path, content in recorded["layouts"][number].items():
-        lines = "".join(json.dumps(row) + "\n" for row in content).encode()
-        write(tmp_path, path, lines if path.endswith(".jsonl") else content)
-    expected = [Sample(**{**row, "options": tuple(row["options"])}) for row in recorded["samples"]]
+    task = TASKS[name]
+    write(tmp_path, RECORDED[name]["layouts"][number])
     actual = read(name, tmp_path)
-    assert expected == actual
-    assert recorded["prompt"] == render(task, actual[0]).prompt
+    assert recorded(name) == actual
+    assert RECORDED[name]["prompt"] == render(task, actual[0]).prompt
 
 
 @pytest.mark.parametrize("name", REFCOCO)
@@ -222,7 +202,7 @@ def test_converted_and_mirror_give_the_official_samples(tmp_path, name):
         + "\n"
         for sample in expected
     )
-    write(tmp_path / "converted", f"{folder}/{folder}_{split}.jsonl", lines.encode())
+    write(tmp_path / "converted", {f"{folder}/{folder}_{split}.jsonl": lines.encode()})
     write_mirror(tmp_path / "mirror", name)
     for layout in ("converted", "mirror"):
         assert TASKS[name].layout(tmp_path / layout).name == layout
@@ -234,7 +214,8 @@ def test_a_mirrors_pictures_are_written_where_samples_look_for_them(tmp_path):
     write_mirror(tmp_path, "refcocog_test")
     layout = TASKS["refcocog_test"].layout(tmp_path)
     pictures = list(layout.pictures(tmp_path))
-    assert [jpeg((333, 500)), jpeg((640, 480))] == [content for _, content in pictures]
+    expected = [picture("teal", size, "JPEG") for size in ((333, 500), (640, 480))]
+    assert expected == [content for _, content in pictures]
     used = dict.fromkeys(s.images[0] for s in read("refcocog_test", tmp_path))
     assert list(used) == [path for path, _ in pictures]
 
@@ -385,8 +366,9 @@ def test_real_excerpts_are_read_alike_from_refers_form_and_the_converted(tmp_pat
     folder, split = parts(name)
     by = "umd" if folder == "refcocog" else "unc"
     path = f"{folder}/{folder}_{split}.jsonl"
-    write(tmp_path / "converted", path, (REAL / f"refcoco/qwen_format/{name}.jsonl").read_bytes())
-    lines = (REAL / f"refcoco/REC_{folder}_{by}_{split}_first150.jsonl").read_text("utf-8")
+    converted = (SAMPLES / f"refcoco/qwen_format/{name}.jsonl").read_bytes()
+    write(tmp_path / "converted", {path: converted})
+    lines = (SAMPLES / f"refcoco/REC_{folder}_{by}_{split}_first150.jsonl").read_text("utf-8")
     rows = [json.loads(line) for line in lines.splitlines()][:50]
     references, boxes, images = [], [], {}
     for number, row in enumerate(rows, 1):

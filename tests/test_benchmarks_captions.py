@@ -6,9 +6,9 @@ The broken records are in test_benchmarks_captions_faults.py.
 from pathlib import Path
 
 import pytest
+from benchmark_data import RECORDED, recorded, write
 from caption_data import (
     PICTURES,
-    RECORDED,
     TASKS,
     flickr_rows,
     flickr_tables,
@@ -16,9 +16,7 @@ from caption_data import (
     nocaps_tables,
     official,
     read,
-    recorded,
     whole_tables,
-    write,
 )
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,7 +34,7 @@ def test_nocaps_mirror_gives_the_official_samples_and_their_pictures(tmp_path, s
     """Ids, captions, order and image names are equal; a mirror does not tell the domain."""
     nocaps_tables(tmp_path, split, nocaps_rows(split))
     name = f"nocaps_{split}"
-    assert recorded(name, groups=False) == read(name, tmp_path)
+    assert recorded(name, groups={}) == read(name, tmp_path)
     layout = TASKS[name].layout(tmp_path)
     expected = {f"nocaps/images/{key}.jpg": content for key, content in PICTURES.items()}
     assert expected == dict(layout.pictures(tmp_path))

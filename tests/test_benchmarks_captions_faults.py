@@ -3,15 +3,8 @@
 import copy
 
 import pytest
-from caption_data import (
-    RECORDED,
-    flickr_rows,
-    flickr_tables,
-    nocaps_rows,
-    nocaps_tables,
-    read,
-    write,
-)
+from benchmark_data import RECORDED, write
+from caption_data import flickr_rows, flickr_tables, nocaps_rows, nocaps_tables, read
 
 from eval.errors import DataError
 

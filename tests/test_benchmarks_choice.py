@@ -5,62 +5,31 @@ The records are those of golden/prompts; the tables of mirrors are real parquet.
 
 import copy
 import hashlib
-import io
-import json
 from pathlib import Path
 
 import datasets
 import pytest
-from PIL import Image
+from benchmark_data import RECORDED, TEXT, TEXTS, picture, read, recorded, tables, tasks_of, write
 
 from benchmarks import gqa, scienceqa
 from eval import Archive, Download, Generate, Mirror, Rank, Sample
-from eval.data import Examples, unique
+from eval.data import Examples
 from eval.data.verify import verify
 from eval.errors import DataError, UsageError
 from eval.run.requests import render
 
-GOLDEN = Path(__file__).parent / "golden" / "prompts"
-TASKS = {task.name: task for module in (gqa, scienceqa) for task in module.TASKS}
-RECORDED = {name: json.loads((GOLDEN / f"{name}.json").read_text("utf-8")) for name in TASKS}
+TASKS = tasks_of(gqa, scienceqa)
 GQA, SCIENCE = TASKS["gqa_testdev"], TASKS["scienceqa_test_img"]
-TEXTS = datasets.Sequence(datasets.Value("string"))
-TEXT = datasets.Value("string")
 JPEG = b"\xff\xd8\xff"  # how a JPEG begins
 PARTS = {  # where the tables of each mirror of ScienceQA lie
     "lmms-lab/ScienceQA": "scienceqa/mirror/ScienceQA-IMG/test-00000-of-00001.parquet",
     "derek-thomas/ScienceQA": "scienceqa/mirror/data/test-00000-of-00001-ad4a.parquet",
 }
 
-datasets.disable_progress_bars()
-
-
-def write(root, files):
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = content if name.endswith(".jsonl") else [content]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-
-
-def tables(path, rows, **features):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kinds = datasets.Features(features)
-    datasets.Dataset.from_list(rows, features=kinds).to_parquet(path)
-
-
-def recorded(name):
-    rows = copy.deepcopy(RECORDED[name]["samples"])
-    return [Sample(**{**row, "options": tuple(row["options"])}) for row in rows]
-
 
 def files(name, layout=0):
     """A fresh copy of the recorded files of one layout."""
     return copy.deepcopy(RECORDED[name]["layouts"][layout])
-
-
-def read(task, root):
-    return list(unique(task.layout(root).read(root), task.name))
 
 
 def gqa_rows():
@@ -87,19 +56,13 @@ def gqa_tables(root, rows, images=("2375429", "n1613")):
     )
 
 
-def png(color):
-    file = io.BytesIO()
-    Image.new("RGB", (3, 2), color).save(file, format="PNG")
-    return file.getvalue()
-
-
 def science_rows():
     """All problems of the recorded test split, those without an image too, as mirrors have them."""
     problems, splits = files("scienceqa_test_img").values()
     rows = []
     for number in splits["test"]:
         row = dict(problems[number])
-        row["image"] = {"bytes": png("white"), "path": None} if row["image"] else None
+        row["image"] = {"bytes": picture("white"), "path": None} if row["image"] else None
         rows.append(row)
     return rows
 
@@ -195,13 +158,13 @@ def test_scienceqa_mirrors_ask_what_the_official_files_ask(tmp_path, hub):
     science_tables(tmp_path, hub, science_rows())
     write(tmp_path / "official", files("scienceqa_test_img"))
     official, found = read(SCIENCE, tmp_path / "official"), read(SCIENCE, tmp_path)
-    name = f"scienceqa/mirror/{hashlib.sha256(png('white')).hexdigest()[:16]}.png"
+    name = f"scienceqa/mirror/{hashlib.sha256(picture('white')).hexdigest()[:16]}.png"
     expected = [
         Sample(f"row-{n}", {**s.fields, "image": name}, s.reference, s.options, s.groups)
         for n, s in enumerate(official)
     ]
     assert expected == found
-    assert [(name, png("white"))] == list(SCIENCE.layout(tmp_path).pictures(tmp_path))
+    assert [(name, picture("white"))] == list(SCIENCE.layout(tmp_path).pictures(tmp_path))
 
 
 def test_scienceqa_all_questions_in_a_mirror_are_passed_over(tmp_path):

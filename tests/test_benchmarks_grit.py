@@ -1,13 +1,10 @@
 """GRIT: its records are held to be whole, and its submission is what the server takes."""
 
 import copy
-import io
-import json
 import shutil
-from pathlib import Path
 
 import pytest
-from PIL import Image
+from benchmark_data import RECORDED, SAMPLES, picture, real, tasks_of, write
 from pydantic import TypeAdapter, ValidationError
 
 from benchmarks import grit
@@ -16,23 +13,7 @@ from eval.data.sizes import picture_size
 from eval.errors import DataError
 from eval.run.requests import render
 
-GOLDEN = Path(__file__).parent / "golden" / "prompts"
-REAL = Path(__file__).resolve().parents[2] / "shared" / "samples"
-TASKS = {task.name: task for task in grit.TASKS}
-RECORDED = {name: json.loads((GOLDEN / f"{name}.json").read_text("utf-8")) for name in TASKS}
-real = pytest.mark.skipif(not REAL.is_dir(), reason=f"real excerpts are not at {REAL}")
-
-
-def write(root, path, content):
-    target = root / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-
-
-def jpeg(size):
-    with io.BytesIO() as file:
-        Image.new("RGB", size, "teal").save(file, "JPEG")
-        return file.getvalue()
+TASKS = tasks_of(grit)
 
 
 def read(name, root):
@@ -45,7 +26,7 @@ def grit_rows(subset):
 
 
 def write_grit(root, subset, rows):
-    write(root, f"grit/GRIT/samples/{subset}/refexp.json", rows)
+    write(root, {f"grit/GRIT/samples/{subset}/refexp.json": rows})
 
 
 @pytest.mark.parametrize(
@@ -83,7 +64,7 @@ def grit_root(root, subset):
     """Samples with pictures of 999 x 1998 pixels, so that the grid's numbers are seen in boxes."""
     write_grit(root, subset, grit_rows(subset))
     for sample in read(f"grit_refexp_{subset}", root):
-        write(root, sample.images[0], jpeg((999, 1998)))
+        write(root, {sample.images[0]: picture("teal", (999, 1998), "JPEG")})
 
 
 @pytest.mark.parametrize("subset", ["ablation", "test"])
@@ -123,7 +104,7 @@ def test_grits_submission_is_one_folder_of_two_files(tmp_path, subset, model, mi
 )
 def test_a_box_that_no_integer_tells_counts_as_none(tmp_path, text):
     """The server takes whole pixels; none of these could have hit."""
-    write(tmp_path, "x.jpg", jpeg((100, 100)))
+    write(tmp_path, {"x.jpg": picture("teal", (100, 100), "JPEG")})
     assert [] == grit.boxes(text, tmp_path / "x.jpg")
 
 
@@ -143,8 +124,9 @@ def test_grits_submission_needs_every_picture(tmp_path):
 
 def test_a_pictures_size_is_bounded(tmp_path):
     """Read from the header; one that claims more pixels than any picture has is refused."""
-    write(tmp_path, "x.jpg", jpeg((3, 2)))
-    assert (3, 2) == picture_size(tmp_path / "x.jpg") == picture_size(jpeg((3, 2)), "here")
+    content = picture("teal", (3, 2), "JPEG")
+    write(tmp_path, {"x.jpg": content})
+    assert (3, 2) == picture_size(tmp_path / "x.jpg") == picture_size(content, "here")
     with pytest.raises(DataError, match=r"here: .*DecompressionBomb"):
         picture_size(b"P6 20000 20000 255\n", "here")
     with pytest.raises(DataError, match="here: 65536 x 1: a side may have 65,535 pixels at most"):
@@ -163,13 +145,13 @@ def test_half_an_overlap_is_no_hit_for_grit(name):
 @real
 def test_grits_published_example_becomes_a_sample_and_a_box(tmp_path):
     """Its phrase and picture, as the site shows them; the true box, told as a model would."""
-    (example,) = read_json(REAL / "grit/examples/samples.json").records("refexp")
+    (example,) = read_json(SAMPLES / "grit/examples/samples.json").records("refexp")
     query = example.record("input").text("task_query")
     row = {"example_id": "refexp_1", "image_id": "refexp_1.png", "task_name": "refexp"}
     write_grit(tmp_path, "test", [{**row, "task_query": query}])
     (tmp_path / grit.IMAGES).mkdir()
     shutil.copyfile(
-        REAL / "grit/examples/images/refexp_1.png", tmp_path / grit.IMAGES / "refexp_1.png"
+        SAMPLES / "grit/examples/images/refexp_1.png", tmp_path / grit.IMAGES / "refexp_1.png"
     )
     (sample,) = read("grit_refexp_test", tmp_path)
     width, height = picture_size(tmp_path / sample.images[0])

@@ -1,28 +1,17 @@
 """Real excerpts of the benchmarks are read, and give what is known of them."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
+from benchmark_data import SAMPLES, place, real
 
 from benchmarks import flickr30k, gqa, nocaps, okvqa, refcoco, scienceqa, textvqa
 from eval.data import coco_captions, read_json, read_predictions, unique
 from eval.data.verify import verify
 from eval.run.requests import render
 
-SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
-
-pytestmark = pytest.mark.skipif(
-    not SAMPLES.is_dir(), reason=f"real excerpts of the benchmarks are not at {SAMPLES}"
-)
-
-
-def place(root, source, path):
-    """Put a real file where a task looks for it."""
-    target = root / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(SAMPLES / source, target)
+pytestmark = real
 
 
 def test_flickr30k_layouts_agree_on_real_captions(tmp_path):

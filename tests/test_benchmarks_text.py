@@ -6,21 +6,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from benchmark_data import RECORDED, SAMPLES, picture, place, read, real, recorded, write
 from pydantic import TypeAdapter, ValidationError
 from text_data import (
     CASES,
     CHARTS,
-    RECORDED,
     TASKS,
     ai2d_tables,
     chartqa_tables,
     docvqa_tables,
     first,
     ocrvqa_tables,
-    picture,
-    read,
-    recorded,
-    write,
 )
 
 from benchmarks import ai2d, ocrvqa
@@ -32,11 +28,6 @@ from eval.data.verify import verify
 from eval.demo.data import SIZES, write_demo_data
 from eval.errors import DataError
 from eval.run.requests import render
-
-SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
-real = pytest.mark.skipif(
-    not SAMPLES.is_dir(), reason=f"real excerpts of the benchmarks are not at {SAMPLES}"
-)
 
 
 @pytest.mark.parametrize(("name", "number"), CASES)
@@ -308,13 +299,6 @@ def test_the_demo_is_read_by_the_official_layout(demo, name):
         assert {None} == {sample.reference for sample in samples}
     else:
         assert all(sample.reference for sample in samples)
-
-
-def place(root, source, path):
-    """Put a real file where a task looks for it."""
-    target = root / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(SAMPLES / source, target)
 
 
 @real

@@ -1,18 +1,8 @@
 """DocVQA, ChartQA, AI2D and OCR-VQA: hostile files are refused, other splits are told apart."""
 
 import pytest
-from text_data import (
-    RECORDED,
-    TASKS,
-    ai2d_tables,
-    chartqa_tables,
-    docvqa_tables,
-    first,
-    ocrvqa_tables,
-    picture,
-    read,
-    write,
-)
+from benchmark_data import RECORDED, picture, read, write
+from text_data import TASKS, ai2d_tables, chartqa_tables, docvqa_tables, first, ocrvqa_tables
 
 from eval.data.verify import verify
 from eval.errors import DataError

@@ -2,7 +2,8 @@
 
 import datasets
 import pytest
-from text_data import TEXTS, picture, tables, write
+from benchmark_data import TEXTS, picture, write
+from text_data import tables
 
 from eval.data import Examples
 from eval.plugins import find_tasks

@@ -3,23 +3,13 @@
 import copy
 import json
 import re
-import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
-from vqa_data import (
-    CASES,
-    IN_MIRROR,
-    RECORDED,
-    TASKS,
-    TRAINING,
-    mirror_tables,
-    read,
-    recorded,
-    write,
-)
+from benchmark_data import RECORDED, SAMPLES, place, read, real, recorded, write
+from vqa_data import CASES, IN_MIRROR, TASKS, TRAINING, mirror_tables
 
 from benchmarks import okvqa, textvqa, vqav2
 from eval import Archive, Download, Generate, Mirror, Sample
@@ -28,11 +18,6 @@ from eval.data.verify import verify
 from eval.demo.data import write_demo_data
 from eval.errors import DataError
 from eval.run.requests import render
-
-SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
-real = pytest.mark.skipif(
-    not SAMPLES.is_dir(), reason=f"real excerpts of the benchmarks are not at {SAMPLES}"
-)
 
 
 @pytest.mark.parametrize(("name", "number"), CASES)
@@ -206,12 +191,6 @@ def test_the_demos_examples_are_read(demo, name):
     found = Examples(TASKS[name], demo).samples
     assert [] == [path for sample in found for path in sample.images if not (demo / path).is_file()]
     assert 24 == len(found)
-
-
-def place(root, source, path):
-    """Put a real file where a task looks for it."""
-    (root / path).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(SAMPLES / source, root / path)
 
 
 @real

@@ -5,9 +5,10 @@ import re
 from dataclasses import replace
 
 import pytest
+from benchmark_data import RECORDED, read, recorded, write
 from hypothesis import given
 from hypothesis import strategies as st
-from vqa_data import RECORDED, TASKS, TRAINING, mirror_tables, read, recorded, write
+from vqa_data import TASKS, TRAINING, mirror_tables
 
 from benchmarks import vqav2
 from eval import Sample

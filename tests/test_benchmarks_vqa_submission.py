@@ -1,8 +1,9 @@
 """VQAv2 and VizWiz: the servers' files hold all that they take, and nothing else."""
 
 import pytest
+from benchmark_data import RECORDED, write
 from pydantic import TypeAdapter, ValidationError
-from vqa_data import RECORDED, TASKS, write
+from vqa_data import TASKS
 
 from eval.errors import DataError, PredictionError
 

@@ -4,53 +4,15 @@ The records are those of golden/prompts; the tables are real parquet.
 """
 
 import copy
-import io
-import json
-from pathlib import Path
 
 import datasets
-from PIL import Image
+from benchmark_data import RECORDED, TEXTS, cases, picture, tasks_of
 
 from benchmarks import ai2d, chartqa, docvqa, ocrvqa
-from eval import Sample
-from eval.data import unique
 
-GOLDEN = Path(__file__).parent / "golden" / "prompts"
-TASKS = {task.name: task for module in (docvqa, chartqa, ai2d, ocrvqa) for task in module.TASKS}
-RECORDED = {name: json.loads((GOLDEN / f"{name}.json").read_text("utf-8")) for name in TASKS}
-CASES = [(name, n) for name in TASKS for n in range(len(RECORDED[name]["layouts"]))]
+TASKS = tasks_of(docvqa, chartqa, ai2d, ocrvqa)
+CASES = cases(TASKS)
 CHARTS = "chartqa/ChartQA Dataset/test"
-TEXTS = datasets.Sequence(datasets.Value("string"))
-
-datasets.disable_progress_bars()
-
-
-def write(root, files):
-    """Write {path: content}: bytes as they are, a list as JSON lines where the path says so."""
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not isinstance(content, bytes):
-            rows = content if name.endswith(".jsonl") else [content]
-            content = "".join(json.dumps(row) + "\n" for row in rows).encode()
-        path.write_bytes(content)
-
-
-def read(task, root):
-    return list(unique(task.layout(root).read(root), task.name))
-
-
-def recorded(name):
-    return [
-        Sample(**{**row, "options": tuple(row["options"])}) for row in RECORDED[name]["samples"]
-    ]
-
-
-def picture(color, size=(3, 2), kind="PNG"):
-    """The bytes of a picture of one colour."""
-    file = io.BytesIO()
-    Image.new("RGB", size, color).save(file, format=kind)
-    return file.getvalue()
 
 
 def tables(path, rows, **features):

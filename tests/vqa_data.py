@@ -3,23 +3,15 @@
 The records are those of golden/prompts; the tables are real parquet.
 """
 
-import io
-import json
 from pathlib import Path
 
 import datasets
-from PIL import Image
+from benchmark_data import NUMBER, TEXT, TEXTS, cases, picture, recorded, tables, tasks_of
 
 from benchmarks import okvqa, textvqa, vizwiz, vqav2
-from eval import Sample
-from eval.data import unique
 
-GOLDEN = Path(__file__).parent / "golden" / "prompts"
-TASKS = {task.name: task for each in (vqav2, vizwiz, okvqa, textvqa) for task in each.TASKS}
-RECORDED = {name: json.loads((GOLDEN / f"{name}.json").read_text("utf-8")) for name in TASKS}
-CASES = [(name, n) for name in TASKS for n in range(len(RECORDED[name]["layouts"]))]
-TEXT, NUMBER = datasets.Value("string"), datasets.Value("int64")
-TEXTS = datasets.Sequence(TEXT)
+TASKS = tasks_of(vqav2, vizwiz, okvqa, textvqa)
+CASES = cases(TASKS)
 IN_MIRROR = {  # task -> the part of parquet that a hub has, and what its columns hold
     "vqav2_val": (
         "vqav2/mirror/data/validation",
@@ -117,26 +109,6 @@ TRAINING = {  # task -> official and converted files of the training split, and 
     ),
 }
 
-datasets.disable_progress_bars()
-
-
-def write(root, files):
-    """Write {path: content}: a list of a file .jsonl as its lines."""
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = content if name.endswith(".jsonl") else [content]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-
-
-def read(task, root):
-    return list(unique(task.layout(root).read(root), task.name))
-
-
-def recorded(name):
-    rows = RECORDED[name]["samples"]
-    return [Sample(**{**row, "options": tuple(row["options"])}) for row in rows]
-
 
 def mirror_tables(root, name, saved_as=None, **changed):
     """Write a task's golden samples as a hub has them; returns image path -> the picture's bytes.
@@ -148,9 +120,7 @@ def mirror_tables(root, name, saved_as=None, **changed):
     pictures, rows = {}, []
     for sample in recorded(name):
         image = sample.images[0]
-        file = io.BytesIO()
-        Image.new("RGB", (3, 2), (len(pictures) * 40, 0, 0)).save(file, format="JPEG")
-        content = pictures.setdefault(image, file.getvalue())
+        content = pictures.setdefault(image, picture((len(pictures) * 40, 0, 0), kind="JPEG"))
         answers = sample.reference
         if name == "vqav2_val":
             answers = [
@@ -174,8 +144,6 @@ def mirror_tables(root, name, saved_as=None, **changed):
                 row[key] = int(row[key])
         saved = saved_as(sample) if saved_as else None
         rows.append({**row, "image": {"bytes": content, "path": saved}})
-    kinds = datasets.Features({"question": TEXT, **features, "image": datasets.Image()})
     file = root / f"{path}-00000-of-00001.parquet"
-    file.parent.mkdir(parents=True)
-    datasets.Dataset.from_list(rows, features=kinds).to_parquet(file)
+    tables(file, rows, question=TEXT, **features, image=datasets.Image())
     return pictures
