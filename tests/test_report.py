@@ -263,7 +263,7 @@ def test_a_partial_figure_is_marked_and_never_best():
         ({"scored_by": "https://a.b/c"}, "complete; scored by https://a.b/c"),
         (
             {"faults": ("images: 9 expected, 8 found", "answers: 5 expected, 4 found")},
-            "other data: images: 9 expected, 8 found (2 faults in all)",
+            "other data: images: 9 expected, 8 found (2 data issues in all)",
         ),
         (
             {"size": 9, "samples": 8, "faults": ("samples: 9 expected, 8 found",)},

@@ -278,7 +278,7 @@ def _task_caveats(task: Summary) -> list[str]:
         caveats.append(f"partial: {task.samples:,} of {task.size:,} samples")
         issues = tuple(issue for issue in issues if not WRONG_COUNT.search(issue))  # it follows
     if issues:
-        more = f" ({len(issues)} faults in all)" if len(issues) > 1 else ""
+        more = f" ({len(issues)} data issues in all)" if len(issues) > 1 else ""
         caveats.append(f"other data: {clean(issues[0])}{more}")
     caveats += [clean(caveat) for caveat in task.doubts]
     if published := task.as_published:
