@@ -16,6 +16,7 @@ from eval.run.folder import RunFolder
 from eval.run.journal import AnswerIndex, Journal, header, identity, line, parse, read
 from eval.run.requests import requests
 from eval.run.spec import Spec, describe_task
+from eval.storage.reading import BOM
 
 QUESTIONS = 7
 MODEL = identity({"digest": "a" * 64, "device": "cuda:1", "dtype": "float32", "generation": 1})
@@ -178,6 +179,14 @@ def test_a_journal_goes_on_after_its_last_whole_line(tmp_path_factory, lines, to
     journal.close()
     expected = [*rows[: max(lines, 1)], line(Prediction("last", "y"), "of")]
     assert b"".join(expected) == file.read_bytes()
+
+
+def test_a_byte_order_mark_before_the_first_line(tmp_path):
+    """An editor leaves one; the journal is read and written as without it."""
+    file = tmp_path / "journal-0.jsonl"
+    file.write_bytes(BOM + FIRST + line(Prediction("1", "y"), "of"))
+    Journal(file, MODEL).close()
+    assert ["1"] == [e.prediction.id for e in read(file, torn=True, model=MODEL, named=True)]
 
 
 FULL = """

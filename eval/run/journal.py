@@ -15,7 +15,7 @@ import orjson
 from eval.api import Prediction
 from eval.errors import RunError
 from eval.run.files import Count
-from eval.storage.reading import MAX_INTEGER, Schema, open_file, read_lines
+from eval.storage.reading import BOM, MAX_INTEGER, Schema, open_file, read_lines
 from eval.storage.writing import Lines
 
 HEADER = b'{"journal":'  # begins the line that names the model
@@ -85,6 +85,11 @@ def header(model: Identity) -> bytes:
     return orjson.dumps({"journal": 1, "model": model}, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def is_header(content: bytes) -> bool:
+    """Whether a line names a model; an editor may have put a byte order mark before it."""
+    return content.removeprefix(BOM).startswith(HEADER)
+
+
 def check_header(content: bytes, where: str, model: Identity | None) -> None:
     """Raise RunError, naming what differs, for a line that names another model. None: any."""
     named = _HEADER.parse(content, where, RunError).model
@@ -110,7 +115,7 @@ class Journal(Lines):
         first = next(read_lines(path, RunError), None)
         if first is None:
             self.append(header(model))
-        elif first.startswith(HEADER):
+        elif is_header(first):
             check_header(first, f"{path}, line 1", model)
 
     def write(self, prediction: Prediction, of: str) -> None:
@@ -196,7 +201,7 @@ def read(
         where = f"{file}, line {number}"
         if torn and not content.endswith(b"\n"):
             return
-        if content.startswith(HEADER):
+        if is_header(content):
             check_header(content, where, model)
         elif named and number == 1:
             raise RunError(
