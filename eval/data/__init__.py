@@ -1,4 +1,4 @@
-"""What benchmarks read their files with: strict, bounded, and every error names file and record.
+"""Readers of benchmark files: strict and bounded; every error names file and record.
 
 A reader's module is loaded when its name is first used: whoever only declares tasks, or lists them,
 needs neither pydantic nor pyarrow.

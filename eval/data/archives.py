@@ -1,7 +1,7 @@
-"""Unpacks what a benchmark needs of an archive, and trusts nothing that the archive says.
+"""Unpacks the members of an archive that a benchmark needs. The archive is not trusted.
 
-A file appears in its place when all of it was read and its check sum holds. Of the archive's paths
-only the end that was asked for is believed; links and devices are never made.
+A file appears in its place after all of it was read and its check sum matched. Only the requested
+end of a member's path is used. Links and devices are never created.
 """
 
 import errno
@@ -22,7 +22,7 @@ from eval.data.paths import path_tail, safe_path
 from eval.errors import DataError
 
 PIECE = 1 << 20  # bytes read at once
-HEADER_BYTES = 1 << 20  # of a long name in a tar, more than any file system takes
+HEADER_BYTES = 1 << 20  # of a long name in a tar: more than any file system allows
 HEADERS = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -34,10 +34,10 @@ HEADERS = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What no benchmark's archive comes near, and a hostile one would exceed.
+    """Bounds that no benchmark's archive comes near.
 
-    ratio       unpacked bytes for one packed
-    ratio_from  bytes up to which the ratio is not looked at
+    ratio       unpacked bytes per packed byte
+    ratio_from  the ratio is checked above this many unpacked bytes
     """
 
     members: int = 2_000_000
@@ -58,11 +58,11 @@ def unpack(
     limits: Limits = LIMITS,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[str]:
-    """Unpack the members whose path ends like the pattern `keep`; their paths below `into`.
+    """Unpack the members whose path ends like the pattern `keep`. Returns their paths below `into`.
 
     progress  called with (members kept, how many there are or None)
 
-    What lay in such a place is replaced. Raises DataError, naming archive and member, for what is
+    Existing files are replaced. Raises DataError, naming archive and member, for one that is
     truncated, damaged, encrypted, too large, or leads out of `into`.
     """
     if archive.name.endswith(".zip"):
@@ -95,11 +95,11 @@ def unpack(
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in an archive that is to be kept.
+    """A file in an archive that is kept.
 
-    path   its end, the place below `into`
-    size   bytes, unpacked, as the archive states them
-    count  how many are to be kept, where the archive tells before it is read
+    path   the end of its path, which is its place below `into`
+    size   unpacked bytes, as the archive states them
+    count  number of members to keep, if the archive lists them up front
     """
 
     path: str
@@ -132,7 +132,7 @@ def _zip_members(archive: Path, keep: str, limits: Limits) -> Iterator[Member]:
 
 
 class _TarHeader(tarfile.TarInfo):
-    """A header whose own data, a long name say, is bounded: it would be read as a whole."""
+    """A header with bounded data: tarfile reads a long name as a whole."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_TarHeader":
@@ -160,7 +160,7 @@ def _tar_members(archive: Path, keep: str, limits: Limits) -> Iterator[Member]:
 
 
 def _check_gzip(archive: Path, limits: Limits) -> None:
-    """Read to the end, where the check sum stands: before it nothing that was read is sure."""
+    """Read the file to its end, where the check sum is."""
     total = 0
     with gzip.open(archive) as packed:
         while piece := packed.read(PIECE):
@@ -169,9 +169,10 @@ def _check_gzip(archive: Path, limits: Limits) -> None:
 
 
 def _kept_path(name: str, keep: str, archive: Path) -> str | None:
-    """The end of a member's path, if it is to be kept. An archive that leads out is not read on.
+    """The end of a member's path, or None if it is not kept.
 
-    Hidden files are not kept: macOS packs a `._x` beside `x`.
+    Hidden files are not kept: macOS packs a `._x` beside `x`. Raises DataError for a path that
+    leads out of the archive.
     """
     if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
         raise DataError(f"{archive}: member {name!r}: a path that leads out of the archive")
@@ -187,7 +188,7 @@ def _check_count(count: int, archive: Path, limits: Limits) -> None:
 
 
 def _check_ratio(size: int, archive: Path, limits: Limits) -> None:
-    """Of all that was unpacked: members of a zip may share their packed bytes."""
+    """Check the total, not each member: members of a zip may share their packed bytes."""
     packed = archive.stat().st_size
     if size > limits.ratio_from and size > limits.ratio * packed:
         raise DataError(
@@ -226,12 +227,12 @@ def _reading(archive: Path) -> Iterator[None]:
         zlib.error,
         lzma.LZMAError,
         EOFError,
-        NotImplementedError,  # a zip's kind of compression
-        RuntimeError,  # what zipfile raises for a password
+        NotImplementedError,  # zipfile, for an unknown compression
+        RuntimeError,  # zipfile, for a password
         OSError,
         ValueError,  # an offset beyond the file, a name that no system takes
     ) as error:
-        # a damaged file has no error number, or that of an offset before its start; a full disk has
+        # damage has no error number, or that of a negative offset; a full disk has another
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise DataError(

@@ -1,4 +1,4 @@
-"""What a benchmark declares: its tasks, the layouts of their data, and how the data are got."""
+"""What a benchmark declares: tasks, layouts of their data, and steps that fetch the data."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ from eval.storage.tree import files_like
 class Source:
     """A file that a task reads.
 
-    path    below the data root, with forward slashes; `*` and `**` for files whose names are not
-            known in full, such as the parts of a mirror's parquet
-    sha256  pinned digest, or None while it is unknown; a mismatch stops the run
-    origin  what provides it, said to a user who lacks it
+    path    below the data root, with forward slashes; a pattern with `*` and `**` where names are
+            not known in full, such as the parts of a mirror's parquet
+    sha256  pinned digest, or None if unknown; a mismatch stops the run
+    origin  where to get it; errors about a missing file say so
     """
 
     path: str
@@ -25,9 +25,9 @@ class Source:
     origin: str = ""
 
     def files(self, root: Path) -> list[Path]:
-        """The file, or in order of their names all that the pattern matches; empty without any.
+        """The files that match, sorted by name.
 
-        Links to folders are followed, hidden files passed over: see eval.storage.tree.
+        Links to folders are followed and hidden files skipped: see eval.storage.tree.
         """
         return files_like(root, self.path)
 
@@ -37,12 +37,11 @@ class Sample:
     """One question.
 
     id         unique within the task, and the same in every layout of the data
-    fields     what the prompt is filled with; `image` is a path below the data root, and so are
-               `image_2`, `image_3` and so on where there are several; an example of a training
-               split has its `answer` here too
+    fields     values for the prompt; `image`, and `image_2`, `image_3` ... for several, are paths
+               below the data root; a training example also has its `answer` here
     reference  what the metrics compare with; None where only a server knows it
     options    for ranked tasks, the texts that are appended to the prompt: (" A", " B")
-    groups     what figures are broken down by: {"answer_type": "yes/no"}
+    groups     what scores are broken down by: {"answer_type": "yes/no"}
     """
 
     id: str
@@ -59,12 +58,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way in which a benchmark's data lie on disk; every layout gives the same samples.
+    """One form of a benchmark's data on disk; every layout gives the same samples.
 
     read      data root -> samples, in the order of the official file
     name      official, converted (by the model's authors) or mirror (parquet of a hub)
-    pictures  where the files hold the pictures themselves: data root -> (path below the root as
-              samples name it, the picture's bytes), which `data prepare` writes there
+    pictures  for files that hold the pictures themselves: data root -> (path as samples name it,
+              the picture's bytes); `data prepare` writes them
     """
 
     sources: tuple[Source, ...]
@@ -79,15 +78,15 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """What tells the official split from data that only look like it; `data verify` checks it.
+    """Facts of the official split that `data verify` checks.
 
     images    distinct images
-    answers   human answers or captions in all
-    groups    group -> value -> samples; looked at where the layout tells the group
-    distinct  group -> how many values it has, likewise
+    answers   total of human answers or captions
+    groups    group -> value -> samples; checked where the layout has the group
+    distinct  group -> number of its values; checked likewise
     each      sample -> what is wrong with it, or None
-    within    data root -> ids among which all of the samples' must be, or None where they are not
-              known there: a larger split, of which this one is a part
+    within    data root -> ids of a larger split that must include all of this split's, or None
+              where that split is not there
     """
 
     images: int | None = None
@@ -111,11 +110,11 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A zip or tar.gz that `data prepare` fetches, and of which it keeps some members.
+    """A zip or tar.gz that `data prepare` fetches, keeping some members.
 
-    url   http(s); its ending tells the format
+    url   http(s); its ending gives the format
     into  folder below the data root
-    keep  pattern of the end of a member's path, whole parts, which also is its place in `into`:
+    keep  pattern of the end of a member's path, in whole parts; it is also the path in `into`:
           r"val2014/COCO_val2014_[0-9]{12}\\.jpg" of any folder above
     gb    size of the archive, roughly
     """
@@ -130,8 +129,8 @@ class Archive:
 class ByHand:
     """What a person must fetch: a form, an account, a drive.
 
-    what   files or folders, as a user would say it, and where in the data root they belong
-    where  page to go to
+    what   files or folders, and where they belong in the data root
+    where  address of the page
     """
 
     what: str
@@ -142,7 +141,7 @@ class ByHand:
 class Pictures:
     """Images fetched one by one.
 
-    urls  data root -> (URL, path below the root), from files that were fetched before
+    urls  data root -> (URL, path below the root), read from files already fetched
     """
 
     urls: Callable[[Path], Iterator[tuple[str, str]]]
@@ -153,8 +152,8 @@ class Mirror:
     """A dataset of the model hub, in parquet, that can stand in for the official files.
 
     repos  ids of datasets, tried in turn
-    files  pattern of the files wanted in the repository
-    into   folder below the data root, where they keep their paths
+    files  pattern of the files to fetch from the repository
+    into   folder below the data root; files keep their paths in it
     """
 
     repos: tuple[str, ...]
@@ -164,7 +163,7 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Files made from others: data root -> None; does nothing where they are there already."""
+    """Files made from others: data root -> None; does nothing if they exist."""
 
     what: str
     make: Callable[[Path], None]
@@ -179,11 +178,11 @@ class Submission:
 
     server  its name and address
     file    the file's name: .json, .zip or .tsv
-    build   (data root, sample id -> text, the manifest's entry on the model) -> what a .json file
-            holds, for a .zip member -> what it holds, for a .tsv its text; the texts are those of
-            all samples, in their order
-    schema  a type that pydantic checks the result against, strictly, before it is written
-    alone   whether only the server knows the references, so that it alone can score the split
+    build   (data root, sample id -> text, the manifest's entry on the model) -> content of a .json,
+            member -> content of a .zip, or text of a .tsv; there is a text for every sample, in
+            order
+    schema  type that pydantic checks the result against, strictly, before it is written
+    alone   whether only the server knows the references
     """
 
     server: str
@@ -199,9 +198,9 @@ class Corpus:
 
     function  (predictions, references) -> one value per sample
     caveat    (references, values) -> why the values do not depend on the predictions, or ""
-    mean      whether the score is a mean of values that belong to single samples, as CIDEr's is. F1
-              is not: its function repeats the score for each sample. Without such values there is
-              no interval, and two runs cannot be compared
+    mean      whether the score is a mean of per-sample values, as CIDEr's is. F1 is not: its
+              function repeats the score for each sample, so it has no interval and two runs cannot
+              be compared
     """
 
     function: Callable[[Sequence[str], Sequence[Any]], list[float]]
@@ -213,7 +212,7 @@ Metric = Callable[[str, Any], float] | Corpus
 
 
 def image_paths(fields: Mapping[str, str]) -> tuple[str, ...]:
-    """The paths in `image`, `image_2`, `image_3` and so on, up to the first that there is not."""
+    """The paths in `image`, `image_2`, `image_3` ..., up to the first that is missing."""
     paths: list[str] = []
     while path := fields.get(f"image_{len(paths) + 1}" if paths else "image"):
         paths.append(path)
@@ -221,7 +220,7 @@ def image_paths(fields: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def is_mean(metric: Metric) -> bool:
-    """Whether the score is a mean of values that belong to single samples."""
+    """Whether the score is a mean of per-sample values."""
     return metric.mean if isinstance(metric, Corpus) else True
 
 
@@ -235,28 +234,28 @@ class Task:
     """A benchmark's split: data, prompt, decoding, metrics.
 
     name        <benchmark>_<split>
-    size        samples in the official split, or None where it is not known
+    size        samples in the official split, or None if unknown
     layouts     tried in turn; the first whose sources all exist is read
-    prompt      Qwen-VL's notation with {field} places: protocol "published"; {pictures} stands for
-                a line with each of a sample's pictures
-    decode      a Generate for all samples, or Rank: the options are then each sample's own
-    metrics     name -> metric; the first is the one that tables show; a summary is the mean over
-                samples, and a metric's values stay in [0, 1] (CIDEr: [0, 10])
-    readable    text -> whether it can be parsed at all; the others score 0 and are counted
-    chat        the user's turn in protocol "chatml"; empty where the task has none
+    prompt      Qwen-VL's notation with {field} places, for protocol "published"; {pictures} becomes
+                a line for each picture of the sample
+    decode      a Generate for all samples, or Rank, which ranks each sample's own options
+    metrics     name -> metric; tables show the first. A summary is the mean over samples; values
+                lie in [0, 1] (CIDEr: [0, 10])
+    readable    text -> whether it can be parsed; texts that cannot score 0 and are counted
+    chat        the user's turn in protocol "chatml"; empty if the task has none
     expect      what the official split holds beyond its size
-    steps       how the data are got
-    train       layouts of the training split, whose samples few-shot examples are drawn from
-    train_steps how few-shot examples are got, as far as `steps` does not get them: large pictures
-    submission  what the benchmark's server takes, where one scores this split
+    steps       how to get the data
+    train       layouts of the training split, from which few-shot examples are drawn
+    train_steps how to get what few-shot examples need beyond `steps`, such as large pictures
+    submission  the file for the benchmark's server, if one scores this split
     drops_last  whether the published loader drops each process's last incomplete batch
-    renumbered  whether published result files have numbers of their own for the samples, so that
-                they are read in the samples' order, which is theirs too
-    dialogue    whether it is published as a ChatML dialogue: `prompt` is the user's turn then
-    judged      whether another model scores the answers: the samples have no reference
-    by_name     whether it is asked by its own name alone, neither by its benchmark's nor by "all":
-                its data are published nowhere
-    later_steps what only scoring needs, got beside the data
+    renumbered  whether published result files number the samples in their own way; such files are
+                read in the samples' order
+    dialogue    whether it is published as a ChatML dialogue; `prompt` is then the user's turn
+    judged      whether another model scores the answers; the samples have no reference
+    by_name     whether only its own name selects it, not its benchmark's name or "all": its data
+                are not published
+    later_steps what only scoring needs
     """
 
     name: str
@@ -287,7 +286,7 @@ class Task:
     def layout(self, root: Path) -> Layout:
         """The first layout whose files all lie below `root`.
 
-        Raises DataError, naming each layout's missing files and what provides them.
+        Raises DataError, naming each layout's missing files and their origin.
         """
         return _complete(self.layouts, root, f"{self.name}: its data are not below {root}.")
 
@@ -296,7 +295,7 @@ class Task:
         return any(layout.complete(root) for layout in self.layouts)
 
     def examples(self, root: Path) -> Layout:
-        """The first complete layout of the training split, as `layout` finds it.
+        """The first complete layout of the training split.
 
         Raises UsageError where the benchmark has none.
         """

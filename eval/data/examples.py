@@ -1,8 +1,8 @@
-"""Few-shot examples: which samples of the training split stand before a question.
+"""Few-shot examples: which samples of the training split come before a question.
 
-The draw of a question follows from the seed, the task and the sample's id alone, so it is the same
-for any order, number of workers, or resume. The published scripts draw from a global random state
-that depends on all three.
+The examples of a question depend on the seed, the task and the sample's id alone, so they are the
+same for any order, number of workers, or resume. The published scripts draw from a global random
+state that depends on all three.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ RULE = "sha256(seed/task/sample/n) modulo their number; prompt, space, answer"  
 
 
 class Examples:
-    """The samples that may stand before a task's questions.
+    """The samples that may come before a task's questions.
 
     leaking  draw from the captions of the split itself, as the published caption script does
     """
@@ -33,10 +33,10 @@ class Examples:
                 raise DataError(f"{task.name}: training sample {sample.id}: an answer expected")
 
     def draw(self, sample_id: str, count: int, seed: int) -> list[Sample]:
-        """So many examples for one question, each once. Raises UsageError for more than there are.
+        """`count` different examples for one question. Raises UsageError if there are fewer.
 
-        Example n is number sha256("seed/task/sample/n") modulo their number, in that order, without
-        those that came before.
+        Candidate n is number sha256("seed/task/sample/n") modulo the number of samples; repeated
+        ones are skipped.
         """
         if count > len(self.samples):
             raise UsageError(

@@ -1,8 +1,8 @@
-"""Fetches a file over HTTP, and goes on where it was interrupted.
+"""Fetches a file over HTTP and resumes an interrupted download.
 
-What has come so far lies beside the file's place as NAME.part, and as NAME.part.json what tells
-whether the server still has the same file. The file appears in its place when it is whole, has
-the digest that it must have, and holds what its name says.
+NAME.part beside the file's place holds the bytes received so far, and NAME.part.json what shows
+whether the server still has the same file. The file appears in its place when it is whole, has the
+pinned digest, and its content fits its name.
 """
 
 import csv
@@ -29,13 +29,13 @@ from eval.storage.digests import sha256_file
 from eval.storage.reading import parse_json
 from eval.storage.writing import write_file
 
-pooch.get_logger().setLevel("ERROR")  # it announces what our own messages say
+pooch.get_logger().setLevel("ERROR")  # our own messages say the same
 
 PIECE = 1 << 20  # bytes
-FILE_BYTES = 4_000_000_000  # bound of a file that is not an archive
-TRIES = 5  # without a byte gained
-SAVED = 1.02  # of the disk must stay free beyond what is fetched
-BUSY = (429, 500, 502, 503, 504)  # answers that may change soon
+FILE_BYTES = 4_000_000_000  # limit of a file that is not an archive
+TRIES = 5  # in a row that gain no byte
+SAVED = 1.02  # free space that is required, as a multiple of the bytes to fetch
+BUSY = (429, 500, 502, 503, 504)  # statuses that may change soon
 TEXTS = (".csv", ".tsv", ".txt")
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 
@@ -44,9 +44,9 @@ Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all or No
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What the server said about the file whose beginning lies in NAME.part.
+    """What the server said about the file that NAME.part begins.
 
-    validator  its ETag, if strong, or its date; empty where it gave neither
+    validator  its strong ETag, or its date; empty without either
     bytes      of the whole file, or None
     """
 
@@ -59,8 +59,8 @@ class Fetcher:
     """Fetches files, over connections that are kept.
 
     backoff_s  seconds before the second retry, doubled for each further one
-    timeout_s  seconds without a byte after which a connection counts as broken
-    threads    that may fetch at once
+    timeout_s  seconds without a byte until a connection counts as broken
+    threads    number of threads that may fetch at once
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class Fetcher:
             backoff_factor=backoff_s,
             backoff_max=60,
             status_forcelist=BUSY,
-            raise_on_status=False,  # the last answer says more than "too many of them"
+            raise_on_status=False,  # the last answer is a better message than "too many"
             retry_after_max=60,
         )
         self._timeout_s = timeout_s
         self._session = _Session()
         self._session.headers["User-Agent"] = "qwen-vl-eval"
-        self._session.headers["Accept-Encoding"] = "identity"  # else no byte could be counted
+        self._session.headers["Accept-Encoding"] = "identity"  # the bytes of the file count
         self._session.max_redirects = 10
         adapter = HTTPAdapter(max_retries=self._again, pool_maxsize=threads)
         self._session.mount("http://", adapter)
@@ -92,26 +92,25 @@ class Fetcher:
         limit: int = FILE_BYTES,
         progress: Progress | None = None,
     ) -> str:
-        """Put what the URL names in a place where nothing is yet; its SHA-256, hexadecimal.
+        """Download the URL to `path`, where no file is yet. Returns its hexadecimal SHA-256.
 
         sha256  digest that the file must have
-        limit   bytes that it may have
+        limit   largest size in bytes
 
-        Raises DataError, naming the URL, for all that the network or the server gets wrong; what
-        was received of a file that is still right stays for the next time. Pillow may warn of a
-        picture; see `quiet`.
+        Raises DataError, naming the URL, for every failure of network or server; bytes that are
+        still valid are kept for the next try. Pillow may warn of a picture; see `quiet`.
         """
         part = path.with_name(f"{path.name}.part")
 
         def download(_url: str, place: str, _pooch: Any) -> None:
-            Path(place).unlink()  # pooch's empty file would stay behind if we were killed
+            Path(place).unlink()  # pooch's empty file would remain if we were killed
             self._receive_all(url, part, limit, progress)
             if sha256 is None:
                 _check_content(part, path, url)
-            # One file under two names: a kill while pooch reads it for its digest loses nothing.
+            # A second name: a kill while pooch reads the file for its digest loses nothing.
             try:
                 Path(place).hardlink_to(part)
-            except OSError:  # a file system without such links
+            except OSError:  # the file system has no hard links
                 part.replace(place)
 
         try:
@@ -132,7 +131,7 @@ class Fetcher:
         return sha256 or sha256_file(path, limit)
 
     def _receive_all(self, url: str, part: Path, limit: int, progress: Progress | None) -> None:
-        """Until the part is the whole file, as long as connections break only now and then."""
+        """Receive until the part is the whole file; retry while each try gains bytes."""
         again, most = self._again, _size(part)
         while True:
             try:
@@ -151,7 +150,7 @@ class Fetcher:
                 again.sleep()
 
     def _receive(self, url: str, part: Path, limit: int, progress: Progress | None) -> None:
-        """Receive what the part lacks, or all where it cannot be continued."""
+        """Receive the rest of the part, or the whole file if it cannot be continued."""
         begun = _read_notes(part)
         have = _size(part) if begun and begun.url == url else 0
         if begun and have and have == begun.bytes:
@@ -170,7 +169,7 @@ class Fetcher:
             _check_room(url, part, have, total, limit)
             if not have:
                 _forget(part)
-                if not encoded:  # what was decoded cannot be asked for from the middle
+                if not encoded:  # a decoded body cannot be resumed
                     notes = Begun(url, _validator(answer), total)
                     content = orjson.dumps(asdict(notes))
                     write_file(_notes(part), content, error=DataError, durable=False)
@@ -187,7 +186,7 @@ class Fetcher:
             raise _Broken(f"{have:,} of {total:,} bytes came")
 
     def _open(self, url: str, headers: dict[str, str]) -> requests.Response:
-        """The server's answer, if it is a file. The connection itself is tried several times."""
+        """The server's answer, if it is a file. Connecting is retried."""
         if urlsplit(url).scheme not in ("http", "https"):
             raise DataError(f"{url}: an http or https URL expected")
         try:
@@ -210,18 +209,18 @@ class Fetcher:
 
 
 class Unreachable(DataError):
-    """A server that cannot be reached, so that asking it for other files is of no use either."""
+    """A server that cannot be reached; other files of it will fail too."""
 
 
 class _Broken(Exception):
-    """A body that ended too soon, or an answer that does not continue what is there."""
+    """A body that ended too soon, or an answer that does not continue the part."""
 
 
 class _Session(requests.Session):
-    """Follows a redirect only where it keeps the scheme, or takes http to https."""
+    """Follows a redirect only if it keeps the scheme or leads from http to https."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Where an answer leads to, or None."""
+        """The target of a redirect, or None."""
         target: str | None = super().get_redirect_target(resp)
         if target is not None:
             before, after = urlsplit(resp.url).scheme, urlsplit(urljoin(resp.url, target)).scheme
@@ -231,7 +230,7 @@ class _Session(requests.Session):
 
 
 def _pieces(answer: requests.Response, encoded: bool) -> Iterator[bytes]:
-    """The body as it comes: to wait for a whole piece is to lose it where the connection breaks."""
+    """The body as it arrives: waiting for a whole piece would lose it if the connection breaks."""
     if encoded:
         yield from answer.iter_content(PIECE)
         return
@@ -240,7 +239,7 @@ def _pieces(answer: requests.Response, encoded: bool) -> Iterator[bytes]:
 
 
 def _continues(answer: requests.Response, have: int, begun: Begun | None) -> bool:
-    """Whether an answer is the rest of the file that was begun."""
+    """Whether an answer is the rest of the begun file."""
     stated = re.fullmatch(
         r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""), re.ASCII
     )
@@ -260,7 +259,7 @@ def _total(answer: requests.Response, have: int) -> int | None:
 
 
 def _validator(answer: requests.Response) -> str:
-    """What If-Range takes: weak tags it does not."""
+    """A validator for If-Range, which takes no weak tags."""
     tag: str = answer.headers.get("ETag", "")
     if tag.startswith('"'):
         return tag
@@ -281,7 +280,7 @@ def _check_room(url: str, part: Path, have: int, total: int | None, limit: int) 
 
 
 def _check_content(part: Path, path: Path, url: str) -> None:
-    """That a file is what its name says, and not a page which says that it is gone."""
+    """Check that the content fits the name: some servers send a page for a missing file."""
     kind = path.suffix.lower()
     try:
         if not _size(part):
@@ -319,7 +318,7 @@ def _notes(part: Path) -> Path:
 
 
 def _read_notes(part: Path) -> Begun | None:
-    """What is known of the part; None where a stop left nothing that can be trusted."""
+    """What is known of the part, or None if an interruption left nothing valid."""
     try:
         notes = read_json(_notes(part))
         total = notes.integer("bytes") if notes.has("bytes") else None
@@ -341,7 +340,7 @@ def _size(part: Path) -> int:
 
 
 def _reason(error: requests.RequestException) -> str:
-    """The innermost cause, in one line: the outer ones only wrap it."""
+    """The innermost cause in one line; the outer ones only wrap it."""
     cause: BaseException = error
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]

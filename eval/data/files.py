@@ -1,6 +1,6 @@
 """Files of JSON and of JSON lines, read in pieces and within bounds.
 
-How a file is opened and parsed, and what is refused, says eval.storage.reading.
+eval.storage.reading opens and parses them, and documents what is refused.
 """
 
 import re
@@ -18,8 +18,8 @@ from eval.storage import reading
 from eval.storage.reading import MAX_FILE_BYTES
 
 MAX_LINE_BYTES = 64_000_000
-PIECE_BYTES = 200_000  # of a long list, parsed at a time; what is parsed fits a cache
-MAX_TRIES = 16  # places looked at for a start or an end of a list, before more is read
+PIECE_BYTES = 200_000  # of a long list, parsed at a time: it fits a CPU cache
+MAX_TRIES = 16  # places tried as start or end of a list before more is read
 SPACE = rb"[ \t\n\r]*"
 LIST = re.compile(SPACE + rb"\[")
 FIRST_FIELD = re.compile(SPACE + rb'(\{[ \t\n\r]*"(?:[^"\\]|\\.)*")', re.DOTALL)
@@ -29,7 +29,7 @@ COMMA = re.compile(rb"," + SPACE + rb"\Z")
 def read_json(path: Path, form: str = "") -> Record:
     """The object that a JSON file holds.
 
-    form  what it looks like, as an error says: '{"data": [...]}'
+    form  how errors describe it: '{"data": [...]}'
     """
     value = _parse_file(path)
     if isinstance(value, list) and form:
@@ -43,8 +43,8 @@ def read_json(path: Path, form: str = "") -> Record:
 def read_records(path: Path, name: str) -> Iterator[Record]:
     """The objects of the list in a file's field `name`, as `read_json(path).records(name)` does.
 
-    Read in pieces: what is held at a time does not grow with the list. What precedes damage is
-    given before the error comes, and a field `name` after the list is an error, not another list.
+    Read in pieces: memory does not grow with the list. Records before a damaged one are returned
+    first. A second field `name` is an error.
     """
 
     def close(rest: bytes) -> list[Any]:
@@ -87,7 +87,7 @@ def read_list(path: Path) -> Iterator[Record]:
 
 
 def read_jsonl(path: Path) -> Iterator[Record]:
-    """The objects of a file of JSON lines, one at a time; empty lines are passed over."""
+    """The objects of a file of JSON lines, one at a time; empty lines are skipped."""
     with _open(path) as file:
         for number, line in enumerate(_lines(file, path), 1):
             if not line.strip():
@@ -99,7 +99,7 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 
 
 def is_list(path: Path) -> bool:
-    """Whether a file's first character opens a JSON list; a file of JSON lines begins otherwise."""
+    """Whether a file's first character opens a JSON list; a file of JSON lines does not."""
     with _open(path) as file:
         for line in _lines(file, path):
             if line.strip():
@@ -132,10 +132,10 @@ def _lines(file: BufferedReader, path: Path) -> Iterator[bytes]:
 
 
 def _after_head(file: BufferedReader, path: Path, name: str) -> bytes | None:
-    """What was read behind the `[` of a file's field `name`; None where no such field is found.
+    """The bytes read after the `[` of a file's field `name`, or None without such a field.
 
-    The file's beginning up to that bracket, closed by `]}`, is JSON only where the list is the
-    value of a field of the outermost object.
+    The file's beginning up to that bracket, closed by `]}`, is JSON only if the list is the value
+    of a field of the outermost object.
     """
     opening = re.compile(rb'(?<!\\)"%s"%s:%s\[' % (re.escape(name.encode()), SPACE, SPACE))
     head = b""
@@ -150,14 +150,14 @@ def _after_head(file: BufferedReader, path: Path, name: str) -> bytes | None:
 def _elements(
     file: BufferedReader, path: Path, rest: bytes, close: Callable[[bytes], list[Any]]
 ) -> Iterator[Any]:
-    """The elements of a list, of which `rest` was read behind its `[`.
+    """The elements of a list; `rest` is what was read after its `[`.
 
-    close  what remains when the file is read, up to its end -> the last elements
+    close  the bytes up to the end of the file -> the last elements
 
     A piece ends at a comma before an object that begins with the same field as the piece. If the
     piece in brackets is JSON, all its strings and nested lists are closed and the list itself is
-    not, so the comma stands between two elements. Where no comma is found the piece grows, at most
-    to the whole file.
+    not, so the comma separates two elements. Without such a comma the piece grows, at most to the
+    whole file.
     """
     size = PIECE_BYTES
     while len(more := _read(file, path, size)) == size:
@@ -175,13 +175,13 @@ def _elements(
     try:
         values = close(rest + more)
     except orjson.JSONDecodeError:
-        _parse_file(path)  # tells where in the whole file
+        _parse_file(path)  # raises the error that names the place in the file
         raise DataError(f"{path}: was changed while it was read") from None
     yield from values
 
 
 def _commas(piece: bytes) -> Iterator[int]:
-    """Where the piece may end, from its end to its start."""
+    """Places where the piece may end, last first."""
     first = FIRST_FIELD.match(piece)
     if first is None:
         return
@@ -211,7 +211,7 @@ def _parses(content: bytes) -> Any:
 
 
 def _check_keys(piece: bytes, path: Path) -> None:
-    """Raise DataError, which tells where in the whole file, for a key that an object has twice."""
+    """Raise DataError, naming the place in the file, for a key that an object has twice."""
     if place := reading.repeated_key(piece):
         _parse_file(path)
         raise DataError(f"{path}: {place}")

@@ -1,4 +1,4 @@
-"""Fetches files of a dataset on the model hub, all of them at one commit."""
+"""Fetches files of a dataset on the model hub, all at one commit."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +18,10 @@ def fetch_mirror(
 ) -> None:
     """Put the files of a mirror below `root`; pin the commit, then the files.
 
-    progress  called with (file, how many are there, how many in all)
+    progress  called with (file, number of files done, number of files)
 
-    Of the repositories the first that has such files is taken; once one is pinned, it alone. A
-    download that was interrupted goes on. Raises DataError for what the hub cannot provide.
+    Takes the first repository that has such files, or the pinned one. An interrupted download
+    resumes. Raises DataError for what the hub cannot provide.
     """
     pinned = pins.mirrors.get(mirror.into)
     dataset, digests = _find(mirror, pinned)
@@ -45,7 +45,7 @@ def fetch_mirror(
 
 
 def mirror_is_there(mirror: Mirror, root: Path, pins: Pins) -> bool:
-    """Whether all that was pinned of a mirror lies below `root`; False where nothing was."""
+    """Whether all pinned files of a mirror lie below `root`; False if none is pinned."""
     folder = f"{mirror.into}/"
     paths = [
         path
@@ -55,14 +55,14 @@ def mirror_is_there(mirror: Mirror, root: Path, pins: Pins) -> bool:
     return bool(paths) and all(is_file(root / path) for path in paths)
 
 
-CONVERTED = "refs/convert/parquet"  # where the hub puts the parquet that it makes of other formats
+CONVERTED = "refs/convert/parquet"  # the hub's own parquet of other formats
 
 
 def _find(mirror: Mirror, pinned: Mirrored | None) -> tuple[Mirrored, dict[str, str | None]]:
-    """The first repository that has such files, at its newest commit, or the pinned one at its own.
+    """The pinned dataset, or the first with such files at its newest commit; path -> digest.
 
-    Where it has none, those that the hub itself made of it in parquet do. With it each file's path
-    and digest, where the hub tells one.
+    A repository without such files may have parquet that the hub made of it. A digest is None where
+    the hub gives none.
     """
     from huggingface_hub import HfApi
 
@@ -96,7 +96,7 @@ def _fetch(mirror: Mirrored, file: str, folder: Path) -> str:
     )
 
     drawn = not are_progress_bars_disabled()
-    disable_progress_bars()  # our caller draws its own
+    disable_progress_bars()  # our caller shows its own
     try:
         with _reaching(mirror.repo):
             path = hf_hub_download(
@@ -113,9 +113,9 @@ def _fetch(mirror: Mirrored, file: str, folder: Path) -> str:
 
 
 def _matches(file: str, pattern: str) -> bool:
-    """Whether a path is like the pattern; a `**/` at its start also stands for no folder at all.
+    """Whether a path matches the pattern; a leading `**/` also matches no folder at all.
 
-    Hidden files are passed over, as where sources are looked for.
+    Hidden files never match, as in eval.storage.tree.
     """
     hidden = any(part.startswith(".") for part in file.split("/"))
     return not hidden and (fnmatchcase(file, pattern) or fnmatchcase(f"/{file}", pattern))

@@ -1,4 +1,4 @@
-"""Names for the pictures of mirrors that do not tell the official ones."""
+"""Names for the pictures of mirrors that lack the official ones."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ ENDINGS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg"}  # by a file's first bytes
 def digest_name(folder: str, row: Record, picture: bytes) -> str:
     """`folder`/<16 hexadecimal digits of the SHA-256>.<png or jpg>: equal pictures, equal names.
 
-    row  what an error names, where the bytes are neither PNG nor JPEG
+    row  what an error names if the bytes are neither PNG nor JPEG
     """
     endings = [ending for magic, ending in ENDINGS.items() if picture.startswith(magic)]
     if not endings:

@@ -1,8 +1,8 @@
 """Mirrors of benchmarks on the model hub: tables in parquet, read through `datasets`, as a stream.
 
-No code of a dataset is run and nothing is cached: the files are read where they lie. A part's
-footer is checked first, and its columns have the types that the file stores: what the file says
-about `datasets` features, which could decode pictures or sound, is ignored.
+No code of a dataset runs and nothing is cached: the files are read in place. A part's footer is
+checked first. Columns have the types that the file stores; its `datasets` features, which could
+decode pictures or sound, are ignored.
 """
 
 import glob
@@ -15,7 +15,7 @@ from eval.data.records import Record, describe
 from eval.errors import DataError
 from eval.storage.reading import MAX_FILE_BYTES, open_file
 
-MAX_GROUP_BYTES = 4_000_000_000  # that a row group unpacks to; the largest of a mirror has 0.5 GB
+MAX_GROUP_BYTES = 4_000_000_000  # unpacked, of a row group; the largest of a mirror has 0.5 GB
 MAX_GROUP_ROWS = 10_000_000
 MAX_ROWS = 1000  # in memory at a time
 HELD_BYTES = 2_000_000_000
@@ -38,18 +38,18 @@ def read_pictures(
     *,
     sparse: bool = False,
 ) -> Iterator[tuple[Record, bytes]]:
-    """Rows as above, each with the bytes of the picture in its column `image`, as they were saved.
+    """Rows as above, each with the bytes of the picture in its column `image`.
 
-    sparse  rows where that column is null are passed over; else they are an error
+    sparse  skip rows where that column is null; otherwise they are an error
 
-    The record's column `image` is the name that the picture was saved under, or null.
+    The record's column `image` holds the picture's file name, or null.
     """
     for number, row in enumerate(_rows(root, source, [*columns, image])):
         where = f"row {number} of {root / source.path}"
         picture = row[image]
         if picture is None and sparse:
             continue
-        if isinstance(picture, bytes):  # a bare column, without the name it was saved under
+        if isinstance(picture, bytes):  # a bare column, without a file name
             picture = {"bytes": picture}
         if not isinstance(picture, dict) or not isinstance(picture.get("bytes"), bytes):
             raise DataError(f"{where}: column {image!r}: a picture expected, none found")
@@ -72,7 +72,7 @@ def _rows_of_part(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]
         schema, count, at_once = _footer(path, columns)
         rows = load_dataset(
             "parquet",
-            data_files=[glob.escape(str(path))],  # taken for a pattern
+            data_files=[glob.escape(str(path))],  # the argument is a pattern
             columns=list(columns),
             features=Features.from_arrow_schema(schema),
             batch_size=at_once,
@@ -94,9 +94,9 @@ def _rows_of_part(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]
 
 
 def _footer(path: Path, columns: Sequence[str]) -> tuple[Any, int, int]:
-    """Arrow's schema of the columns, the number of rows, and how many may be held at a time.
+    """Arrow's schema of the columns, the number of rows, and how many to hold at a time.
 
-    Raises DataError for a column that is missing and for groups of rows that are too large.
+    Raises DataError for missing columns and for row groups that are too large.
     """
     from pyarrow import schema
     from pyarrow.parquet import ParquetFile
@@ -116,10 +116,10 @@ def _footer(path: Path, columns: Sequence[str]) -> tuple[Any, int, int]:
 
 
 def _rows_at_once(group: Any, path: Path) -> int:
-    """How many rows of a group can be held: each may be as large as all that the group unpacks to.
+    """How many rows of a group to hold, as a single row may be as large as the group.
 
-    Raises DataError for a group that unpacks to more than any benchmark's. Its columns are not
-    asked for their sizes: where these are damaged pyarrow ends the process.
+    Raises DataError for a group that unpacks to more than any benchmark's. The sizes of its columns
+    are not read: pyarrow ends the process where they are damaged.
     """
     unpacked, rows = int(group.total_byte_size), int(group.num_rows)
     if unpacked > MAX_GROUP_BYTES or rows > MAX_GROUP_ROWS:
@@ -131,7 +131,7 @@ def _rows_at_once(group: Any, path: Path) -> int:
 
 
 def _check_parts(files: Sequence[Path], pattern: Path) -> None:
-    """`x-00000-of-00003.parquet`: all three, else rows would be missing in silence."""
+    """`x-00000-of-00003.parquet`: all three must be there."""
     counts = {file.stem.split("-of-")[1][:5] for file in files if "-of-" in file.stem}
     expected = sum(int(count) for count in counts if count.isdigit())
     if not files or (counts and len(files) != expected):

@@ -1,11 +1,11 @@
-"""Image paths as files give them. A benchmark's file must not be able to name any other file."""
+"""Image paths from benchmark files, which must not lead out of the data root."""
 
 import re
 
 from eval.errors import DataError
 
-MAX_PATH_CHARACTERS = 1000  # below what file systems take, so that no later call stumbles
-MAX_NAME_BYTES = 255  # of a file or folder, on every file system in use
+MAX_PATH_CHARACTERS = 1000  # below the limit of file systems
+MAX_NAME_BYTES = 255  # of a file or folder, on common file systems
 
 
 def safe_path(path: str, where: str) -> str:
@@ -13,10 +13,10 @@ def safe_path(path: str, where: str) -> str:
 
     It must stay below the data root on every system: relative, without "..", backslashes (which
     separate on Windows), colons (drives, streams, URLs) or control characters, and without parts
-    such as ".. " that Windows reads as "..". No name may be longer than file systems take, or hold
-    half a surrogate pair.
+    such as ".. " that Windows reads as "..". No name may exceed the limits of file systems or hold
+    a lone surrogate.
 
-    where  what an error begins with
+    where  beginning of an error's message
     """
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if (
@@ -35,7 +35,7 @@ def path_tail(path: str, pattern: str) -> str | None:
     """The end of a path that the pattern matches from the start of a part, or None.
 
     The published files and scripts disagree on the folders above the images, so only the tail of a
-    path is believed: flickr30k-images/1.jpg is one picture below data/flickr or data/flickr30k.
+    path counts: flickr30k-images/1.jpg is one picture below data/flickr or data/flickr30k.
     """
     match = re.search(rf"(?:^|/)({pattern})\Z", path, re.ASCII)
     return match[1] if match else None

@@ -1,12 +1,11 @@
 """Pickles that hold plain values only, read without the standard library's unpickler.
 
-A pickle is a program, which may name any function and call it. What refer publishes needs a few of
-its instructions, and only these are carried out here: the others are refused, not run.
+A pickle is a program that may call any function. The files that refer publishes need a few of its
+instructions; all others are refused.
 
-Beyond that a file is held to what JSON may say, so that no reader has to expect more: names of
-fields are strings and stand once; numbers are finite, integers have 64 bits; no text holds half a
-surrogate pair; nothing holds itself, is nested deeply, or stands in so many places that a walk
-through all of them would not end.
+The values are also limited to what JSON can hold: names of fields are unique strings; numbers are
+finite, integers have 64 bits; no text holds a lone surrogate; nothing contains itself, is nested
+deeply, or is shared so often that a walk through all of it would not end.
 """
 
 import math
@@ -23,14 +22,14 @@ from eval.errors import DataError
 MAX_PICKLE_BYTES = 200_000_000  # the largest of refer's has some 40 MB
 MAX_DEPTH = 100
 MAX_CONTAINERS = 3_000_000  # refer's largest has some 500,000
-MAX_VALUES = 30_000_000  # instructions, and values counted as often as they stand somewhere
+MAX_VALUES = 30_000_000  # instructions; values, a shared one counted each time
 
 
 def read_pickle(path: Path) -> Any:
     """What a pickle of any protocol holds: dict, list, tuple, str, int, float, bool and None.
 
-    Strings of bytes, as Python 2 wrote them, are text in UTF-8. Raises DataError, naming the byte
-    and what stands there, for anything else: what the pickle asks for is never looked up.
+    Byte strings of Python 2 are read as UTF-8. Raises DataError, naming the byte and the
+    instruction, for anything else; nothing that the pickle names is imported.
     """
     content, machine, place = read_bytes(path, MAX_PICKLE_BYTES), _Machine(), 0
     try:
@@ -64,13 +63,13 @@ def read_pickle(path: Path) -> Any:
 class _Machine:
     """The stack that a pickle works on.
 
-    stack   values; above a mark those that the next container takes
+    stack   values; above a mark, those of the next container
     marks   the stacks below each mark
-    memo    number -> a value that may be put on the stack again
-    sizes   id of a container -> how deeply it is nested, and how many values it holds in all
-    placed  ids of containers that stand in another: these change no more, so none can hold itself
+    memo    number -> value that can be pushed again
+    sizes   id of a container -> its depth, and the number of values in it
+    placed  ids of containers inside another: they no longer change, so none can contain itself
 
-    Every value that was ever on the stack stays alive, so no id is given twice.
+    Every value that was ever on the stack stays alive, so ids are unique.
     """
 
     def __init__(self) -> None:
@@ -87,7 +86,7 @@ class _Machine:
         self.stack = []
 
     def since_mark(self) -> list[Any]:
-        """The values above the last mark, which are taken off with it."""
+        """Pop the values above the last mark, and the mark."""
         values, self.stack = self.stack, self.marks.pop()
         return values
 
@@ -102,7 +101,7 @@ class _Machine:
 
     def make(self, container: Any, values: list[Any]) -> None:
         """Put a new container, which holds the values, on the stack."""
-        if len(self.sizes) == MAX_CONTAINERS:  # each takes far more memory than its byte in a file
+        if len(self.sizes) == MAX_CONTAINERS:  # each takes far more memory than in the file
             raise ValueError(f"more than {MAX_CONTAINERS:,} containers")
         self.sizes[id(container)] = (1, 1)
         self.hold(container, values)
@@ -132,7 +131,7 @@ class _Machine:
 
     def append(self, values: list[Any]) -> None:
         self.hold(self.open(list), values)
-        self.open(list).extend(values)  # which is not so any more where it holds itself
+        self.open(list).extend(values)  # an error here if it now contains itself
 
     def set_items(self, values: list[Any]) -> None:
         names, held = values[::2], values[1::2]
@@ -156,7 +155,7 @@ class _Machine:
         self.set_items(values)
 
     def pop(self, count: int) -> list[Any]:
-        """So many values, taken off the top of the stack."""
+        """Pop `count` values off the stack."""
         if len(self.stack) < count:
             raise ValueError("an empty stack")
         values = self.stack[len(self.stack) - count :]
@@ -164,7 +163,7 @@ class _Machine:
         return values
 
     def operands(self, argument: object) -> list[str]:
-        """What an instruction that is refused names: in itself, or on the stack."""
+        """What a refused instruction names, in its argument or on the stack."""
         parts = (*self.stack[-2:], argument)
         return [_shown(part) for part in parts if part is not None]
 

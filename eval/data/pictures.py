@@ -19,9 +19,9 @@ Found = TypeVar("Found")
 
 
 def picture_fault(path: Path, *, decode: bool = True) -> str | None:
-    """What keeps the file from being a picture of a bearable size, or None.
+    """What is wrong with a file as a picture for the model, or None.
 
-    decode  decode all of it, else its header must do
+    decode  decode all of it, not only the header
 
     Pillow may warn; see `quiet`. Raises FileNotFoundError where there is no file.
     """
@@ -51,7 +51,7 @@ def is_pixel(path: Path) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Pillow's warnings stay unsaid; filters belong to the process, so not within its threads."""
+    """Silence Pillow's warnings. Use it outside threads: warning filters belong to the process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -60,9 +60,9 @@ def quiet() -> Iterator[None]:
 def in_threads(
     function: Callable[[Given], Found], values: Iterable[Given], threads: int | None = None
 ) -> Iterator[tuple[Given, Found]]:
-    """(value, what the function returns for it), in order; a bounded number is under way.
+    """(value, result of the function), in order; a bounded number is in flight.
 
-    threads  as many as there are processors, eight at most, if it is not said
+    threads  default: the number of processors, at most eight
     """
     threads = threads or min(8, os.cpu_count() or 1)
     waiting = iter(values)
@@ -71,4 +71,4 @@ def in_threads(
             while batch := list(islice(waiting, 32 * threads)):
                 yield from zip(batch, pool.map(function, batch), strict=True)
         finally:
-            pool.shutdown(cancel_futures=True)  # a stop waits for what is under way, no more
+            pool.shutdown(cancel_futures=True)  # a stop waits only for calls in flight

@@ -1,7 +1,7 @@
-"""qwen-vl-eval.lock.json in the data root: what was fetched once, and must be the same ever after.
+"""qwen-vl-eval.lock.json in the data root: digests that later fetches of a file must match.
 
-Official digests are known of hardly any benchmark. So the digest of a file is pinned when it was
-first received whole and could be read, and holds from then on.
+Hardly any benchmark publishes digests. So the digest of a file is pinned when it was first received
+whole and could be read.
 """
 
 import os
@@ -20,7 +20,7 @@ from eval.storage.reading import SHOWN, Schema
 from eval.storage.writing import write_file
 
 NAME = "qwen-vl-eval.lock.json"
-GUARD = ".qwen-vl-eval.pin"  # held while the lock file is changed; the file itself is replaced
+GUARD = ".qwen-vl-eval.pin"  # locked while the lock file, which is replaced, changes
 FORMAT = 1
 SHA256 = "[0-9a-f]{64}"
 COMMIT = "[0-9a-f]{40}"
@@ -30,7 +30,7 @@ COMMIT = "[0-9a-f]{40}"
 class Pinned:
     """A file.
 
-    url  where it came from, or the archive's that held it; empty for what a person brought
+    url  its origin, or that of its archive; empty for a file that a person brought
     """
 
     sha256: str
@@ -40,7 +40,7 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What was kept of an archive: so many members, below the folder `into`."""
+    """Members kept of an archive, below the folder `into`."""
 
     into: str
     keep: str
@@ -49,7 +49,7 @@ class Unpacked:
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """An archive, which need not be there any more, and what was unpacked of it."""
+    """An archive, which may be deleted since, and what was unpacked of it."""
 
     sha256: str
     bytes: int
@@ -80,9 +80,9 @@ class Pins:
 
     @classmethod
     def read(cls, root: Path) -> "Pins":
-        """The pins, none where there is no lock file. Raises DataError for one that is malformed.
+        """The pins, empty without a lock file. Raises DataError for a malformed one.
 
-        Nothing in it is passed over: a pin that is misread would no longer be enforced.
+        Unknown fields are errors too: a misread pin would not be enforced.
         """
         path = root / NAME
         if not os.path.lexists(path):
@@ -102,7 +102,7 @@ class Pins:
         return self.files[path].sha256 if path in self.files else None
 
     def pin(self, files: Mapping[str, Pinned]) -> None:
-        """Add files. Raises DataError, changing nothing, where one is pinned otherwise."""
+        """Add files. Raises DataError, changing nothing, if one has another pinned digest."""
 
         def change(pins: Pins) -> None:
             for path, file in files.items():
@@ -112,7 +112,7 @@ class Pins:
         self._change(change)
 
     def pin_archive(self, url: str, archive: Archived) -> None:
-        """Add an archive, or what else was unpacked of it. Raises DataError as `pin` does."""
+        """Add an archive, or more that was unpacked of it. Raises DataError as `pin` does."""
 
         def change(pins: Pins) -> None:
             known = pins.archives.get(url)
@@ -137,7 +137,7 @@ class Pins:
         self._change(change)
 
     def _change(self, change: Callable[["Pins"], None]) -> None:
-        """Apply to what the file holds now: another process may have pinned in between."""
+        """Apply a change to the current file: another process may have written it."""
         with locked(self.root / GUARD, error=DataError, wait=True):
             latest = Pins.read(self.root)
             change(latest)
@@ -173,7 +173,7 @@ class _Content:
     mirrors: dict[str, Mirrored]
 
     def check(self, where: str) -> None:
-        """Raise DataError for a path that leaves the data root, or a digest that is none."""
+        """Raise DataError for a path that leaves the data root, or an invalid digest."""
         for path in (*self.files, *self.mirrors):
             safe_path(path, where)
         digests: Mapping[str, Pinned | Archived] = {**self.files, **self.archives}

@@ -1,4 +1,4 @@
-"""Result files of the published scripts, read so that old answers can be scored again.
+"""Result files of the published scripts, for scoring old answers again.
 
     [{"question_id": 42000, "answer": "yes"}]       VQA
     [{"questionId": 101, "answer": "May 3"}]        GQA, OCR-VQA, DocVQA
@@ -6,7 +6,7 @@
     [{"image": 7, "answer": "soup"}]                AI2D, VizWiz test
     [{"answer": "5", "annotation": "5"}]            ChartQA: no ids, in the order of the data
 
-as one list or as JSON lines; other fields are passed over.
+as one list or as JSON lines; other fields are ignored.
 """
 
 from pathlib import Path
@@ -20,10 +20,10 @@ TEXTS = ("answer", "caption")
 
 
 def read_predictions(path: Path) -> list[tuple[str | None, str]]:
-    """(sample id, text) of each record, in the order of the file; an id may stand twice.
+    """(sample id, text) of each record, in the order of the file; ids may repeat.
 
-    The id is None in all of them where the file has none at all. Raises PredictionError, naming
-    file and record, where some have one and some have not.
+    The id is None throughout if the file has no ids. Raises PredictionError, naming file and
+    record, if only some records have one.
     """
     predictions: list[tuple[str | None, str]] = []
     try:

@@ -1,7 +1,7 @@
-"""Gets benchmarks' data: what may be fetched is fetched, what a person must bring is named.
+"""Gets benchmarks' data: fetches what can be fetched and names what a person must bring.
 
-A step that fails stops no other, and what was received stays: the same command goes on from there.
-Archives are kept in the data root's folder `archives` until they are unpacked.
+A failed step does not stop the others, and received bytes are kept: the same command resumes.
+Archives stay in the data root's folder `archives` until they are unpacked.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ from eval.storage.tree import files_below, is_file
 from eval.storage.writing import write_file
 
 ARCHIVES = "archives"  # folder below the data root
-ARCHIVE_BYTES = 100_000_000_000  # bound of one
-GUARD = ".qwen-vl-eval.prepare"  # held while a process prepares
-THREADS = 8  # that fetch pictures: they wait for a server most of the time
-GIVE_UP = 32  # pictures one after another whose server cannot be reached
-PINNED = 500  # pictures fetched until they are pinned
+ARCHIVE_BYTES = 100_000_000_000  # limit of one
+GUARD = ".qwen-vl-eval.prepare"  # locked while a process prepares
+THREADS = 8  # that fetch pictures; they mostly wait for a server
+GIVE_UP = 32  # pictures in a row whose server cannot be reached
+PINNED = 500  # pictures fetched between two writes of the pins
 
 
 @dataclass(frozen=True, slots=True)
 class PendingStep:
-    """A step that is to be taken, and the tasks that need it."""
+    """A step that is still needed, and the tasks that need it."""
 
     step: Step
     tasks: tuple[Task, ...]
@@ -48,7 +48,7 @@ class Watch:
     """Where progress is reported.
 
     say       a line
-    progress  (name, so much done, of so much or None, whether it is bytes)
+    progress  (name, amount done, total or None, whether the unit is bytes)
     """
 
     say: Callable[[str], None]
@@ -61,13 +61,12 @@ SILENT = Watch(lambda _line: None, lambda _name, _done, _total, _bytes: None)
 def plan(
     tasks: Iterable[Task], root: Path, *, mirror: bool = False, few_shot: bool = False
 ) -> list[PendingStep]:
-    """The steps that tasks still need, in order; none for tasks whose data are all there.
+    """The steps that tasks still need, in order.
 
-    What the training split needs, for few-shot examples, counts too, but not with `mirror`. So does
-    what only scoring needs.
+    Includes what only scoring needs and, without `mirror`, what the training split needs.
 
-    mirror    take a task's mirrors, where it has any, in place of its other steps
-    few_shot  take the steps for few-shot examples too, for their pictures say
+    mirror    use a task's mirrors, if it has any, instead of its other steps
+    few_shot  include the steps for few-shot examples, such as their pictures
     """
     pins = Pins.read(root)
     pending: dict[Step, list[Task]] = {}
@@ -90,7 +89,7 @@ def plan(
 
 
 def steps_of(task: Task, *, mirror: bool = False) -> tuple[Step, ...]:
-    """The mirrors alone, or all but the mirrors; a task without mirrors has the latter only."""
+    """The mirrors if asked for and there are any, else all other steps."""
     mirrors = tuple(step for step in task.steps if isinstance(step, Mirror))
     if mirror and mirrors:
         return mirrors
@@ -98,7 +97,7 @@ def steps_of(task: Task, *, mirror: bool = False) -> tuple[Step, ...]:
 
 
 def is_complete(task: Task, root: Path) -> bool:
-    """Whether the task's data are there and those of the official split; no picture is opened."""
+    """Whether the task's data are complete and the official split's; no picture is opened."""
     try:
         return not verify(task, root).issues
     except DataError:
@@ -115,11 +114,11 @@ def prepare(
     watch: Watch = SILENT,
     fetcher: Fetcher | None = None,
 ) -> list[str]:
-    """Take the steps that are still needed; a line for each that failed, none if none did.
+    """Take the steps that are still needed. Returns a line for each failed step.
 
-    What a person must bring is no failure: `plan` names it. Another process that prepares the same
-    data root is waited for. Raises DataError where the lock file is malformed, and where the root
-    cannot be written.
+    Files that a person must bring are no failure: `plan` names them. Waits for another process that
+    prepares the same data root. Raises DataError for a malformed lock file or a root that cannot be
+    written.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -154,7 +153,7 @@ class _Work:
     def take(
         self, pending: PendingStep, needed: Sequence[PendingStep], keep_archives: bool
     ) -> None:
-        """Take one step, unless those before it made it needless."""
+        """Take one step, unless earlier steps made it needless."""
         step = pending.step
         if _is_there(step, pending.tasks, self.root, self.pins):
             return
@@ -187,7 +186,7 @@ class _Work:
         self.pins.pin({path: Pinned(digest, (self.root / path).stat().st_size, step.url)})
 
     def _unpack(self, url: str, parts: Sequence[Archive], keep_archives: bool) -> None:
-        """Fetch an archive and take from it what several steps may want of it."""
+        """Fetch an archive and unpack the members that its steps need."""
         name = PurePosixPath(urlsplit(url).path).name
         archive = self.root / ARCHIVES / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
         pinned = self.pins.archives.get(url)
@@ -216,7 +215,7 @@ class _Work:
             try:
                 kept = unpack(archive, folder, part.keep, progress=unpacked)
             except DataError:
-                if not known:  # damaged on the server perhaps: the next try is to fetch it again
+                if not known:  # perhaps damaged on the server: the next try fetches it again
                     archive.unlink()
                 raise
             files = [path for path in kept if PurePosixPath(path).suffix.lower() not in PICTURES]
@@ -295,7 +294,7 @@ class _Work:
 
 
 def _is_there(step: Step, tasks: Sequence[Task], root: Path, pins: Pins) -> bool:
-    """Whether a step's files lie below `root`; False for a step that does not tell its files."""
+    """Whether a step's files lie below `root`; False for a step that does not name its files."""
     if isinstance(step, Download):
         return is_file(root / step.path)
     if isinstance(step, Archive):
@@ -303,13 +302,13 @@ def _is_there(step: Step, tasks: Sequence[Task], root: Path, pins: Pins) -> bool
     if isinstance(step, Pictures):
         try:
             return not any(_missing_pictures(step, root))
-        except DataError:  # the file that names them is not there yet
+        except DataError:  # the file that names them is missing
             return False
     return False
 
 
 def _was_unpacked(step: Archive, root: Path, pins: Pins) -> bool:
-    """Whether it was unpacked here and no member was lost since."""
+    """Whether it was unpacked here and all members are still there."""
     archive = pins.archives.get(step.url)
     for one in archive.unpacked if archive else ():
         if (one.into, one.keep) == (step.into, step.keep):
@@ -324,9 +323,9 @@ def _files_like(folder: Path, keep: str) -> Iterator[str]:
 
 
 def _has_members(step: Archive, tasks: Sequence[Task], root: Path) -> bool:
-    """Whether what the tasks read of it was brought here otherwise, all of it and at least a file.
+    """Whether all members that the tasks read, at least one, are there without a pinned archive.
 
-    Pictures are known only where the files that name them are there.
+    Pictures are known only if the files that name them are there.
     """
     pattern = re.compile(step.keep, re.ASCII)
     folder = f"{step.into}/"
@@ -352,7 +351,7 @@ def _paths_read(task: Task, root: Path) -> Iterator[str]:
 
 
 def _missing_pictures(step: Pictures, root: Path) -> Iterator[tuple[str, str]]:
-    """(URL, path) of each picture that is not there. Raises DataError if they are not known yet."""
+    """(URL, path) of each missing picture. Raises DataError if they are not known yet."""
     seen: set[str] = set()
     for url, named in step.urls(root):
         path = safe_path(named, url)
@@ -362,7 +361,7 @@ def _missing_pictures(step: Pictures, root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _mirrors(layouts: Iterable[Layout], step: Mirror) -> list[Layout]:
-    """Of the layouts those that read what a mirror provides."""
+    """The layouts that read a mirror's files."""
     return [
         layout
         for layout in layouts

@@ -1,4 +1,4 @@
-"""One JSON object of a file, whose fields are fetched by the type that they must have."""
+"""One JSON object of a file, with typed access to its fields."""
 
 import math
 import re
@@ -11,18 +11,18 @@ from eval.storage.reading import MAX_INTEGER
 
 SHOWN = 60  # characters of a wrong value that a message shows
 MAX_ID_CHARACTERS = 1000
-NOTHING = object()  # stands for a field that is not there
+NOTHING = object()  # value of a missing field
 FOREIGN_ROOT = re.compile(r"\A(?:[A-Za-z][A-Za-z0-9+.-]*:)?/+")  # "/", "C:/", "https://"
 
 
 class Record:
-    """A JSON object and where it stands.
+    """A JSON object and its place in a file.
 
     values  its fields, as parsed
     where   such as "questions[17] of okvqa/questions.json", counted from 0, or "line 18 of FILE"
 
-    A field that is missing or of another type raises DataError, which says where, what was expected
-    and what was found.
+    A field that is missing or of another type raises DataError, naming the place, the expected type
+    and the value.
     """
 
     __slots__ = ("values", "where")
@@ -38,11 +38,11 @@ class Record:
         return DataError(f"{self.where}: {message}")
 
     def has(self, name: str) -> bool:
-        """Whether the field is there and not null."""
+        """Whether the field is present and not null."""
         return self.values.get(name) is not None
 
     def text(self, name: str, pattern: str | None = None) -> str:
-        """A string, which the pattern matches as a whole if there is one."""
+        """A string; a pattern must match all of it."""
         value = self._value(name)
         if not isinstance(value, str):
             raise self._wrong(name, "a string", value)
@@ -51,7 +51,7 @@ class Record:
         return value
 
     def texts(self, name: str, pattern: str | None = None) -> list[str]:
-        """A list of strings, each of which the pattern matches as a whole if there is one."""
+        """A list of strings; a pattern must match all of each."""
         values = self._list(name)
         for value in values:
             if not isinstance(value, str):
@@ -61,21 +61,21 @@ class Record:
         return values
 
     def integer(self, name: str, low: int = 0) -> int:
-        """An integer, `low` at least."""
+        """An integer of at least `low`."""
         value = self._value(name)
         if not _is_integer(value, low):
             raise self._wrong(name, f"an integer from {low}", value)
         return value
 
     def integers(self, name: str, count: int, low: int = 0) -> list[int]:
-        """A list of so many integers, each `low` at least."""
+        """A list of `count` integers, each at least `low`."""
         values = self._list(name)
         if len(values) != count or not all(_is_integer(value, low) for value in values):
             raise self._wrong(name, f"{count} integers from {low}", values)
         return values
 
     def numbers(self, name: str, count: int) -> list[float]:
-        """A list of so many numbers."""
+        """A list of `count` numbers."""
         values = self._list(name)
         if len(values) != count or not all(_is_number(value) for value in values):
             raise self._wrong(name, f"{count} numbers", values)
@@ -89,14 +89,14 @@ class Record:
         return str(value)
 
     def path(self, name: str) -> str:
-        """A path below the data root, without the `data/` that converted files begin it with."""
+        """A path below the data root, without the leading `data/` of converted files."""
         path = safe_path(self.text(name), f"{self.where}: field {name!r}")
         return path.removeprefix("data/")
 
     def tail(self, name: str, pattern: str) -> str:
         """The end of a path or URL, whole components, that the pattern matches.
 
-        What precedes is free, but for "..": it tells where the file lay on another's machine.
+        Any folders may precede it, except "..": they are of another machine.
         """
         tail = self.tail_or_none(name, pattern)
         if tail is None:
@@ -132,7 +132,7 @@ class Record:
 
 
 def is_id(text: str) -> bool:
-    """Whether a text can name a sample: not empty, and not so long that no message can show it."""
+    """Whether a text can be the id of a sample: neither empty nor too long for a message."""
     return 0 < len(text) <= MAX_ID_CHARACTERS
 
 
@@ -146,7 +146,7 @@ def _is_number(value: Any) -> bool:
 
 
 def describe(value: Any) -> str:
-    """A value as a message shows it: short, and never the inside of something nested."""
+    """A value as a message shows it: short, without nested content."""
     if value is NOTHING:
         return "nothing"
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What families of benchmarks share: converted files, unique ids, questions beside VQA answers."""
+"""What benchmarks share: sources, checks of ids and counts, questions with human answers."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,7 @@ GROUPS = ("answer_type", "question_type")  # what scores on VQA v2 are broken do
 
 
 def converted_source(path: str) -> Source:
-    """A file as the authors of Qwen-VL converted and published it, in their folder's name."""
+    """A file that the authors of Qwen-VL converted and published, under their name."""
     return Source(path, origin=f"the Qwen-VL authors' converted files, {CONVERTED_URL}{path}")
 
 
@@ -25,9 +25,9 @@ def hub_source(path: str, hub: str) -> Source:
 
 
 def unique(samples: Iterable[Sample], where: str) -> Iterator[Sample]:
-    """The samples, unchanged. Raises DataError at an id that was seen before, or is none.
+    """The samples, unchanged. Raises DataError for a repeated or invalid id.
 
-    where  what an error begins with, such as the task's name
+    where  beginning of an error's message, such as the task's name
     """
     seen: set[str] = set()
     for number, sample in enumerate(samples):
@@ -46,13 +46,13 @@ def unique(samples: Iterable[Sample], where: str) -> Iterator[Sample]:
 
 
 class Folders:
-    """Refuses files that name pictures of two folders alike, for readers that keep only names."""
+    """Refuses files with pictures of one name in two folders, for readers that drop the folder."""
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
 
     def check(self, row: Record, image: str) -> str:
-        """The image's path, which is read as `image`, if its folder is the one it had before.
+        """The path `image`, if the record's folder for it is the one seen before.
 
         Raises DataError where the record's field `image` names a second one.
         """
@@ -66,14 +66,14 @@ class Folders:
 
 
 def vqa_samples(questions: Iterable[tuple[Record, str]], annotations: Path) -> Iterator[Sample]:
-    """Questions with their human answers, as in VQA v2 and all that took over its format.
+    """Questions with their human answers, in the format of VQA v2.
 
     questions    records with `question_id` and `question`, each with its image below the data root
     annotations  file with `annotations`, each `{"question_id": 1, "answers": [...]}`
 
     The reference is what vqa_accuracy takes; see human_answers. Annotations of other questions are
-    passed over; a question without one is an error. Both are read side by side, so what is held at
-    a time does not grow with the files where they have one order.
+    ignored; a question without one is an error. Both files are read side by side, so memory does
+    not grow with them if they have the same order.
     """
     rows = read_records(annotations, "annotations")
     annotated: set[str] = set()
@@ -102,21 +102,20 @@ def vqa_samples(questions: Iterable[tuple[Record, str]], annotations: Path) -> I
                 if question in annotated:
                     raise row.error(f"question_id {question!r} stands for a second question")
                 raise row.error(f"question_id {question!r} has no annotation in {annotations}")
-        # the text that `annotated` holds already, not an equal one beside it
+        # the string that `annotated` holds already, not a copy
         question, answers, groups = waiting.pop(question)
         fields = {"image": image, "question": row.text("question")}
         yield Sample(question, fields, reference=answers, groups=groups)
-    while read_next():  # the rest must be sound too
+    while read_next():  # check the rest too
         waiting.clear()
 
 
 def human_answers(row: Record) -> list[Any]:
-    """One question's human answers: strings wherever each human counts for one.
+    """One question's human answers: strings if each human counts as one, else records.
 
-    Strings stand for answers numbered 1, 2, ...: right where the file numbers them, and where it
-    carries no number at all, else equal answers would be left out of the metric together. Where a
-    number stands twice the records stay, because the published scorer then leaves out all that are
-    equal in every field.
+    The metric numbers strings 1, 2, ..., which is right if the file numbers its answers or has no
+    numbers. If a number repeats, the records are kept: the published scorer then leaves out all
+    records that are equal in every field.
     """
     texts = _numbered(row.values.get("answers"))
     if texts:
@@ -161,10 +160,9 @@ def wrong_count(count: int, what: str, sample: Sample) -> str | None:
 
 
 def _numbered(humans: Any) -> list[Any] | None:
-    """The texts of plain records whose integers `answer_id` differ; None for any other form.
+    """The texts of plain records with different integers as `answer_id`; None for other forms.
 
-    What nearly every question of the large benchmarks has, so that only others are looked at field
-    by field.
+    A fast path: nearly every question of the large benchmarks has this form.
     """
     try:
         texts = [human["answer"] for human in humans]

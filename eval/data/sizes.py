@@ -1,4 +1,4 @@
-"""Width and height of a picture, read from its header: nothing is decoded."""
+"""Width and height of a picture, from its header; nothing is decoded."""
 
 import io
 from pathlib import Path
@@ -14,9 +14,9 @@ from eval.storage.picture import FILE_BYTES, FORMATS, NO_MEMORY, size_fault
 def picture_size(picture: Path | bytes, where: str = "") -> tuple[int, int]:
     """Width and height, in pixels, of a file or of a file's bytes.
 
-    where  what an error about bytes begins with; one about a file names the file
+    where  beginning of an error about bytes; errors about a file name the file
 
-    Raises DataError for what is no picture that the model can be shown.
+    Raises DataError for anything but a picture that the model accepts.
     """
     content = read_bytes(picture, FILE_BYTES) if isinstance(picture, Path) else picture
     where = where or str(picture)

@@ -1,4 +1,4 @@
-"""Are the data on disk those that the card was measured on? Counts, identity, pictures."""
+"""Checks whether data on disk are the official split: counts, identity, pictures."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,9 +13,9 @@ from eval.errors import DataError
 from eval.storage.digests import sha256_file
 from eval.storage.tree import is_file
 
-SHOWN = 3  # ids or paths that a fault about many names
-SAME = 3  # paths with one picture's bytes that are named: official sets hold pairs
-MANY, MANY_SHARE = 10, 0.1  # so many placeholders, and more than this share, are a fault
+SHOWN = 3  # ids or paths that an issue names
+SAME = 3  # equal pictures that count as placeholders: official sets hold pairs
+MANY, MANY_SHARE = 10, 0.1  # placeholders that are an issue: this many, and above this share
 DRAWN = "demo.json"  # in a data root that the demo drew
 
 
@@ -24,9 +24,9 @@ class Findings:
     """What a task's data hold.
 
     samples, images, answers  as counted; images are distinct ones
-    issues                    a line for each way in which they are not the official split's
+    issues                    a line for each difference from the official split
     layout                    name of the layout that was read
-    notes                     lines that are worth knowing and no fault
+    notes                     lines that are worth knowing but no issue
     """
 
     samples: int
@@ -48,13 +48,13 @@ def verify(
 ) -> Findings:
     """Read all of a task's records and look for its pictures.
 
-    limit          look at the first so many samples only, and compare no counts
-    open_pictures  decode each of them, and look for placeholders
-    digests        compare files with what is pinned, pictures too where they are opened
-    opened         called with (pictures opened, how many in all)
+    limit          check only the first `limit` samples, and no counts
+    open_pictures  decode each picture, and look for placeholders
+    digests        compare files with their pins, and pictures if they are opened
+    opened         called with (pictures opened, number of pictures)
 
-    Raises DataError for files that are missing or malformed; what is merely not the official
-    split's is a fault.
+    Raises DataError for missing or malformed files; data that only differ from the official split
+    are an issue.
     """
     layout = task.layout(root)
     samples = answers = 0
@@ -97,10 +97,10 @@ def verify(
 
 
 def pin_sources(task: Task, root: Path) -> int:
-    """Pin what is not pinned yet of the files that the task reads; how many were.
+    """Pin the files that the task reads and that are not pinned yet. Returns their number.
 
-    For files that a person brought, once they are known to be right; those of its training split,
-    where it is there, too. Pictures are not pinned.
+    For files that a person brought, once they are verified. Includes those of the training split if
+    it is there. Pictures are not pinned.
     """
     pins = Pins.read(root)
     sources = [*task.layout(root).sources]
@@ -117,7 +117,7 @@ def pin_sources(task: Task, root: Path) -> int:
 
 
 def _files(sources: Iterable[Source], root: Path) -> Iterator[tuple[str, str | None]]:
-    """Path below the root, and the digest that the task itself demands, of each file."""
+    """Path below the root of each file, and the digest that the task pins."""
     for source in sources:
         for file in source.files(root):
             yield file.relative_to(root).as_posix(), source.sha256
@@ -137,11 +137,11 @@ def _changed(sources: Iterable[Source], root: Path, pins: Pins) -> list[str]:
 
 @dataclass(slots=True)
 class _Seen:
-    """What was found in pictures.
+    """What opening pictures showed.
 
-    damaged  `path: what is wrong` for each that cannot be decoded, or is not the pinned one
-    pixels   paths of those that are a single pixel
-    same     digest -> paths of the others with these bytes
+    damaged  `path (fault)` of each that cannot be decoded or does not match its pin
+    pixels   paths of single pixels
+    same     digest -> paths of all others with these bytes
     """
 
     damaged: list[str] = field(default_factory=list)
@@ -149,7 +149,7 @@ class _Seen:
     same: dict[str, list[str]] = field(default_factory=dict)
 
     def placeholders(self) -> Iterator[tuple[str, int]]:
-        """A line, and of how many pictures it tells, for what a shop sends for one that is gone."""
+        """(line, number of pictures) for pictures that look like the placeholder of a shop."""
         sent = "a placeholder for pictures that are gone?"
         if self.pixels:
             (line,) = _some(self.pixels, "images are a single pixel")
@@ -166,7 +166,7 @@ def _look_at(
     """Decode each picture."""
 
     def look(path: str) -> tuple[str | None, str, bool]:
-        """What is wrong with a picture, its digest, and whether it is a single pixel."""
+        """The fault of a picture, its digest, and whether it is a single pixel."""
         try:
             if damage := picture_fault(root / path):
                 return damage, "", False
