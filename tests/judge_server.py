@@ -17,7 +17,7 @@ from itertools import chain, repeat
 from random import Random
 from socket import SHUT_RDWR
 
-from eval.demo.judge import Answer, JudgeServer, Outcome, batch_line, error, user_text
+from eval.demo.judge import BatchResult, JudgeServer, Response, batch_line, error, user_text
 
 # What may befall a request, in the order in which shares are added up
 FAULTS = (
@@ -69,14 +69,14 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Broken(Answer):
+class Broken(Response):
     """An answer that breaks off after `sent` bytes of its body, or before its first byte."""
 
     sent: int | None = None
 
 
 @dataclass(frozen=True)
-class Raw(Answer):
+class Raw(Response):
     """Bytes in place of an HTTP answer, a piece at a time until nobody takes them any more.
 
     endless  the last piece is sent again and again
@@ -200,7 +200,7 @@ class FaultyJudge(JudgeServer):
 
     def respond(self, method, target, headers, body):
         if (method, target) == ("GET", "/stats"):
-            return Answer(self.stats())
+            return Response(self.stats())
         with self.lock:
             self.record.paths[f"{method} {target.partition('?')[0]}"] += 1
         given = headers.get("Authorization", "").removeprefix("Bearer ")
@@ -249,7 +249,7 @@ class FaultyJudge(JudgeServer):
                 if asked.status == 200:
                     self.record.billed[asked.digest] += 1
                     if name is not None:
-                        whole = Answer(answer.content) if isinstance(answer, Broken) else answer
+                        whole = Response(answer.content) if isinstance(answer, Broken) else answer
                         self.replies[name] = asked.digest, whole
         self.closing.wait(self.slow_s if asked.fault == "slow" else self.latency_s)
         return answer
@@ -335,15 +335,15 @@ class FaultyJudge(JudgeServer):
             case "closed":
                 return Broken({})
             case "no_choices":
-                return Answer(self.completion(request) | {"choices": []})
+                return Response(self.completion(request) | {"choices": []})
             case "html":
                 page = b"<html><body>Bad gateway</body></html>"
-                return Answer(page, headers={"Content-Type": "text/html"})
-        whole = Answer(self.completion(request, fault))
+                return Response(page, headers={"Content-Type": "text/html"})
+        whole = Response(self.completion(request, fault))
         if fault == "truncated":
             return Broken(whole.content, sent=len(whole.body) // 2)
         if fault == "invalid_json":
-            return Answer(whole.body[: len(whole.body) // 2])
+            return Response(whole.body[: len(whole.body) // 2])
         return whole
 
     def completion(self, request, fault=""):
@@ -375,7 +375,7 @@ class FaultyJudge(JudgeServer):
     def _error(self, status, message, kind, code=None, headers=()):
         if self.echo_key:
             message += f" Your key: {getattr(self.told, 'key', '')}."
-        return Answer(error(status, message, kind, code).content, status, dict(headers))
+        return Response(error(status, message, kind, code).content, status, dict(headers))
 
     # Batches
 
@@ -384,7 +384,7 @@ class FaultyJudge(JudgeServer):
             self.record.batches += 1
         if self.batch_ends == "failed":
             fault = {"code": "internal", "message": "The batch failed.", "line": None}
-            return Outcome("failed", faults=[fault | {"param": None}])
+            return BatchResult("failed", faults=[fault | {"param": None}])
         output, errors = [], []
         done = len(lines) if self.batch_ends == "completed" else len(lines) // 2
         for number, line in enumerate(lines):
@@ -395,7 +395,7 @@ class FaultyJudge(JudgeServer):
             if number >= done:
                 code = f"batch_{self.batch_ends}"
                 fault = {"code": code, "message": "This request could not be executed in time."}
-                errors.append({**batch_line(custom_id, Answer({})), "response": None})
+                errors.append({**batch_line(custom_id, Response({})), "response": None})
                 errors[-1]["error"] = fault
                 continue
             if chosen(self.batch_errors, number, request, draw()):
@@ -403,7 +403,7 @@ class FaultyJudge(JudgeServer):
             else:
                 answer = self.batch_reply(request)
             (output if answer.status == 200 else errors).append(batch_line(custom_id, answer))
-        return Outcome(self.batch_ends, output, errors)
+        return BatchResult(self.batch_ends, output, errors)
 
     def batch_reply(self, request):
         """As `reply`, but for what only a connection can suffer."""

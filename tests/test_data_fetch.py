@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from web import Web
 
-from eval.data.fetch import TRIES, Fetcher, Unreachable
+from eval.data.fetch import TRIES, Fetcher, ServerUnreachable
 from eval.errors import DataError
 
 CONTENT = random.Random(0).randbytes(400_000)
@@ -201,7 +201,7 @@ def test_busy_server_is_asked_again(web, fetcher, tmp_path):
 def test_connection_that_always_breaks(web, fetcher, tmp_path):
     """Without a byte gained the attempt ends, bounded, and says that the command goes on."""
     url = web.page("a", CONTENT, cut=0)
-    with pytest.raises(Unreachable, match=f"broke {TRIES + 1} times.*same command goes on"):
+    with pytest.raises(ServerUnreachable, match=f"broke {TRIES + 1} times.*same command goes on"):
         fetcher.fetch(url, tmp_path / "a.bin")
     assert TRIES + 1 == len(web.asked("a"))
 
@@ -210,7 +210,7 @@ def test_what_came_before_a_connection_broke_for_good_is_kept(web, fetcher, tmp_
     """The message promises it, and the next call goes on from there."""
     url = stop_in_the_middle(web, tmp_path)
     web.page("a", CONTENT, cut=0)
-    with pytest.raises(Unreachable, match="100,000 bytes are kept; the same command goes on"):
+    with pytest.raises(ServerUnreachable, match="100,000 bytes are kept; the same command goes on"):
         fetcher.fetch(url, tmp_path / "a.bin")
     web.page("a", CONTENT)
     fetcher.fetch(url, tmp_path / "a.bin")
@@ -219,7 +219,7 @@ def test_what_came_before_a_connection_broke_for_good_is_kept(web, fetcher, tmp_
 
 def test_nobody_listens(fetcher, tmp_path):
     """A server that cannot be reached is an error of its own kind: others need not be asked."""
-    with pytest.raises(Unreachable, match=r"cannot be reached.*network"):
+    with pytest.raises(ServerUnreachable, match=r"cannot be reached.*network"):
         fetcher.fetch("http://127.0.0.1:9/x", tmp_path / "x")
 
 

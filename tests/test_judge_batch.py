@@ -11,7 +11,7 @@ from small import command
 from eval.client.account import MOST_CALLS
 from eval.client.ledger import Ledger
 from eval.client.server import BATCH_SHARE, Price
-from eval.demo.judge import Answer
+from eval.demo.judge import Response
 from touchstone import reply
 from touchstone.table import Dialogue, write_answers
 
@@ -122,7 +122,7 @@ class Hostile(FaultyJudge):
         def changed(answer):
             lines = change([json.loads(line) for line in answer.content.splitlines()])
             raw = [x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines]
-            return Answer(b"".join(line + b"\n" for line in raw), headers=answer.headers)
+            return Response(b"".join(line + b"\n" for line in raw), headers=answer.headers)
 
         self.spoil["GET /v1/files/[^/]+/content"] = changed
 
@@ -552,10 +552,10 @@ def test_a_request_that_the_server_refuses_fails_for_good(hostile):
     assert 0 == hostile.batch().returncode
 
 
-PAGE = Answer(
+PAGE = Response(
     f"<html>{'Sign in. ' * 7}{KEY}</html>".encode(), headers={"Content-Type": "text/html"}
 )
-FOREIGN = [PAGE, Answer(b'{"id": "ba'), Answer({}), Answer(b"null")]
+FOREIGN = [PAGE, Response(b'{"id": "ba'), Response({}), Response(b"null")]
 
 
 @pytest.mark.parametrize("answer", FOREIGN, ids=["page", "half", "empty", "null"])
@@ -601,7 +601,7 @@ def test_a_result_that_does_not_come_is_fetched_again(hostile, change):
 def test_a_batch_in_a_state_of_the_future_is_waited_for(hostile, status):
     """Only the four ends of a batch end it."""
     hostile.batch()
-    hostile.server.spoil["GET /v1/batches/.+"] = lambda answer: Answer(
+    hostile.server.spoil["GET /v1/batches/.+"] = lambda answer: Response(
         answer.content | {"status": status, "output_file_id": None}
     )
     assert 3 == hostile.batch().returncode

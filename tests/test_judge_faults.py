@@ -34,7 +34,7 @@ from eval.client.client import Client
 from eval.client.ledger import Ledger
 from eval.client.sending import Sender
 from eval.client.server import Server
-from eval.demo.judge import Answer, error, user_text
+from eval.demo.judge import Response, error, user_text
 from eval.errors import JudgeError
 from eval.judging.asking import Asking
 from eval.judging.occasion import Occasion
@@ -354,7 +354,7 @@ def test_the_key_is_known_however_json_spells_it(target, run, key, monkeypatch):
             "system_fingerprint": "fp SPELT",
         }
     )
-    with Answering(Answer(content.replace("SPELT", spelt).encode())) as server:
+    with Answering(Response(content.replace("SPELT", spelt).encode())) as server:
         done = judge_few(target, server)
     assert done.returncode == 0, done.stderr
     found = [each.decode() for each in everywhere(target.parent, done)]

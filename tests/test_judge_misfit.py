@@ -30,7 +30,7 @@ from eval.client.client import Client
 from eval.client.ledger import Ledger
 from eval.client.sending import PAID_TRIES, Sender
 from eval.client.server import Price, Server
-from eval.demo.judge import Answer
+from eval.demo.judge import Response
 from eval.errors import JudgeError
 from eval.judging.asking import Asking
 from eval.judging.cost import estimate
@@ -61,7 +61,7 @@ def run(tmp_path):
 def saying(text, finish="stop", **message):
     choice = {"message": {"content": text, **message}, "finish_reason": finish}
     usage = {"prompt_tokens": 300, "completion_tokens": 3}
-    return Answering(Answer({"choices": [choice], "usage": usage}))
+    return Answering(Response({"choices": [choice], "usage": usage}))
 
 
 # Replies that cannot be read
@@ -290,7 +290,7 @@ def test_at_most_counts_every_try(target):
 def test_a_server_that_bills_more_than_a_request_has(target):
     """It is asked nothing more: no bound would hold."""
     usage = {"prompt_tokens": 2**39, "completion_tokens": 5}
-    answer = Answer({"choices": [{"message": {"content": "8 7"}}], "usage": usage})
+    answer = Response({"choices": [{"message": {"content": "8 7"}}], "usage": usage})
     with Answering(answer) as server:
         done = judge_few(target, server, *PRICED, "--yes")
         assert (3, 1) == (done.returncode, len(server.requests))
@@ -362,7 +362,7 @@ def test_a_judge_that_takes_no_other_parameters(target):
         request = server.requests[-1].request
         wrong = [name for name in ("max_tokens", "stop", "temperature") if name in request]
         said = {"error": {"message": f"Unsupported parameter: {wrong}", "code": "unsupported"}}
-        return Answer(said, 400) if wrong else answer
+        return Response(said, 400) if wrong else answer
 
     with Answering(strict) as server:
         done = judge_few(target, server, *ONE)

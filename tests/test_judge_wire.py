@@ -11,7 +11,7 @@ from judging import KEY, MODEL, PRICED, beside, judge_few, lines, spending, tabl
 from eval.client.client import Client
 from eval.client.network import find_proxy, loopback
 from eval.client.server import Server
-from eval.demo.judge import Answer
+from eval.demo.judge import Response
 from eval.errors import JudgeError
 from touchstone.prompt import OWN
 
@@ -42,7 +42,7 @@ def judged(target):
 
 def completion(content, **more):
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, **more}
-    return Answer({"object": "chat.completion", "model": "m", "choices": [choice]})
+    return Response({"object": "chat.completion", "model": "m", "choices": [choice]})
 
 
 # Where to
@@ -61,7 +61,7 @@ def test_a_redirect_is_refused(target, status, place):
     """Nothing goes to a server that nobody named, not even on this host; one request is sent."""
     with FaultyJudge() as other:
         place = place.replace("OTHER", other.url)
-        answer = Answer(b"", status, {"Location": place, "x-should-retry": "true"})
+        answer = Response(b"", status, {"Location": place, "x-should-retry": "true"})
         with Answering(answer) as server:
             done = judge_few(target, server)
             assert (2, 1) == (done.returncode, server.record.paths.total())
@@ -72,7 +72,7 @@ def test_a_redirect_is_refused(target, status, place):
 
 def test_a_redirect_shows_no_key(target):
     """A server may put the key into the address that it names."""
-    with Answering(Answer(b"", 307, {"Location": f"http://judge.test/{KEY}"})) as server:
+    with Answering(Response(b"", 307, {"Location": f"http://judge.test/{KEY}"})) as server:
         done = judge_few(target, server)
     assert "redirects to http://judge.test/[key]" in done.stderr
     assert KEY not in done.stderr + beside(target).read_text(encoding="utf-8")
@@ -306,14 +306,17 @@ ENDLESS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         ),
         (Raw({}, pieces=(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 500_000,)), "cut off by 127.0.0.1"),
         (Raw({}, pieces=(b"\0\1SSH-2.0\r\n",)), "cut off by 127.0.0.1"),
-        (Answer(gzip.compress(b" " * (1 << 26)), headers={"Content-Encoding": "gzip"}), "unpacked"),
-        (Answer(GOOD, headers={"Content-Encoding": "gzip"}), "cannot be unpacked"),
-        (Answer(gzip.compress(GOOD)[:-9], headers={"Content-Encoding": "gzip"}), "breaks off"),
-        (Answer(b"[" * 100_000), r"no chat completion: '\[\[\["),
-        (Answer(b'{"choices":' * 5000 + b"1" + b"}" * 5000), "no chat completion"),
-        (Answer(b'{"choices":[{"message":{"content":"\\ud800 7"}}]}'), "no chat completion"),
-        (Answer(GOOD.decode().encode("utf-16")), "no chat completion"),
-        (Answer(b"", 204), "no chat completion: ''"),
+        (
+            Response(gzip.compress(b" " * (1 << 26)), headers={"Content-Encoding": "gzip"}),
+            "unpacked",
+        ),
+        (Response(GOOD, headers={"Content-Encoding": "gzip"}), "cannot be unpacked"),
+        (Response(gzip.compress(GOOD)[:-9], headers={"Content-Encoding": "gzip"}), "breaks off"),
+        (Response(b"[" * 100_000), r"no chat completion: '\[\[\["),
+        (Response(b'{"choices":' * 5000 + b"1" + b"}" * 5000), "no chat completion"),
+        (Response(b'{"choices":[{"message":{"content":"\\ud800 7"}}]}'), "no chat completion"),
+        (Response(GOOD.decode().encode("utf-16")), "no chat completion"),
+        (Response(b"", 204), "no chat completion: ''"),
         (completion(5), "no chat completion"),
         (completion([{"type": "text", "text": 5}]), "no chat completion"),
     ],
@@ -345,16 +348,16 @@ def test_an_answer_without_bounds_or_sense(answer, message):
         (completion(["8 7"]), "8 7"),
         (completion([]), ""),
         (completion(None), ""),
-        (Answer(gzip.compress(GOOD), headers={"Content-Encoding": "gzip"}), "8 7"),
-        (Answer(GOOD, headers={"Content-Encoding": "br"}), "8 7"),
-        (Answer(GOOD, headers={"Content-Type": "text/plain; charset=nonsense"}), "8 7"),
+        (Response(gzip.compress(GOOD), headers={"Content-Encoding": "gzip"}), "8 7"),
+        (Response(GOOD, headers={"Content-Encoding": "br"}), "8 7"),
+        (Response(GOOD, headers={"Content-Type": "text/plain; charset=nonsense"}), "8 7"),
         (
-            Answer(GOOD, headers={"Set-Cookie": "a=b; expires=\xff; Max-Age=1e999"}),
+            Response(GOOD, headers={"Set-Cookie": "a=b; expires=\xff; Max-Age=1e999"}),
             "8 7",
         ),
         (Raw({}, pieces=(b"HTTP/1.0 200 OK\r\n\r\n" + GOOD,)), "8 7"),
         (Raw({}, pieces=(b"HTTP/1.1 102 P\r\n\r\nHTTP/1.0 200 \r\n\r\n" + GOOD,)), "8 7"),
-        (Answer(b'{"choices":[{"message":{"content":"8 7"}}]}'), "8 7"),
+        (Response(b'{"choices":[{"message":{"content":"8 7"}}]}'), "8 7"),
     ],
     ids=range(13),
 )
@@ -374,9 +377,9 @@ EVENTS = b"data: " + json.dumps(CHUNK).encode() + b"\n\ndata: [DONE]\n\n"
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(EVENTS, headers={"Content-Type": "text/event-stream; charset=utf-8"}),
-        Answer(EVENTS, headers={"Content-Type": "application/json"}),
-        Answer(CHUNK),
+        Response(EVENTS, headers={"Content-Type": "text/event-stream; charset=utf-8"}),
+        Response(EVENTS, headers={"Content-Type": "application/json"}),
+        Response(CHUNK),
         Raw(
             {},
             pieces=(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", EVENTS),
@@ -426,7 +429,7 @@ def test_what_stands_beside_an_empty_reply_is_shown(target):
     for name, text in (("refusal", "I won't."), ("reasoning_content", "The first ... 8 7")):
         message = {"role": "assistant", "content": None, name: text}
         choice = {"index": 0, "message": message, "finish_reason": "length"}
-        with Answering(Answer({"choices": [choice]})) as server:
+        with Answering(Response({"choices": [choice]})) as server:
             out = ("--out", target.parent / name, "--ledger", target.parent / f"{name}.jsonl")
             done = judge_few(target, server, *out)
         assert (3, 5) == (done.returncode, len(server.requests))

@@ -143,7 +143,7 @@ class Fetcher:
                     again = again.increment("GET", url, error=HTTPError(str(error)))
                 except MaxRetryError:
                     kept = f" {_size(part):,} bytes are kept;" if _size(part) else ""
-                    raise Unreachable(
+                    raise ServerUnreachable(
                         f"{url}: the connection broke {TRIES + 1} times ({error}).{kept} the same "
                         "command goes on"
                     ) from error
@@ -194,7 +194,7 @@ class Fetcher:
                 url, headers=headers, stream=True, timeout=(20, self._timeout_s)
             )
         except requests.RequestException as error:
-            raise Unreachable(
+            raise ServerUnreachable(
                 f"{url}: cannot be reached ({_reason(error)}). Is the network up? Try again later; "
                 "what has come so far is kept"
             ) from error
@@ -208,7 +208,7 @@ class Fetcher:
         raise DataError(f"{url}: the server answers {answer.status_code} {answer.reason}. {advice}")
 
 
-class Unreachable(DataError):
+class ServerUnreachable(DataError):
     """A server that cannot be reached; other files of it will fail too."""
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from eval.data.archives import unpack
 from eval.data.declare import Archive, Build, ByHand, Download, Layout, Mirror, Pictures, Step, Task
-from eval.data.fetch import PICTURES, Fetcher, Unreachable
+from eval.data.fetch import PICTURES, Fetcher, ServerUnreachable
 from eval.data.hub import fetch_mirror, mirror_is_there
 from eval.data.paths import safe_path
 from eval.data.pictures import in_threads, quiet
@@ -242,7 +242,9 @@ class _Work:
                         unreachable = 0
                     else:
                         failures.append(str(outcome))
-                        unreachable = unreachable + 1 if isinstance(outcome, Unreachable) else 0
+                        unreachable = (
+                            unreachable + 1 if isinstance(outcome, ServerUnreachable) else 0
+                        )
                     if unreachable >= GIVE_UP:
                         rest = len(missing) - done
                         failures.append(f"{urlsplit(url).netloc} given up, {rest:,} not asked for")

@@ -43,7 +43,7 @@ WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|[^\W_
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What goes back over the wire.
 
     content  of the body: an object that becomes JSON, or bytes as they are
@@ -60,7 +60,7 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Batch:
+class StoredBatch:
     """Requests that were handed in together.
 
     polls  how often it has been looked at
@@ -69,11 +69,11 @@ class Batch:
 
     state: Json
     polls: int = 0
-    outcome: "Outcome | None" = None
+    outcome: "BatchResult | None" = None
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BatchResult:
     """How a batch ends: its last status, the lines of its two files, faults of the input."""
 
     status: str
@@ -100,7 +100,7 @@ class JudgeServer:
         self.closing = threading.Event()
         self.lock = threading.RLock()
         self.files: dict[str, tuple[Json, bytes]] = {}
-        self.batches: dict[str, Batch] = {}
+        self.batches: dict[str, StoredBatch] = {}
         self._server = _Server(("127.0.0.1", port), _handler(self))
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.02,), name="judge", daemon=True
@@ -128,11 +128,11 @@ class JudgeServer:
         self._server.server_close()
         self._thread.join()
 
-    def reply(self, request: Json, headers: Mapping[str, str]) -> Answer:
+    def reply(self, request: Json, headers: Mapping[str, str]) -> Response:
         """Answer one chat request, given its body and its HTTP headers."""
-        return self.refused(request) or Answer(self.completion(request))
+        return self.refused(request) or Response(self.completion(request))
 
-    def send(self, wire: BaseHTTPRequestHandler, answer: Answer) -> None:
+    def send(self, wire: BaseHTTPRequestHandler, answer: Response) -> None:
         """Write an answer out, in one piece."""
         body = answer.body
         wire.send_response(answer.status)
@@ -147,7 +147,7 @@ class JudgeServer:
         wire.wfile.write(body)
         wire.wfile.flush()
 
-    def refused(self, request: Json) -> Answer | None:
+    def refused(self, request: Json) -> Response | None:
         """The error that a request deserves whatever its text, or None."""
         messages = request.get("messages")
         if not isinstance(messages, list) or not messages or request.get("stream"):
@@ -204,7 +204,7 @@ class JudgeServer:
             },
         }
 
-    def run_batch(self, lines: Sequence[Json]) -> Outcome:
+    def run_batch(self, lines: Sequence[Json]) -> BatchResult:
         """Do a batch's work: a line of the output or of the error file for each of its lines."""
         output: list[Json] = []
         errors: list[Json] = []
@@ -212,13 +212,15 @@ class JudgeServer:
             answer = self.batch_reply(line["body"])
             done = batch_line(line["custom_id"], answer)
             (output if answer.status == 200 else errors).append(done)
-        return Outcome("completed", output, errors)
+        return BatchResult("completed", output, errors)
 
-    def batch_reply(self, request: Json) -> Answer:
+    def batch_reply(self, request: Json) -> Response:
         """Answer one request of a batch."""
-        return self.refused(request) or Answer(self.completion(request))
+        return self.refused(request) or Response(self.completion(request))
 
-    def respond(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    def respond(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes
+    ) -> Response:
         """Answer any HTTP request."""
         place = urlsplit(target)
         query = {name: values[-1] for name, values in parse_qs(place.query).items()}
@@ -232,32 +234,32 @@ class JudgeServer:
             case "GET", ["v1", "files"]:
                 return _page([state for state, _ in self.files.values()], query)
             case "GET", ["v1", "files", name] if name in self.files:
-                return Answer(self.files[name][0])
+                return Response(self.files[name][0])
             case "GET", ["v1", "files", name, "content"] if name in self.files:
                 headers = {"Content-Type": "application/octet-stream"}
-                return Answer(self.files[name][1], headers=headers)
+                return Response(self.files[name][1], headers=headers)
             case "DELETE", ["v1", "files", name] if name in self.files:
                 del self.files[name]
-                return Answer({"id": name, "object": "file", "deleted": True})
+                return Response({"id": name, "object": "file", "deleted": True})
             case "POST", ["v1", "batches"]:
                 request = _object(body)
                 return _not_json() if request is None else self._create_batch(request)
             case "GET", ["v1", "batches"]:
                 return _page([batch.state for batch in self.batches.values()], query)
             case "GET", ["v1", "batches", name] if name in self.batches:
-                return Answer(self._poll(self.batches[name]))
+                return Response(self._poll(self.batches[name]))
             case "POST", ["v1", "batches", name, "cancel"] if name in self.batches:
-                return Answer(self._cancel(self.batches[name]))
+                return Response(self._cancel(self.batches[name]))
         return error(404, f"Nothing stands at {method} {place.path}.", "invalid_request_error")
 
-    def _upload(self, headers: Mapping[str, str], body: bytes) -> Answer:
+    def _upload(self, headers: Mapping[str, str], body: bytes) -> Response:
         fields = _form(headers.get("Content-Type") or "", body)
         if "file" not in fields or fields.get("purpose", ("", b""))[1] != b"batch":
             return error(
                 400, "A form with a file and purpose=batch expected.", "invalid_request_error"
             )
         filename, content = fields["file"]
-        return Answer(self._keep(filename, content, "batch"))
+        return Response(self._keep(filename, content, "batch"))
 
     def _keep(self, filename: str, content: bytes, purpose: str) -> Json:
         state: Json = {
@@ -275,7 +277,7 @@ class JudgeServer:
             self.files[state["id"]] = state, content
         return state
 
-    def _create_batch(self, request: Json) -> Answer:
+    def _create_batch(self, request: Json) -> Response:
         name = str(request.get("input_file_id"))
         if name not in self.files:
             return error(404, f"No such File object: {name}", "invalid_request_error")
@@ -301,16 +303,16 @@ class JudgeServer:
             "request_counts": {"total": 0, "completed": 0, "failed": 0},
             "metadata": request.get("metadata"),
         }
-        batch = Batch(state)
+        batch = StoredBatch(state)
         lines, faults = _batch_lines(self.files[name][1])
-        batch.outcome = Outcome("failed", faults=faults) if faults else self.run_batch(lines)
+        batch.outcome = BatchResult("failed", faults=faults) if faults else self.run_batch(lines)
         with self.lock:
             self.batches[state["id"]] = batch
             if not faults:
                 state["request_counts"]["total"] = len(lines)
-            return Answer(dict(state))
+            return Response(dict(state))
 
-    def _poll(self, batch: Batch) -> Json:
+    def _poll(self, batch: StoredBatch) -> Json:
         """The batch's state, one look later."""
         with self.lock:
             state, outcome = batch.state, batch.outcome
@@ -339,7 +341,7 @@ class JudgeServer:
             }
             return dict(state)
 
-    def _cancel(self, batch: Batch) -> Json:
+    def _cancel(self, batch: StoredBatch) -> Json:
         with self.lock:
             if batch.outcome is not None:
                 batch.outcome = None
@@ -408,14 +410,16 @@ def user_text(request: Json) -> str:
     return _content(messages[-1]) if messages else ""
 
 
-def error(status: int, message: str, kind: str, code: str | None = None, **headers: str) -> Answer:
+def error(
+    status: int, message: str, kind: str, code: str | None = None, **headers: str
+) -> Response:
     """An error as OpenAI's API words it; underscores in header names become hyphens."""
     content = {"error": {"message": message, "type": kind, "param": None, "code": code}}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(content, status, named)
+    return Response(content, status, named)
 
 
-def batch_line(custom_id: str, answer: Answer) -> Json:
+def batch_line(custom_id: str, answer: Response) -> Json:
     """A line of a batch's output or error file."""
     return {
         "id": f"batch_req_{token_hex(12)}",
@@ -462,13 +466,13 @@ def _reach(state: Json, status: str) -> None:
     state[f"{status}_at"] = state[f"{status}_at"] or int(time.time())
 
 
-def _page(states: list[Json], query: Mapping[str, str]) -> Answer:
+def _page(states: list[Json], query: Mapping[str, str]) -> Response:
     """The newest first, from behind `after`, at most `limit`."""
     newest = states[::-1]
     start = 1 + next((n for n, s in enumerate(newest) if s["id"] == query.get("after")), -1)
     limit = int(query.get("limit", "20"))
     shown = [dict(state) for state in newest[start : start + limit]]
-    return Answer(
+    return Response(
         {
             "object": "list",
             "data": shown,
@@ -521,7 +525,7 @@ def _object(body: bytes) -> Json | None:
     return content if isinstance(content, dict) else None
 
 
-def _not_json() -> Answer:
+def _not_json() -> Response:
     what = "We could not parse the JSON body of your request."
     return error(400, what, "invalid_request_error")
 

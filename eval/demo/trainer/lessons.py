@@ -129,7 +129,7 @@ class Row:
     answers: list[tuple[Question, list[int]]] = field(default_factory=list)
 
 
-class Writer:
+class RowWriter:
     """Turns questions into rows of ids."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -200,7 +200,7 @@ def chosen_questions(scene: Scene, draw: Random) -> list[Question]:
 
 
 @dataclass(slots=True)
-class Batch:
+class LessonBatch:
     """Tensors of one step; those of the text are None in stage A."""
 
     pixels: Tensor  # (R, 3, 112, 112)
@@ -218,8 +218,8 @@ class Batch:
 
 
 def make_batch(
-    writer: Writer, seeds: Sequence[int], draw: Random, *, whole: bool, text: bool
-) -> Batch:
+    writer: RowWriter, seeds: Sequence[int], draw: Random, *, whole: bool, text: bool
+) -> LessonBatch:
     """Scenes of seeds, their questions and labels."""
     keep = list(range(QUERIES))
     if not whole:
@@ -230,8 +230,8 @@ def make_batch(
 
 
 def batch_of(
-    writer: Writer, scenes: Sequence[Scene], keep: list[int], draw: Random, *, text: bool
-) -> Batch:
+    writer: RowWriter, scenes: Sequence[Scene], keep: list[int], draw: Random, *, text: bool
+) -> LessonBatch:
     """The batch of given scenes."""
     pixels = torch.stack([preprocess(draw_scene(scene), IMAGE_PX) for scene in scenes])
     labels = torch.from_numpy(np.stack([place_labels(scene)[keep] for scene in scenes]))
@@ -239,4 +239,4 @@ def batch_of(
     for scene in scenes if text else ():
         chat = draw.random() < CHAT_SHARE
         rows.append(writer.row(chosen_questions(scene, draw), keep, chat))
-    return Batch(pixels, labels, keep, rows)
+    return LessonBatch(pixels, labels, keep, rows)

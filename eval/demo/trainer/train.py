@@ -39,7 +39,16 @@ from eval.demo.scenes import (
     UNITS,
     make_scene,
 )
-from eval.demo.trainer.lessons import NONE, PLACE, POINT, Batch, Row, Writer, batch_of, make_batch
+from eval.demo.trainer.lessons import (
+    NONE,
+    PLACE,
+    POINT,
+    LessonBatch,
+    Row,
+    RowWriter,
+    batch_of,
+    make_batch,
+)
 from eval.demo.trainer.start import config_fields, generation_fields, init_weights
 from eval.demo.trainer.vocabulary import corpus, learn_ranks, write_ranks
 from eval.runtime.checkpoint import save_checkpoint
@@ -100,7 +109,7 @@ def image_tokens(visual: VisionTransformer, pixels: Tensor, keep: list[int]) -> 
 
 
 @dataclass(slots=True)
-class Outcome:
+class StepOutcome:
     """What a forward pass gives.
 
     loss     the sum to be minimised
@@ -114,13 +123,13 @@ class Outcome:
 
 
 def run(
-    model: QwenVLForCausalLM, helpers: Helpers, batch: Batch, *, answers: bool = False
-) -> Outcome:
+    model: QwenVLForCausalLM, helpers: Helpers, batch: LessonBatch, *, answers: bool = False
+) -> StepOutcome:
     """Loss of a batch; with `answers` also which questions are answered right."""
     features = image_tokens(model.transformer.visual, batch.pixels, batch.keep)
     helper = helpers.place_loss(features, batch.places)
     if not batch.rows:
-        return Outcome(helper, {"place": float(helper.detach())}, [])
+        return StepOutcome(helper, {"place": float(helper.detach())}, [])
     ids = batch.padded("ids", 0, torch.int64)
     segments = batch.padded("segments", -1, torch.int64)
     targets = batch.padded("targets", NONE, torch.int64)
@@ -153,7 +162,7 @@ def run(
     named = {"answer": answer, "place": helper, "match": match, "point": point}
     parts = {name: float(part.detach()) for name, part in named.items()}
     right = _answers(batch.rows, known, logits.argmax(-1)) if answers else []
-    return Outcome(loss, parts, right)
+    return StepOutcome(loss, parts, right)
 
 
 def _match_loss(helpers: Helpers, middle: Sequence[Tensor], rows: Sequence[Row]) -> Tensor:
@@ -206,7 +215,7 @@ class Trainer:
         self.ranks = ranks
         self.tokenizer = Tokenizer(ranks)
         self.fields = config_fields(len(ranks))
-        self.writer = Writer(self.tokenizer)
+        self.writer = RowWriter(self.tokenizer)
         torch.manual_seed(options.seed)
         self.model = QwenVLForCausalLM(QwenVLConfig(**self.fields))
         self.helpers = Helpers(self.fields["hidden_size"])
