@@ -1,8 +1,8 @@
-"""sha256 of files, remembered as long as a file's size, times and place on disk stay.
+"""sha256 of files, remembered while a file's size, times and inode stay the same.
 
-What is remembered lies in a file of JSON lines, appended. Copying, overwriting or touching a file
-changes its change time, which no program can set, so a file that was replaced is read again even
-where its name, size and modification time are those of the old one.
+The memory is a file of JSON lines that grows. Copying, overwriting or touching a file changes its
+change time, which no program can set, so a replaced file is read again even if its name, size and
+modification time are those of the old one.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ SETTLED_NS = 2_000_000_000  # a younger change may be followed by another of the
 def sha256_file(
     path: Path, most: int = MAX_FILE_BYTES, *, error: type[EvalError] = DataError
 ) -> str:
-    """Hexadecimal SHA-256 of the bytes of a file of at most so many, read piece by piece."""
+    """Hexadecimal SHA-256 of a file of at most `most` bytes, read in pieces."""
     with open_file(path, error, most) as file:
         try:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -38,7 +38,7 @@ def sha256_file(
 class Digests:
     """Digests of the files below one folder.
 
-    memory  the file that remembers them; nothing is remembered where it cannot be written
+    memory  the file that remembers them; a memory that cannot be written is ignored
     verify  read every file again, and remember that
     """
 
@@ -56,9 +56,9 @@ class Digests:
                             self.known[str(name)] = (list(state), digest)
 
     def of(self, name: str, file: Path) -> str:
-        """Hexadecimal sha256 of a file. Raises OSError where it is none that can be read.
+        """Hexadecimal sha256 of a file. Raises OSError if it cannot be read.
 
-        name  what it is remembered by
+        name  its key in the memory
         """
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -76,7 +76,7 @@ class Digests:
         return digest
 
     def keep(self) -> None:
-        """Remember what was read; where that fails, it is read again next time."""
+        """Write new digests to the memory; on failure the files are read again next time."""
         with self.lock:
             lines, self.fresh = b"".join(self.fresh), []
         if not lines or self.memory is None:
@@ -90,7 +90,7 @@ class Digests:
 
 
 def _own(path: str, flags: int) -> int:
-    """Open a file of ours to append: neither a link to another one nor a pipe, which blocks."""
+    """Open a file of ours to append: not a link, nor a pipe, which would block."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor

@@ -1,4 +1,4 @@
-"""One process at a time: a lock that ends with its holder, however that ends."""
+"""One process at a time: a lock that the system releases when its holder ends."""
 
 import contextlib
 import errno
@@ -14,11 +14,11 @@ from time import monotonic, sleep
 from eval.errors import EvalError, RunError
 from eval.storage.reading import reason
 
-ORPHANS_S = 10.0  # for what a holder has left behind to end, once it was killed
+ORPHANS_S = 10.0  # for the workers of a killed holder to end
 
 
 class Locked(Exception):
-    """Another process holds it; says which."""
+    """Another process holds the lock; the message names it."""
 
 
 @contextlib.contextmanager
@@ -31,8 +31,8 @@ def locked(
 ) -> Iterator[int]:
     """Hold a lock file; its descriptor, with which processes that inherit it hold the lock too.
 
-    wait     until another process has let go of it, instead of raising Locked
-    waiting  called once where there is another process to wait for
+    wait     wait for the lock instead of raising Locked
+    waiting  called once if another process holds the lock
 
     Raises Locked where another process holds it, `error` where the file cannot be written.
     """
@@ -62,7 +62,7 @@ def locked(
 
 
 def _take(lock: int) -> None:
-    """Take the lock; where its holder was killed, wait for its workers to notice that."""
+    """Take the lock. If its holder was killed, wait for its workers to notice."""
     until = monotonic() + ORPHANS_S
     while True:
         try:
@@ -74,11 +74,11 @@ def _take(lock: int) -> None:
                 raise Locked(holder) from None
             sleep(0.1)
         except OSError:
-            return  # some cluster file systems have no locks: then it is for the user to take turns
+            return  # some cluster file systems have no locks: users must take turns
 
 
 def _has_ended(holder: str) -> bool:
-    """Whether a process of this machine, as a lock names it, is there no more."""
+    """Whether the process that a lock names ran on this machine and has ended."""
     match = re.fullmatch(r"process ([0-9]+) on (.+)", holder)
     if not match or match[2] != socket.gethostname():
         return False

@@ -1,4 +1,4 @@
-"""What a picture may be: the formats and bounds of every reader. Nothing is opened here.
+"""Formats and bounds of pictures, for every reader.
 
 Pillow needs up to about 16 bytes a pixel to decode, and to resize 4 bytes for each pixel of the
 model's width times the picture's height, and 32 bytes for each pixel of a side. So a picture one

@@ -1,4 +1,4 @@
-"""Files that somebody else may have written, opened and parsed within bounds.
+"""Reads files of unknown origin within bounds.
 
 Every file that is read back goes through here: annotations, configurations, run folders, ledgers.
 Only regular files are opened, since a pipe blocks for ever and a device has no end. Sizes and
@@ -160,9 +160,9 @@ def parse_json(content: bytes, where: str, wrong: Wrong) -> Any:
 
 
 def repeated_key(content: bytes) -> str:
-    """Says which key an object of a JSON text has twice, and where; empty if none has.
+    """A message with key and place if an object of a JSON text has a key twice, else "".
 
-    Parsers keep the last value, so that a record or a field would be lost in silence.
+    Parsers keep the last value, which would silently lose a record or field.
     """
     try:
         jiter.from_json(content, catch_duplicate_keys=True)
@@ -172,7 +172,7 @@ def repeated_key(content: bytes) -> str:
 
 
 def unique_keys(content: bytes, where: str, wrong: Wrong) -> None:
-    """Raise the caller's error for a JSON object that names a key twice: readers keep either."""
+    """Raise the caller's error for a JSON object that has a key twice."""
 
     def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields: dict[str, Any] = {}
@@ -265,7 +265,7 @@ def is_folder(path: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something. Unlike Path.exists, False where the path cannot be looked up."""
+    """Whether the path exists. Unlike Path.exists, False if it cannot be looked up."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -273,7 +273,7 @@ def exists(path: Path) -> bool:
 
 
 def is_there(path: Path, wrong: Wrong) -> bool:
-    """Whether there is something. Unlike `exists`, it raises where that cannot be found out."""
+    """Whether the path exists. Unlike `exists`, it raises if the path cannot be looked up."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -284,12 +284,12 @@ def is_there(path: Path, wrong: Wrong) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Why the system refused, without the path, which the message has already."""
+    """Why the system refused, without the path."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def shown_path(path: Path) -> str:
-    """A path as a message shows it: cut where it is absurdly long."""
+    """A path as a message shows it, cut if it is very long."""
     text = str(path)
     return text if len(text) <= 3 * SHOWN else f"{text[: 3 * SHOWN]}..."
 

@@ -1,4 +1,4 @@
-"""Files below a folder: links are followed, loops and hidden files passed over.
+"""Files below a folder: links are followed, loops and hidden files skipped.
 
 A link to a folder is as good as the folder: people link a hub's cache into their data. Hidden files
 have names that begin with a period, such as the `._x` that macOS puts beside `x` on a foreign disk.
@@ -34,8 +34,8 @@ def files_below(folder: Path, deepest: int | None = None) -> Iterator[str]:
 
     deepest  parts that a path has at most
 
-    A folder that is reached in two ways is entered once, by a way without links if there is one.
-    What cannot be listed counts as empty.
+    A folder with two paths is entered once, through a path without links if there is one. A folder
+    that cannot be listed counts as empty.
     """
     entered: set[tuple[int, int]] = set()
     waiting = deque([("", 1)])

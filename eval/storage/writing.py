@@ -1,4 +1,4 @@
-"""Files that are written whole, or grow by whole lines: a reader never sees a part."""
+"""Files that are written whole or grow by whole lines, so readers never see a part."""
 
 import contextlib
 import errno
@@ -19,8 +19,8 @@ from eval.storage.reading import reason, shown_path
 
 PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 SYNC_S = 1.0
-READER_S = 10.0  # for a pipe's reader to come
-BESIDE = re.compile(r"\.(.+)\.([0-9]{1,9})")  # name and process of a file that is being written
+READER_S = 10.0  # wait for a pipe's reader
+BESIDE = re.compile(r"\.(.+)\.([0-9]{1,9})")  # name and process of a temporary file
 NAMES = re.compile(r"[^.].*\.(jsonl?|csv|tsv)")  # of files in a run's folder
 LONGEST = 240  # bytes of a name that a temporary one repeats
 
@@ -29,9 +29,9 @@ LONGEST = 240  # bytes of a name that a temporary one repeats
 def writing(
     path: Path, *, error: type[EvalError] = RunError, durable: bool = True
 ) -> Iterator[IO[bytes]]:
-    """Write beside the place, then move there: a reader sees the old file or the whole new one.
+    """Write a temporary file, then rename it: a reader sees the old file or the whole new one.
 
-    durable  wait for the disk too, for what a power cut must not take
+    durable  wait for the disk, so that the file survives a power cut
 
     A link is followed. A pipe, a terminal, or another device that takes a stream is written in
     place, as is what this process's standard output leads to.
@@ -67,7 +67,9 @@ def _beside(target: Path, durable: bool) -> Iterator[IO[bytes]]:
 
 
 def _stream(path: Path) -> int | None:
-    """A descriptor to write to what is no regular file, or None. Raises OSError for a disk."""
+    """A descriptor for writing to a pipe, terminal or other stream, or None for a regular file.
+
+    Raises OSError for a folder or a disk."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -98,9 +100,9 @@ def _stream(path: Path) -> int | None:
 
 
 def remove_leftovers(folder: Path, names: re.Pattern[str] = NAMES) -> None:
-    """Remove what processes that are gone left while they wrote, in a folder and those below it.
+    """Remove temporary files of ended processes in a folder and below.
 
-    names  of the files that they wrote; whatever else there is stays
+    names  pattern of the files that they were writing; other files stay
     """
     for file in folder.glob("**/.*"):
         match = BESIDE.fullmatch(file.name)
@@ -141,8 +143,8 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 class Lines:
     """A file that is appended to, a line at a time.
 
-    A line is with the operating system once it is written, and on the disk a second later. A torn
-    last line, left by a crash or a full disk, is no line, and is dropped when the file is opened.
+    A line reaches the operating system when it is written; the disk is synced at most once a
+    second. A torn last line, left by a crash or a full disk, is dropped when the file is opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -157,7 +159,7 @@ class Lines:
             raise self._unwritable(error) from None
 
     def append(self, content: bytes) -> None:
-        """Append a line. Raises RunError where the disk takes no more; the file stays readable."""
+        """Append a line. Raises RunError if the disk is full; the file stays readable."""
         begin = os.fstat(self.file).st_size
         try:
             written = os.write(self.file, content)
@@ -172,7 +174,7 @@ class Lines:
             raise self._unwritable(error) from None
 
     def close(self) -> None:
-        """Bring all to the disk: another machine may read it next."""
+        """Sync to the disk, as another machine may read the file next, and close."""
         try:
             os.fsync(self.file)
         except OSError as error:
