@@ -183,11 +183,7 @@ TASKS = tuple(
         ),
         train=layouts("train"),
         train_steps=(
-            Archive(
-                f"{SITE}images/train.zip",
-                "vizwiz",
-                r"train/VizWiz_train_[0-9]{8}\.jpg",
-            ),
+            Archive(f"{SITE}images/train.zip", "vizwiz", r"train/VizWiz_train_[0-9]{8}\.jpg"),
         ),
         submission=Submission(
             server="EvalAI, VizWiz VQA, https://vizwiz.org/tasks-and-datasets/vqa/",

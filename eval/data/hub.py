@@ -100,11 +100,7 @@ def _fetch(mirror: Mirrored, file: str, folder: Path) -> str:
     try:
         with _reaching(mirror.repo):
             path = hf_hub_download(
-                mirror.repo,
-                file,
-                repo_type="dataset",
-                revision=mirror.revision,
-                local_dir=folder,
+                mirror.repo, file, repo_type="dataset", revision=mirror.revision, local_dir=folder
             )
     finally:
         if drawn:

@@ -67,10 +67,7 @@ PLAN: tuple[tuple[str, tuple[Part, ...]], ...] = (  # the kind of each picture, 
     ),
     (
         "shapes",
-        (
-            (RECOGNISE, "Shape recognition", "shape"),
-            (COMPREHEND, "Spatial relations", "relation"),
-        ),
+        ((RECOGNISE, "Shape recognition", "shape"), (COMPREHEND, "Spatial relations", "relation")),
     ),
     ("word", ((RECOGNISE, "Word reading", "read"), (RECOGNISE, "Color recognition", "ink"))),
     ("number", ((RECOGNISE, "Number reading", "number"),)),
@@ -103,10 +100,7 @@ CHINESE_PLAN: tuple[tuple[str, tuple[Part, ...]], ...] = (
     ),
     (
         "shapes",
-        (
-            (RECOGNISE, "Counting", "count"),
-            (f"{RECOGNISE},{COMPREHEND}", "Existence", "exists"),
-        ),
+        ((RECOGNISE, "Counting", "count"), (f"{RECOGNISE},{COMPREHEND}", "Existence", "exists")),
     ),
     ("word", ((RECOGNISE, "Word reading", "read"),)),
     ("chart", ((COMPREHEND, "Chart comprehension", "tallest"),)),

@@ -63,12 +63,7 @@ def _add(
             "answer_type": "other",
             "confidence": 3,
             "answers": [
-                {
-                    "answer_id": n,
-                    "raw_answer": answer,
-                    "answer_confidence": "yes",
-                    "answer": answer,
-                }
+                {"answer_id": n, "raw_answer": answer, "answer_confidence": "yes", "answer": answer}
                 for n, answer in enumerate(answers, 1)
             ],
         }

@@ -43,10 +43,7 @@ def anls(prediction: str, answers: Sequence[str], *, threshold: float = THRESHOL
 
 
 def anls_totals(
-    truth: Mapping[str, Any],
-    results: Sequence[Mapping[str, Any]],
-    *,
-    threshold: float = THRESHOLD,
+    truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], *, threshold: float = THRESHOLD
 ) -> dict[str, Any]:
     """The figures of DocVQA's own script for the file that its server takes.
 

@@ -23,9 +23,7 @@ Box = Sequence[float]
 THRESHOLD = 0.5
 EPSILON = 1e-6  # added to a union, and to a standard error
 NORMAL_95 = 1.96
-TASKS = (
-    7  # of GRIT; referring expressions are one, and the others count 0 where only it is answered
-)
+TASKS = 7  # of GRIT; those other than referring expressions count 0 if only these are answered
 TWIN = "_dist"  # ends the id of a distorted sample; the rest is the id of the undistorted one
 ANY = "any"  # the group of all samples
 SOURCES = ("sameSrc", "newSrc")
@@ -222,10 +220,7 @@ def _partitions(
         "undist": [values[n] for n in twins],
         "deldist": [values[n] - values[n + TWIN] for n in twins],
     }
-    for field, names in (
-        ("is_new_source", SOURCES),
-        ("has_new_concept", ("sameCpt", "newCpt")),
-    ):
+    for field, names in (("is_new_source", SOURCES), ("has_new_concept", ("sameCpt", "newCpt"))):
         for new, name in enumerate(names):
             of_part = (
                 n for n, s in plain.items() if bool(_field(s, field, DataError)) == bool(new)

@@ -32,13 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eval.demo.questions import Question
-from eval.demo.scenes import (
-    HELD_OUT_SEEDS,
-    KINDS,
-    TRAINING_SEEDS,
-    UNITS,
-    make_scene,
-)
+from eval.demo.scenes import HELD_OUT_SEEDS, KINDS, TRAINING_SEEDS, UNITS, make_scene
 from eval.demo.trainer.lessons import (
     NONE,
     PLACE,
