@@ -28,7 +28,7 @@ from eval.data import (
 )
 from eval.data.samples import wrong_count
 from eval.errors import DataError
-from eval.metrics.caption import stripped_cider, why_zero
+from eval.metrics.caption import stripped_cider, why_cider_is_zero
 from eval.storage.reading import is_folder
 
 SPLITS = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
@@ -163,7 +163,7 @@ TASKS = (
         ),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=30, min_new_tokens=8),
-        metrics={"cider": Corpus(stripped_cider, why_zero, mean=True)},
+        metrics={"cider": Corpus(stripped_cider, why_cider_is_zero, mean=True)},
         chat=CHAT,
         expect=Expect(images=1000, answers=5000, each=partial(wrong_count, CAPTIONS, "captions")),
         steps=(

@@ -41,7 +41,7 @@ from eval.data import (
     read_pictures,
 )
 from eval.data.samples import wrong_count
-from eval.metrics.caption import stripped_cider, why_zero
+from eval.metrics.caption import stripped_cider, why_cider_is_zero
 
 URL = "https://nocaps.s3.amazonaws.com/"
 OFFICIAL = {
@@ -156,7 +156,7 @@ TASKS = tuple(
         layouts=layouts(split),
         prompt=PROMPT,
         decode=Generate(max_new_tokens=30, min_new_tokens=8),
-        metrics={"cider": Corpus(stripped_cider, why_zero, mean=True)},
+        metrics={"cider": Corpus(stripped_cider, why_cider_is_zero, mean=True)},
         chat=CHAT,
         expect=Expect(
             images=size,

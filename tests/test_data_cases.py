@@ -21,7 +21,7 @@ from eval.data.sizes import picture_size
 from eval.data.verify import verify
 from eval.demo.data import write_demo_data
 from eval.errors import DataError
-from eval.metrics.caption import why_zero
+from eval.metrics.caption import why_cider_is_zero
 from eval.plugins import find_tasks
 from eval.runtime.image import load_image
 from eval.storage.digests import sha256_file
@@ -349,8 +349,8 @@ def test_cider_of_one_image_says_why_it_is_0(tmp_path, demo):
 def test_why_cider_is_0_is_said_only_where_no_caption_could_help():
     """Images whose references have the same words; not captions that are merely wrong."""
     same, other = ["A dog runs", "a dog"], ["a cat"]
-    assert "same words" in why_zero([same, same[::-1]], [0.0, 0.0])
-    assert why_zero([same, other], [0.0, 0.0]) == "" == why_zero([same], [0.5])
+    assert "same words" in why_cider_is_zero([same, same[::-1]], [0.0, 0.0])
+    assert why_cider_is_zero([same, other], [0.0, 0.0]) == "" == why_cider_is_zero([same], [0.5])
 
 
 @pytest.mark.parametrize(

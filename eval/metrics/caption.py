@@ -142,7 +142,7 @@ def meteor(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> f
     return float(score)
 
 
-def why_zero(references: Sequence[Sequence[str]], values: Sequence[float]) -> str:
+def why_cider_is_zero(references: Sequence[Sequence[str]], values: Sequence[float]) -> str:
     """Why CIDEr is 0 whatever the captions are; empty where it is not so.
 
     A word weighs the less the more images have it in their references, and nothing if all have it.
