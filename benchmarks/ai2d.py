@@ -199,11 +199,11 @@ def paint(source: Path, letters: list[tuple[list[float], str]], target: Path) ->
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    from eval.data.pictures import picture_fault, quiet
+    from eval.data.pictures import picture_fault, quiet_pillow
 
     if not is_file(source):
         raise DataError(f"{source}: a picture expected, no file found")
-    with quiet():
+    with quiet_pillow():
         if fault := picture_fault(source):
             raise DataError(f"{source}: a picture expected, {fault}")
         with Image.open(source) as image:

@@ -26,7 +26,7 @@ from eval.errors import RunError, UsageError
 from eval.launch import store
 from eval.launch.process import devices
 from eval.launch.workers import Launch
-from eval.pipeline import Place, obtain
+from eval.pipeline import Place, obtain_answers
 from eval.run.folder import RunFolder
 from eval.run.requests import Identified
 from eval.storage.reading import exists, is_folder
@@ -211,7 +211,7 @@ def _answers(
         launch=Launch(None if variant.stop else variant.workers),
         order=variant.order,
     )
-    run = obtain(replace(config, batch_size=variant.batch), tasks, here)
+    run = obtain_answers(replace(config, batch_size=variant.batch), tasks, here)
     predictions = {
         f"{task.name}/{sample}": prediction
         for task in tasks

@@ -20,17 +20,17 @@ from eval.config import Config
 from eval.data.declare import Corpus, Task
 from eval.demo import DEMO, bundled_checkpoint
 from eval.errors import RunError, UsageError
-from eval.launch.coordinator import rounds
+from eval.launch.coordinator import run_rounds
 from eval.launch.plan import AT_ONCE, RoundPlan
-from eval.launch.process import meeting
+from eval.launch.process import launch_meeting
 from eval.launch.queue import Order, Report
-from eval.launch.workers import Job, Launch, Workers, started
+from eval.launch.workers import Job, Launch, Workers, started_workers
 from eval.run.check import check_data
 from eval.run.files import MANIFEST
-from eval.run.folder import RunFolder, held
-from eval.run.journal import identity
+from eval.run.folder import RunFolder, held_run
+from eval.run.journal import model_identity
 from eval.run.requests import Identified
-from eval.run.spec import Spec, describe_task
+from eval.run.spec import Spec, spec_entry
 from eval.scoring.score import AsPublished, score_run
 from eval.storage.reading import check_path, is_there
 
@@ -108,8 +108,8 @@ def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> Evaluation:
 
     Raises EvalError, before a model is loaded if it can.
     """
-    run = obtain(config, tasks, place)
-    with held(place.out) if not _all_scored(run, tasks, place) else nullcontext():
+    run = obtain_answers(config, tasks, place)
+    with held_run(place.out) if not _all_scored(run, tasks, place) else nullcontext():
         summaries = tuple(_scored(run, task, place) for task in tasks)
     return Evaluation(
         run,
@@ -119,7 +119,7 @@ def evaluate(config: Config, tasks: Sequence[Task], place: Place) -> Evaluation:
     )
 
 
-def obtain(config: Config, tasks: Sequence[Task], place: Place) -> RunFolder:
+def obtain_answers(config: Config, tasks: Sequence[Task], place: Place) -> RunFolder:
     """A run in which every sample of these tasks has its answer, or the reason why it has none.
 
     One whose predictions are all there, of this very checkpoint, is left as it is, and no model
@@ -133,10 +133,10 @@ def obtain(config: Config, tasks: Sequence[Task], place: Place) -> RunFolder:
         sizes[task.name], specs[task.name] = check_data(
             task, place.data, specification(config, place, task), allow_partial=config.partial
         )
-    entries = {task.name: describe_task(task, place.data, specs[task.name]) for task in tasks}
+    entries = {task.name: spec_entry(task, place.data, specs[task.name]) for task in tasks}
     run = _finished(config, tasks, place, entries, specs, job)
     if run is None:
-        with held(place.out) as lock:
+        with held_run(place.out) as lock:
             run = _answered(config, tasks, place, entries, specs, sizes, job, lock)
     return run
 
@@ -172,7 +172,7 @@ def _answered(
     """
     say, progress = place.reporting.say, place.reporting.progress
     say(f"loading {config.model}")
-    with started(job, place.launch, place.out, lock, meeting(), say) as workers:
+    with started_workers(job, place.launch, place.out, lock, launch_meeting(), say) as workers:
         run = RunFolder.start(place.out, _manifest(config, place, job, workers, entries))
         if place.device == "auto" and "device" in (model := run.manifest["model"]):
             say(f"device: {model['device']}")
@@ -211,7 +211,7 @@ def _answered(
             with progress(done, sizes, workers.reports) as show:
                 return workers.work(run, plan, order, show)
 
-        rounds(write, work, workers.size)
+        run_rounds(write, work, workers.size)
         for task in tasks:
             run.answers(task.name).finalize(task, place.data, specs[task.name], digests)
         if usage := _usage(workers.reports.values()):
@@ -347,7 +347,7 @@ def _check_engine(place: Place, job: Job) -> None:
     compared = {
         "model engine": (before, job.backend),
         "model device": (
-            identity(model)["device"],
+            model_identity(model)["device"],
             plugins.device_kind(opener, place.device),
         ),
         "model generation": (model.get("generation"), plugins.generation(opener)),

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from eval.cli.main import Commands, main
-from eval.launch.coordinator import rounds
+from eval.launch.coordinator import run_rounds
 from eval.launch.plan import RoundPlan
 from eval.launch.queue import Here, Queue
 from eval.launch.worker import Worker
@@ -101,7 +101,7 @@ def answer_all(folder, tasks, data, asked, backend):
         Worker(0, Queue(Here()), folder.journals(0)).drain(order, backend)
         return False
 
-    return rounds(write, work, 1)
+    return run_rounds(write, work, 1)
 
 
 def make_model(seed: int = 0) -> QwenVLForCausalLM:

@@ -22,7 +22,7 @@ from eval import ByHand, EvalError, Generate, Rank, Sample, Task
 from eval.data import safe_path
 from eval.errors import DataError
 from eval.plugins import catalogue
-from eval.run.requests import render
+from eval.run.requests import render_request
 
 OFFERED = {
     name: each for name, each in catalogue().tasks.items() if each.origin.startswith("benchmarks.")
@@ -52,9 +52,9 @@ def test_every_layout_gives_the_recorded_samples(tmp_path, name, number):
     ]
     if number == 0 and "groups" in recorded["samples"][0]:  # the official files tell all groups
         assert [sample.groups for sample in expected] == [sample.groups for sample in actual]
-    assert recorded["prompt"] == render(task, actual[0]).prompt
+    assert recorded["prompt"] == render_request(task, actual[0]).prompt
     if "chat" in recorded:
-        assert recorded["chat"] == render(task, actual[0], "chatml").prompt
+        assert recorded["chat"] == render_request(task, actual[0], "chatml").prompt
 
 
 def test_every_task_is_recorded():
@@ -190,7 +190,7 @@ def test_a_question_cannot_name_an_image_of_its_own(tmp_path):
     write(tmp_path, files)
     task = TASKS["textvqa_val"]
     with pytest.raises(DataError, match="holds the image tag"):
-        render(task, read(task, tmp_path)[0])
+        render_request(task, read(task, tmp_path)[0])
 
 
 JSON = st.recursive(
@@ -252,7 +252,7 @@ def test_broken_files_give_samples_or_an_eval_error(name, number, data):
                 assert isinstance(sample.id, str)
                 assert all(isinstance(value, str) for value in sample.fields.values())
                 assert [safe_path(image, name) for image in sample.images] == list(sample.images)
-                render(task, sample).prompt.encode()
+                render_request(task, sample).prompt.encode()
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -16,7 +16,7 @@ from eval.data import unique
 from eval.data.paths import path_tail
 from eval.data.verify import verify
 from eval.errors import DataError
-from eval.run.requests import render
+from eval.run.requests import render_request
 
 TASKS = tasks_of(refcoco, grit)
 REFCOCO = [task.name for task in refcoco.TASKS]
@@ -166,7 +166,7 @@ def test_each_recorded_layout_gives_the_recorded_samples_and_prompt(tmp_path, na
     write(tmp_path, RECORDED[name]["layouts"][number])
     actual = read(name, tmp_path)
     assert recorded(name) == actual
-    assert RECORDED[name]["prompt"] == render(task, actual[0]).prompt
+    assert RECORDED[name]["prompt"] == render_request(task, actual[0]).prompt
 
 
 @pytest.mark.parametrize("name", REFCOCO)

@@ -26,7 +26,7 @@ from eval.data import Examples
 from eval.data.verify import verify
 from eval.demo.data import write_demo_data
 from eval.errors import DataError
-from eval.run.requests import render
+from eval.run.requests import render_request
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -91,7 +91,7 @@ def test_flickr30k_may_lie_in_either_folder_of_the_authors(tmp_path):
 
 def test_flickr30k_is_asked_alike_in_a_dialogue():
     """The picture is numbered, as the Chat model was taught; the sentence stays."""
-    asked = render(TASKS["flickr30k_test"], recorded("flickr30k_test")[1], "chatml")
+    asked = render_request(TASKS["flickr30k_test"], recorded("flickr30k_test")[1], "chatml")
     expected = (
         "Picture 1: <img>flickr30k/flickr30k-images/42.jpg</img>\nDescribe the image in English:"
     )
@@ -186,7 +186,7 @@ def test_flickr30k_examples_are_captions_of_the_training_split(tmp_path, layout)
     task = TASKS["flickr30k_test"]
     found = Examples(task, tmp_path).samples
     assert expected == [(s.id, s.fields["image"], s.fields["answer"]) for s in found]
-    shown = render(task, recorded("flickr30k_test")[0], examples=found[:1]).prompt
+    shown = render_request(task, recorded("flickr30k_test")[0], examples=found[:1]).prompt
     expected = (
         "<img>flickr30k/flickr30k-images/555.jpg</img>Describe the image in English: A dog."
         "<img>flickr30k/flickr30k-images/1234567890.jpg</img>Describe the image in English:"

@@ -16,7 +16,7 @@ from eval import Archive, Download, Generate, Mirror, Rank, Sample
 from eval.data import Examples
 from eval.data.verify import verify
 from eval.errors import DataError, UsageError
-from eval.run.requests import render
+from eval.run.requests import render_request
 
 TASKS = tasks_of(gqa, scienceqa)
 GQA, SCIENCE = TASKS["gqa_testdev"], TASKS["scienceqa_test_img"]
@@ -137,7 +137,7 @@ def test_gqa_examples_are_of_the_training_split(tmp_path, file):
     expected = [(s.id, s.fields | {"answer": s.reference}) for s in recorded("gqa_testdev")]
     found = Examples(GQA, tmp_path).samples
     assert expected == [(sample.id, sample.fields) for sample in found]
-    shown = render(GQA, recorded("gqa_testdev")[1], examples=found[:1]).prompt
+    shown = render_request(GQA, recorded("gqa_testdev")[1], examples=found[:1]).prompt
     assert shown.startswith("<img>gqa/images/n1613.jpg</img>Is it overcast? Answer: no<img>gqa/im")
 
 
@@ -178,9 +178,9 @@ def test_scienceqa_all_questions_in_a_mirror_are_passed_over(tmp_path):
 def test_scienceqa_ranks_as_many_letters_as_there_are_choices():
     """Nothing is generated: a space and a letter are appended; without the space in a dialogue."""
     two, five = recorded("scienceqa_test_img")
-    assert Rank((" A", " B")) == render(SCIENCE, two).decode
-    assert Rank((" A", " B", " C", " D", " E")) == render(SCIENCE, five).decode
-    asked = render(SCIENCE, two, "chatml")
+    assert Rank((" A", " B")) == render_request(SCIENCE, two).decode
+    assert Rank((" A", " B", " C", " D", " E")) == render_request(SCIENCE, five).decode
+    asked = render_request(SCIENCE, two, "chatml")
     expected = (
         "Picture 1: <img>scienceqa/images/test/17/image.png</img>\nContext: N/A\n"
         "Question: Which is magnetic?\nOptions: A. a nail\nB. a cup\nAnswer:"

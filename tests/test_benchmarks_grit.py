@@ -11,7 +11,7 @@ from benchmarks import grit
 from eval.data import read_json, unique
 from eval.data.sizes import picture_size
 from eval.errors import DataError
-from eval.run.requests import render
+from eval.run.requests import render_request
 
 TASKS = tasks_of(grit)
 
@@ -163,4 +163,4 @@ def test_grits_published_example_becomes_a_sample_and_a_box(tmp_path):
     assert [box] == grit.boxes(text, tmp_path / sample.images[0])
     reference = {"box": box, "width": width, "height": height}
     assert TASKS["grit_refexp_test"].metrics["accuracy"](text, reference) == 1.0
-    assert "<ref>white cat</ref><box>" in render(TASKS["grit_refexp_test"], sample).prompt
+    assert "<ref>white cat</ref><box>" in render_request(TASKS["grit_refexp_test"], sample).prompt

@@ -9,7 +9,7 @@ from benchmark_data import SAMPLES, place, real
 from benchmarks import flickr30k, gqa, nocaps, okvqa, refcoco, scienceqa, textvqa
 from eval.data import coco_captions, read_json, read_predictions, unique
 from eval.data.verify import verify
-from eval.run.requests import render
+from eval.run.requests import render_request
 
 pytestmark = real
 
@@ -192,5 +192,5 @@ def test_a_phrase_of_grit_fits_the_refcoco_layout(tmp_path):
     (tmp_path / "refcoco/refcoco_val.jsonl").write_text(json.dumps(row))
     (sample,) = refcoco.TASKS[0].layout(tmp_path).read(tmp_path)
     expected = "<img>grit/examples/images/refexp_1.png</img><ref>white cat</ref><box>"
-    assert expected == render(refcoco.TASKS[0], sample).prompt
+    assert expected == render_request(refcoco.TASKS[0], sample).prompt
     assert (SAMPLES / sample.images[0]).is_file()

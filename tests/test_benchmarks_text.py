@@ -27,7 +27,7 @@ from eval.data.records import Record
 from eval.data.verify import verify
 from eval.demo.data import SIZES, write_demo_data
 from eval.errors import DataError
-from eval.run.requests import render
+from eval.run.requests import render_request
 
 
 @pytest.mark.parametrize(("name", "number"), CASES)
@@ -54,9 +54,9 @@ def test_prompts_are_the_published_ones(name):
     """Byte for byte, in both protocols; the question stands as it is, braces and line feeds too."""
     first, *_ = recorded(name)
     task, image, question = TASKS[name], first.fields["image"], first.fields["question"]
-    assert RECORDED[name]["prompt"] == render(task, first).prompt
-    assert f"<img>{image}</img>{question} Answer:" == render(task, first).prompt
-    chat = render(task, first, "chatml")
+    assert RECORDED[name]["prompt"] == render_request(task, first).prompt
+    assert f"<img>{image}</img>{question} Answer:" == render_request(task, first).prompt
+    chat = render_request(task, first, "chatml")
     assert (True, f"Picture 1: <img>{image}</img>\n{question}") == (chat.chat, chat.prompt)
 
 
@@ -229,7 +229,10 @@ def test_few_shot_examples_come_from_the_training_split(tmp_path, name):
     }[task.benchmark]
     (example,) = task.examples(tmp_path).read(tmp_path)
     asked = recorded(name)[0]
-    assert expected + render(task, asked).prompt == render(task, asked, examples=[example]).prompt
+    assert (
+        expected + render_request(task, asked).prompt
+        == render_request(task, asked, examples=[example]).prompt
+    )
 
 
 @pytest.mark.parametrize("name", TASKS)

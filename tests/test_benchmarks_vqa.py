@@ -17,7 +17,7 @@ from eval.data import Examples, read_predictions, unique
 from eval.data.verify import verify
 from eval.demo.data import write_demo_data
 from eval.errors import DataError
-from eval.run.requests import render
+from eval.run.requests import render_request
 
 
 @pytest.mark.parametrize(("name", "number"), CASES)
@@ -76,10 +76,10 @@ def test_prompts_are_the_published_ones(name):
     for sample in recorded(name):
         image, question = sample.fields["image"], sample.fields["question"]
         published = f"<img>{image}</img>{question} Answer:"
-        assert published == render(TASKS[name], sample).prompt
-        chat = render(TASKS[name], sample, "chatml")
+        assert published == render_request(TASKS[name], sample).prompt
+        chat = render_request(TASKS[name], sample, "chatml")
         assert (True, f"Picture 1: <img>{image}</img>\n{question}") == (chat.chat, chat.prompt)
-    assert RECORDED[name]["prompt"] == render(TASKS[name], recorded(name)[0]).prompt
+    assert RECORDED[name]["prompt"] == render_request(TASKS[name], recorded(name)[0]).prompt
 
 
 def test_the_tasks_are_those_of_the_card():
@@ -160,7 +160,7 @@ def test_examples_show_one_answer(tmp_path, name):
     row = {"image": f"data/{image}", "question": question, "question_id": number, "answer": answer}
     write(tmp_path / "converted", {lines: [row]})
     assert expected == Examples(TASKS[name], tmp_path / "converted").samples
-    shot = render(TASKS[name], recorded(name)[0], examples=expected).prompt
+    shot = render_request(TASKS[name], recorded(name)[0], examples=expected).prompt
     assert f"<img>{image}</img>{question} Answer: {answer}{RECORDED[name]['prompt']}" == shot
 
 

@@ -15,7 +15,7 @@ from eval.data.declare import Corpus, Sample
 from eval.data.records import MAX_ID_CHARACTERS
 from eval.metrics.box import box_accuracy
 from eval.report.browser import ASSETS, COPY, build_browser
-from eval.report.browser.pages import script, write_task
+from eval.report.browser.pages import sample_data_script, write_task
 from eval.report.browser.rows import AnswerView, SampleView
 
 PREDICTED, SECOND, TRUE = (29, 78, 216), (194, 65, 12), (21, 128, 61)
@@ -524,7 +524,7 @@ def test_two_hundred_thousand_samples_scroll(seen, made):
     about = {"graded": False, "protocols": ["published", "published"], "differ": []}
     about["unverified"] = ["", ""]
     head = {"runs": ["a", "b"], "pictures": "../data/", "longest": 1, "tasks": [told | about]}
-    (root / "data" / "tasks.js").write_bytes(script("tasks", head))
+    (root / "data" / "tasks.js").write_bytes(sample_data_script("tasks", head))
     for file in ASSETS.iterdir():
         shutil.copyfile(file, root / file.name)
     page = open_at(seen, root / "index.html")

@@ -18,7 +18,7 @@ from eval.cli.main import app
 from eval.data.declare import Corpus, Layout, Sample, Source, Task
 from eval.data.records import MAX_ID_CHARACTERS
 from eval.demo.data import demo_seeds
-from eval.demo.referring import refcoco
+from eval.demo.referring import draw_refcoco
 from eval.demo.writer import Writer
 from eval.errors import DataError, RunError, UsageError
 from eval.metrics.box import box_accuracy, has_box
@@ -31,7 +31,7 @@ from eval.report.browser.rows import AnswerView, SampleView
 from eval.run.files import PREDICTIONS
 from eval.run.folder import RunFolder
 from eval.run.journal import line
-from eval.run.spec import Spec, describe_task
+from eval.run.spec import Spec, spec_entry
 from eval.scoring.score import score_run
 
 STATEMENT = re.compile(r'\(window\.parts \?\?= \{\}\)\["([^"]+)"\] = (.*);\n', re.DOTALL)
@@ -93,7 +93,7 @@ def make_run(folder, data, answers, *, scored=True, asked=None):
     manifest = {
         "name": folder.name,
         "model": {"checkpoint": "none", "digest": "0" * 64, "dtype": "float32"},
-        "tasks": {task.name: describe_task(task, data, asked or Spec()) for task, _ in answers},
+        "tasks": {task.name: spec_entry(task, data, asked or Spec()) for task, _ in answers},
         "data": str(data),
     }
     run = RunFolder.start(folder, manifest)
@@ -137,7 +137,7 @@ def synthetic(count, seed=0):
 def demo(tmp_path_factory):
     """RefCOCO as the demo draws it, and a run that answers every other sample rightly."""
     data = tmp_path_factory.mktemp("data")
-    refcoco(Writer(data, demo_seeds(0)), "val")
+    draw_refcoco(Writer(data, demo_seeds(0)), "val")
     (task,) = find_tasks(["refcoco_val"])
     texts = []
     for n, sample in enumerate(task.layout(data).read(data)):

@@ -102,7 +102,7 @@ def test_the_demo_in_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     here = tmp_path / "here"
     here.mkdir(mode=0o755)
     monkeypatch.chdir(here)
-    import eval.demo.steps  # noqa: F401  # as another user, nothing more can be imported
+    import eval.demo.stand_ins  # noqa: F401  # as another user, nothing more can be imported
 
     with acting_as(NOBODY, tmp_path):
         done = command("demo")

@@ -385,11 +385,11 @@ def served(tmp_path_factory, demo):
 
 def test_a_fraction_of_cider_is_up_to_10():
     """Its tables show 121.4 for 1.214."""
-    from eval.scoring.submission import percentage
+    from eval.scoring.submission import parse_percentage
 
-    assert 121.4 == percentage("121.4", task("nocaps_test"))
+    assert 121.4 == parse_percentage("121.4", task("nocaps_test"))
     with pytest.raises(Exception, match=r"write 1\.214% for the first, 121\.4 for the second"):
-        percentage("1.214", task("nocaps_test"))
+        parse_percentage("1.214", task("nocaps_test"))
 
 
 HOSTILE = {

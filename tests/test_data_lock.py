@@ -12,7 +12,7 @@ from small import make_data
 from eval.data.pins import NAME, Archived, Mirrored, Pinned, Pins, Unpacked
 from eval.errors import DataError
 from eval.plugins import find_tasks
-from eval.run.spec import Spec, describe_task
+from eval.run.spec import Spec, spec_entry
 from eval.storage.lock import locked
 
 ONE, TWO = "1" * 64, "2" * 64
@@ -59,7 +59,7 @@ def test_nothing_is_asked_from_another_file_than_the_pinned(tmp_path):
     pinned, _ = (source.path for source in task.layouts[0].sources)
     Pins(tmp_path).pin({pinned: Pinned("0" * 64, 1)})
     with pytest.raises(DataError, match=f"{pinned}: sha256 0{{64}} expected, .* found"):
-        describe_task(task, tmp_path, Spec())
+        spec_entry(task, tmp_path, Spec())
 
 
 def test_what_was_unpacked_is_added(tmp_path):

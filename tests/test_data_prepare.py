@@ -27,7 +27,7 @@ from eval.data.declare import (
 from eval.data.fetch import Fetcher
 from eval.data.files import read_json
 from eval.data.pins import Pins
-from eval.data.prepare import plan, prepare
+from eval.data.prepare import plan_steps, prepare
 from eval.data.verify import verify
 from eval.errors import DataError
 
@@ -94,13 +94,13 @@ def get(task, root, **options):
 def test_all_is_fetched_pinned_and_complete(web, tmp_path):
     """Files are where the task reads them, digests are pinned, the archive is gone."""
     task = official(web)
-    assert 2 == len(plan([task], tmp_path))
+    assert 2 == len(plan_steps([task], tmp_path))
     assert [] == get(task, tmp_path)
     assert () == verify(task, tmp_path, open_pictures=True, digests=True).issues
     lock = Pins.read(tmp_path)
     assert ({"toy/q.json"}, {web.url("img.zip")}) == (lock.files.keys(), lock.archives.keys())
     assert [] == list((tmp_path / "archives").iterdir())
-    assert [] == plan([task], tmp_path)
+    assert [] == plan_steps([task], tmp_path)
 
 
 def test_nothing_is_fetched_twice(web, tmp_path):
@@ -125,10 +125,10 @@ def test_pictures_of_examples_are_fetched_when_asked_for(web, tmp_path):
     web.page("train.zip", zipped({"img/3.png": picture(3)}))
     task = replace(official(web), train_steps=(Archive(web.url("train.zip"), "toy/train", KEEP),))
     assert [] == get(task, tmp_path)
-    assert ([], []) == (plan([task], tmp_path), web.asked("train.zip"))
+    assert ([], []) == (plan_steps([task], tmp_path), web.asked("train.zip"))
     assert [] == get(task, tmp_path, few_shot=True)
     assert picture(3) == (tmp_path / "toy/train/img/3.png").read_bytes()
-    assert [] == plan([task], tmp_path, few_shot=True)
+    assert [] == plan_steps([task], tmp_path, few_shot=True)
 
 
 def test_what_only_scoring_needs_is_fetched_beside_complete_data(web, tmp_path):
@@ -142,16 +142,16 @@ def test_what_only_scoring_needs_is_fetched_beside_complete_data(web, tmp_path):
         Archive(web.url("late.zip"), "toy/late", KEEP),
     )
     late = replace(task, later_steps=steps)
-    assert list(steps) == [wanted.step for wanted in plan([task, late], tmp_path)]
+    assert list(steps) == [wanted.step for wanted in plan_steps([task, late], tmp_path)]
     for _ in range(2):
         assert [] == get(late, tmp_path)
-        assert [] == plan([late], tmp_path)
+        assert [] == plan_steps([late], tmp_path)
     assert b"{}" == (tmp_path / "toy/late.json").read_bytes()
     assert picture(7) == (tmp_path / "toy/late/img/7.png").read_bytes()
     for name in ("q.json", "img.zip", "late.json", "late.zip"):
         assert 1 == len(web.asked(name)), name
     (tmp_path / "toy/late.json").unlink()
-    assert [steps[0]] == [wanted.step for wanted in plan([late], tmp_path)]
+    assert [steps[0]] == [wanted.step for wanted in plan_steps([late], tmp_path)]
 
 
 def test_lost_member_is_unpacked_again(web, tmp_path):
@@ -220,11 +220,11 @@ def test_by_hand_and_made_files(web, tmp_path):
     task = make_task(Download(web.url("q.json"), "toy/q.json"), hand, build)
     assert [] == get(task, tmp_path)
     assert [tmp_path] == made
-    assert [hand, build] == [wanted.step for wanted in plan([task], tmp_path)]
+    assert [hand, build] == [wanted.step for wanted in plan_steps([task], tmp_path)]
     (tmp_path / "toy/img").mkdir()
     for number in (1, 2):
         (tmp_path / f"toy/img/{number}.png").write_bytes(picture(number))
-    assert [] == plan([task], tmp_path)
+    assert [] == plan_steps([task], tmp_path)
 
 
 def test_two_processes_take_turns(web, tmp_path):

@@ -187,7 +187,7 @@ def test_captions():
 def test_prompts_are_those_of_the_benchmarks():
     """Training must ask with the very bytes of the benchmarks' templates."""
     from benchmarks import flickr30k, okvqa, refcoco, scienceqa
-    from eval.protocols.qwen_vl import fill
+    from eval.protocols.qwen_vl import fill_template
 
     scene = make_scene(4, "shapes")
     seen = set()
@@ -207,7 +207,7 @@ def test_prompts_are_those_of_the_benchmarks():
             "box": refcoco.PROMPT,
             "choice": scienceqa.PROMPT,
         }.get(question.family, okvqa.PROMPT)
-        assert fill(template, fields) == "<img>x</img>" + tail(question)
+        assert fill_template(template, fields) == "<img>x</img>" + tail(question)
         seen.add(question.family)
     assert {"caption", "box", "choice", "color"} <= seen
     assert choice_prompt("q", ("a", "b")).endswith("Options: A. a\nB. b\nAnswer:")

@@ -14,7 +14,7 @@ from eval.errors import DataError, UsageError
 from eval.pipeline import Place, specification
 from eval.plugins import find_tasks
 from eval.run.requests import requests
-from eval.run.spec import Spec, describe_task
+from eval.run.spec import Spec, spec_entry
 from eval.scoring.score import AsPublished
 
 PROMPT = "<img>{image}</img>{question} Answer:"
@@ -141,7 +141,7 @@ def test_captions_as_published_come_from_the_split_itself(root):
     asked = Spec(few_shot=2, leaking=True)
     prompts = [request.prompt for _, request in requests(task, root, asked)]
     assert all("Describe: one" in prompt or "Describe: two" in prompt for prompt in prompts)
-    assert describe_task(task, root, asked)["leaking"]
+    assert spec_entry(task, root, asked)["leaking"]
 
 
 @pytest.mark.parametrize(

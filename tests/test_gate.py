@@ -35,7 +35,7 @@ from eval.plugins import find_tasks
 from eval.report.gate import compare_runs
 from eval.report.scores import load_run
 from eval.run.folder import RunFolder
-from eval.run.spec import Spec, describe_task
+from eval.run.spec import Spec, spec_entry
 from eval.scoring.score import score_run
 
 BENCH = Path(__file__).parent / "bench" / "gate_power.py"
@@ -748,7 +748,7 @@ class Says:
 def real_run(folder, data, words):
     (task,) = find_tasks(["okvqa_val"])
     backend = Says(words)
-    entries = {task.name: describe_task(task, data, Spec())}
+    entries = {task.name: spec_entry(task, data, Spec())}
     manifest = {"name": folder.name, "model": backend.describe(), "tasks": entries}
     run = RunFolder.start(folder, manifest)
     answer_all(run, [task], data, {task.name: Spec()}, backend)

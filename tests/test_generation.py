@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from eval.demo import bundled_checkpoint
-from eval.demo.steps import draw_demo
+from eval.demo.stand_ins import draw_demo
 from eval.engine.plain import GENERATION
 from eval.engine.shared import open_backend
 from eval.plugins import find_tasks

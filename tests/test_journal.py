@@ -13,13 +13,15 @@ from eval.api import Prediction
 from eval.errors import RunError
 from eval.plugins import find_tasks
 from eval.run.folder import RunFolder
-from eval.run.journal import AnswerIndex, Journal, header, identity, line, parse, read
+from eval.run.journal import AnswerIndex, Journal, header, line, model_identity, parse, read
 from eval.run.requests import requests
-from eval.run.spec import Spec, describe_task
+from eval.run.spec import Spec, spec_entry
 from eval.storage.reading import BOM
 
 QUESTIONS = 7
-MODEL = identity({"digest": "a" * 64, "device": "cuda:1", "dtype": "float32", "generation": 1})
+MODEL = model_identity(
+    {"digest": "a" * 64, "device": "cuda:1", "dtype": "float32", "generation": 1}
+)
 FIRST = header(MODEL)
 TASK = "okvqa_val"
 
@@ -31,7 +33,7 @@ def asked(tmp_path_factory):
     data = make_data(root / "data", QUESTIONS)
     (task,) = find_tasks([TASK])
     how = Spec()
-    entries = {TASK: describe_task(task, data, how)}
+    entries = {TASK: spec_entry(task, data, how)}
     folder = RunFolder.start(
         root / "run", {"model": {**MODEL, "device": "cuda:0"}, "tasks": entries}
     )

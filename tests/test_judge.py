@@ -27,9 +27,9 @@ from judging import (
 from small import command
 
 from eval.demo.judge import user_text
-from eval.demo.steps import draw_demo
+from eval.demo.stand_ins import draw_demo
 from touchstone.prompt import OWN
-from touchstone.score import Judged, Round, published
+from touchstone.score import Judged, Round, published_means
 from touchstone.table import as_read_back, read_answers
 from touchstone.tasks import dialogues
 
@@ -74,7 +74,7 @@ def of_ledger(told, order):
         (one, two) = (Round(0, 0, True) if s is None else Round(*s) for s in pair)
         return Judged(each.category, (one, Round(two.assessed, two.reference, two.failed)), each.id)
 
-    return published(judged(each) for each in order)
+    return published_means(judged(each) for each in order)
 
 
 def same_figures(told, means, by_category):
@@ -256,7 +256,7 @@ def test_a_judge_that_never_gives_scores(cases, tmp_path):
     records, target = recorded(cases, "all_errors", tmp_path)
     assert {"overall": {}, "by_category": {}} == cases["all_errors"]["expected"]
     none = Judged("a", (Round(0, 0, True), Round(0, 0, True)), "1")
-    assert None is published([none])[0].assessed
+    assert None is published_means([none])[0].assessed
     with recorded_scores(records) as server:
         done = judge_few(target, server)
         assert (3, 5) == (done.returncode, len(server.requests))

@@ -27,7 +27,7 @@ from judging import (
 from small import command
 
 from eval.client.sending import PAID_TRIES
-from eval.demo.steps import draw_demo
+from eval.demo.stand_ins import draw_demo
 
 TOKENS = ("prompt_tokens", "completion_tokens")
 ONE = ("--concurrency", 1)

@@ -9,7 +9,7 @@ from judge_server import Answering, FaultyJudge, Raw
 from judging import KEY, MODEL, PRICED, beside, judge_few, lines, spending, table
 
 from eval.client.client import Client
-from eval.client.network import find_proxy, loopback
+from eval.client.network import find_proxy, is_loopback
 from eval.client.server import Server
 from eval.demo.judge import Response
 from eval.errors import JudgeError
@@ -97,7 +97,7 @@ def test_a_redirect_shows_no_key(target):
 )
 def test_what_is_this_machine(host, here):
     """Its names and addresses, however they are written."""
-    assert here == loopback(host)
+    assert here == is_loopback(host)
 
 
 @pytest.mark.case("environment/04")

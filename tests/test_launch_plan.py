@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from eval.api import Generate, Prediction, Rank, Request
 from eval.errors import RunError
-from eval.launch.coordinator import Coordinator, rounds
-from eval.launch.local import shares
+from eval.launch.coordinator import Coordinator, run_rounds
+from eval.launch.local import device_shares
 from eval.launch.plan import AT_ONCE, IMAGE_WORK, RoundPlan
 from eval.launch.queue import Here, Order, Queue, Report
 from eval.launch.worker import Worker, _Taking
@@ -230,7 +230,7 @@ def test_rounds_end_when_nothing_is_missing(tmp_path):
         missing.difference_update(list(missing)[:2])
         return order.round == 1  # a worker was lost in the first
 
-    assert 2 == rounds(lambda n, isolated: plan_of(tmp_path, missing, isolated), work, 3)
+    assert 2 == run_rounds(lambda n, isolated: plan_of(tmp_path, missing, isolated), work, 3)
     assert [(1, False, 1), (2, True, 2)] == seen
     assert [] == list(tmp_path.iterdir())
 
@@ -238,7 +238,7 @@ def test_rounds_end_when_nothing_is_missing(tmp_path):
 def test_a_back_end_that_leaves_out_what_it_is_asked(tmp_path):
     """It is no loss, and asking it for ever would not help."""
     with pytest.raises(RunError, match="2 questions were asked and not answered: the back end"):
-        rounds(lambda n, isolated: plan_of(tmp_path, {1, 2}), lambda plan, order: False, 1)
+        run_rounds(lambda n, isolated: plan_of(tmp_path, {1, 2}), lambda plan, order: False, 1)
     assert [] == list(tmp_path.iterdir())
 
 
@@ -338,7 +338,7 @@ def test_workers_that_end_on_whatever_they_are_asked(tmp_path):
 )
 def test_shares_of_a_machine(workers, devices, cores, expected):
     """Each worker sees its own devices, or takes its part of the cores."""
-    assert expected == shares(workers, devices, cores)
+    assert expected == device_shares(workers, devices, cores)
 
 
 def test_a_batch_is_never_cut(tmp_path):

@@ -22,7 +22,7 @@ from eval.report.site.board import ALL, OWN, RUN, build_board
 from eval.report.site.history import timelines
 from eval.report.site.rank import Draws, ScoreInterval
 from eval.report.site.runs import find_runs
-from eval.report.site.text import entries, file_names, script, visible
+from eval.report.site.text import file_names, manifest_entries, page_data_script, visible_text
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 VENDOR = RESULTS.parent / "eval" / "report" / "site" / "vendor"
@@ -441,7 +441,7 @@ def test_hostile_texts_are_only_texts(tmp_path):
 def test_data_cannot_break_out_of_their_script():
     """No markup, no line separator, and what comes back is what went in."""
     text = "".join(HOSTILE)
-    content = script("x", {"a": text}).decode()
+    content = page_data_script("x", {"a": text}).decode()
     assert not set("<>&\u2028\u2029'") & set(content)
     written = content.removeprefix("window.x = ").removesuffix(";\n")
     assert {"a": text} == json.loads(written)
@@ -458,7 +458,7 @@ def test_file_names_are_safe_and_unique(names):
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_shown_text_hides_nothing(text):
     """Every character is printable or a line's end; a printable text stays as it is."""
-    shown = visible(text)
+    shown = visible_text(text)
     assert all(char.isprintable() or char == "\n" for char in shown)
     if text.isprintable():
         assert text == shown
@@ -470,7 +470,10 @@ def test_a_manifest_without_end_is_shown_in_part():
     for _ in range(900):
         deep = {"a": deep, "b": [deep]}
     wide = {str(number): 1 for number in range(5000)}
-    fields = {e.key: e for e in entries({"deep": deep, "wide": wide, "long": "x" * 5000, "no": []})}
+    fields = {
+        e.key: e
+        for e in manifest_entries({"deep": deep, "wide": wide, "long": "x" * 5000, "no": []})
+    }
     assert (len(fields["wide"].entries), fields["wide"].more, fields["wide"].folded) == (
         200,
         4800,

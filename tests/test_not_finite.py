@@ -20,7 +20,7 @@ from eval.engine.plain import PlainEngine
 from eval.engine.shared import SharedEngine
 from eval.plugins import find_tasks
 from eval.run.folder import RunFolder
-from eval.run.spec import Spec, describe_task
+from eval.run.spec import Spec, spec_entry
 from eval.runtime import QwenVL
 
 REASON = "scores that are no numbers"
@@ -217,7 +217,7 @@ def test_losses_of_any_back_end_are_numbers_or_a_failure(tmp_path):
     """JSON has no infinity: a journal with one could not be read back."""
     data = make_data(tmp_path / "data")
     (task,) = find_tasks(["okvqa_val"])
-    entries = {task.name: describe_task(task, data, Spec())}
+    entries = {task.name: spec_entry(task, data, Spec())}
     manifest = {"model": Stranger().describe(), "tasks": entries}
     folder = RunFolder.start(tmp_path / "run", manifest)
     answer_all(folder, [task], data, {task.name: Spec()}, Stranger())

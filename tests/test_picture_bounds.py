@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from small import command, make_checkpoint, make_data
 
-from eval.data.pictures import picture_fault, quiet
+from eval.data.pictures import picture_fault, quiet_pillow
 from eval.data.sizes import picture_size
 from eval.errors import DataError
 from eval.report.browser.pictures import PagePictures
@@ -125,7 +125,7 @@ def test_odd_pictures_within_the_bounds_are_shown(tmp_path, content):
     file = tmp_path / "picture"
     file.write_bytes(content)
     assert load_pixels(file, 56).shape == (3, 56, 56)
-    with quiet():
+    with quiet_pillow():
         assert picture_fault(file) is None
     assert size_fault(*picture_size(file)) is None
 
@@ -138,7 +138,7 @@ def test_bombs_are_data_errors_that_name_the_file(tmp_path, content):
     with pytest.raises(DataError) as caught:
         load_pixels(file, 56)
     assert str(caught.value).startswith(f"{file}: ")
-    with quiet():
+    with quiet_pillow():
         assert picture_fault(file)
 
 

@@ -157,14 +157,14 @@ def test_an_installed_package_adds_a_task_and_a_back_end(site, tmp_path):
         sys.path.insert(0, {str(site)!r})
         from pathlib import Path
         from eval import plugins
-        from eval.run.requests import render
+        from eval.run.requests import render_request
         root = Path({str(tmp_path)!r})
         (task,) = plugins.find_tasks(["shapes"])
         assert "my_lab.benchmarks.shapes of my-lab 0.1" == plugins.tasks()[task.name].origin
         assert task in plugins.find_tasks(["all"]) and plugins.find_tasks(["okvqa_val"])
         samples = list(task.layout(root).read(root))
         backend = plugins.backend("parrot")("polly", image_root=root, device="cpu")
-        answers = list(backend.answer(render(task, sample) for sample in samples))
+        answers = list(backend.answer(render_request(task, sample) for sample in samples))
         assert "shapes_test/1" == answers[0].id
         scored = [task.metrics["accuracy"](a.text, s.reference) for a, s in zip(answers, samples)]
         assert [1.0, 0.0] == scored, scored

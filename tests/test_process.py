@@ -12,7 +12,7 @@ from launched import SCRIPT, Launched, asking_fragile, make_groups, offer_fragil
 from small import command, import_commands, make_data
 
 from eval.cli.machine import settle_home
-from eval.cli.process import generates
+from eval.cli.process import generates_answers
 from eval.launch import process as worker
 
 LAUNCHES = {
@@ -99,11 +99,11 @@ def test_a_run_names_the_variables_to_unset(tmp_path, monkeypatch, told, named):
 
 def test_what_generates():
     """A plan generates nothing, nor does a page of help."""
-    assert generates(["run", "okvqa"])
-    assert generates(["demo"])
-    assert not generates(["card", "qwen-vl", "--dry-run"])
-    assert not generates(["certify", "okvqa"])
-    assert not generates([])
+    assert generates_answers(["run", "okvqa"])
+    assert generates_answers(["demo"])
+    assert not generates_answers(["card", "qwen-vl", "--dry-run"])
+    assert not generates_answers(["certify", "okvqa"])
+    assert not generates_answers([])
 
 
 @pytest.mark.case("environment/07")

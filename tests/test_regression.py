@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from small import command
 
 from eval.demo import bundled_checkpoint
-from eval.demo.steps import draw_demo
+from eval.demo.stand_ins import draw_demo
 
 TASKS = ("refcoco_val", "textvqa_val")
 NOISE = 0.2  # of each weight's deviation

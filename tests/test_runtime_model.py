@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from eval.errors import UsageError
 from eval.runtime import QwenVL, Sampling
 from eval.runtime.config import QwenVLConfig
-from eval.runtime.generation import choice_losses, losses_of, sample
+from eval.runtime.generation import choice_losses, losses_of, sample_tokens
 from eval.runtime.language import Places, logn_scale, rotary_base, rotary_tables
 from eval.runtime.model import QwenVLForCausalLM
 from eval.runtime.visual import resize_positions, sincos_positions
@@ -354,7 +354,7 @@ def test_nucleus_of_one_is_greedy():
     scores = torch.tensor([[0.0, 2.0, 1.0, -torch.inf]])
 
     def draw(how, seed):
-        return int(sample(scores, how, [np.random.Generator(np.random.PCG64(seed))])[0])
+        return int(sample_tokens(scores, how, [np.random.Generator(np.random.PCG64(seed))])[0])
 
     assert {1} == {draw(Sampling(top_p=0.3), seed) for seed in range(50)}
     assert {1} == {draw(Sampling(top_p=1.0, top_k=1), seed) for seed in range(50)}

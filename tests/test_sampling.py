@@ -21,7 +21,7 @@ from eval.api import (
 from eval.engine.plain import PlainEngine
 from eval.engine.shared import SharedEngine
 from eval.runtime import QwenVL
-from eval.runtime.generation import LIKELY, Sampling, sample
+from eval.runtime.generation import LIKELY, Sampling, sample_tokens
 
 PICTURES = 3
 NEAR = 1e-9  # of a bound, where two ways to add up may fall on different sides
@@ -113,7 +113,7 @@ def test_an_id_is_drawn_as_by_sorting_all(scores, top_p, top_k, temperature, see
     rows, drawn, beside = torch.tensor(scores)[None], generator(seed), generator(seed)
     expected, near = by_sorting_all(scores.tolist(), how, beside.random())
     assume(near > NEAR)
-    assert [expected] == sample(rows, how, [drawn]).tolist()
+    assert [expected] == sample_tokens(rows, how, [drawn]).tolist()
     assert np.array_equal(scores, rows[0].numpy())
     assert beside.bit_generator.state == drawn.bit_generator.state
 
@@ -134,7 +134,7 @@ def test_the_nucleus_is_the_smallest_that_reaches_top_p(scores, top_p, expected)
     """Counted where ids tie: exactly so many of the lowest, and none that is forbidden."""
     rows = torch.tensor([scores] * 2000)
     draws = [generator(seed) for seed in range(2000)]
-    assert expected == set(sample(rows, Sampling(top_p), draws).tolist())
+    assert expected == set(sample_tokens(rows, Sampling(top_p), draws).tolist())
 
 
 @settings(max_examples=50)
@@ -149,9 +149,9 @@ def test_a_row_draws_the_same_beside_others(rows, top_p, seed):
     padded = [np.pad(row, (0, width - len(row)), constant_values=-np.inf) for row in rows]
     scores = torch.tensor(np.array(padded, dtype=np.float64))
     seeds = [seed * n for n in range(len(rows))]
-    together = sample(scores, Sampling(top_p), [generator(seed) for seed in seeds]).tolist()
+    together = sample_tokens(scores, Sampling(top_p), [generator(seed) for seed in seeds]).tolist()
     alone = [
-        int(sample(scores[n : n + 1], Sampling(top_p), [generator(seed)])[0])
+        int(sample_tokens(scores[n : n + 1], Sampling(top_p), [generator(seed)])[0])
         for n, seed in enumerate(seeds)
     ]
     assert alone == together

@@ -18,11 +18,11 @@ from eval.data.declare import Layout, Sample, Source, Task
 from eval.engine.plain import PlainEngine
 from eval.errors import DataError, UsageError
 from eval.launch.plan import RoundPlan
-from eval.protocols.qwen_vl import CHATML, fill
+from eval.protocols.qwen_vl import CHATML, fill_template
 from eval.run import journal
 from eval.run.folder import RunFolder
-from eval.run.requests import render, requests
-from eval.run.spec import Spec, describe_task
+from eval.run.requests import render_request, requests
+from eval.run.spec import Spec, spec_entry
 from eval.runtime import QwenVL
 
 PICTURES = 3
@@ -92,39 +92,39 @@ ONE = Sample("1", {"image": "a.png", "question": "What?"})
 
 def test_a_dialogue_s_request():
     """The published prompt is the user's turn, with a seed of its own; examples are refused."""
-    request = render(a_task(), ONE)
+    request = render_request(a_task(), ONE)
     assert ("sketch_test/1", "Picture 1: <img>a.png</img>\nWhat?", True) == (
         request.id,
         request.prompt,
         request.chat,
     )
     assert Nucleus(20, top_p=0.9).drawn("sketch_test/1") == request.decode
-    other = render(a_task(), replace(ONE, id="2"))
+    other = render_request(a_task(), replace(ONE, id="2"))
     assert request.decode.seed != other.decode.seed
     assert (request.prompt, replace(request.decode, seed=0)) == (
         other.prompt,
         replace(other.decode, seed=0),
     )
     with pytest.raises(UsageError, match="sketch_test: a dialogue takes no few-shot examples"):
-        render(a_task(), ONE, examples=[ONE])
-    assert not render(a_task(dialogue=False), ONE).chat
+        render_request(a_task(), ONE, examples=[ONE])
+    assert not render_request(a_task(dialogue=False), ONE).chat
 
 
 def test_a_dialogue_in_the_other_protocol():
     """Protocol chatml asks its own prompt, which a dialogue need not have."""
-    request = render(a_task(chat="{question} {pictures}"), ONE, CHATML)
+    request = render_request(a_task(chat="{question} {pictures}"), ONE, CHATML)
     assert ("What? Picture 1: <img>a.png</img>\n", True) == (request.prompt, request.chat)
     assert Nucleus(20, top_p=0.9).drawn("sketch_test/1") == request.decode
     with pytest.raises(UsageError, match="sketch_test: has no prompt in protocol chatml"):
-        render(a_task(), ONE, CHATML)
+        render_request(a_task(), ONE, CHATML)
 
 
 def test_another_way_to_decode():
     """What is given stands in for the task's own; its seed is made the request's, too."""
-    assert Generate(3) == render(a_task(), ONE, decode=Generate(3)).decode
-    given = render(a_task(), ONE, decode=Nucleus(20, top_p=0.9, seed=5)).decode
+    assert Generate(3) == render_request(a_task(), ONE, decode=Generate(3)).decode
+    given = render_request(a_task(), ONE, decode=Nucleus(20, top_p=0.9, seed=5)).decode
     assert Nucleus(20, top_p=0.9, seed=5).drawn("sketch_test/1") == given
-    assert given != render(a_task(), ONE).decode
+    assert given != render_request(a_task(), ONE).decode
 
 
 @given(seed=st.integers(0, 2**40), name=st.text())
@@ -159,8 +159,10 @@ def test_pictures_are_numbered(count):
     fields = {"question": "Q", **dict(reversed(list(zip(names, paths, strict=True))))}
     assert paths == Sample("1", fields).images
     lines = "".join(f"Picture {n}: <img>{path}</img>\n" for n, path in enumerate(paths, 1))
-    assert f"{lines}Q" == fill("{pictures}{question}", fields)
-    assert f"<img>{paths[-1]}</img>Q" == fill(f"<img>{{{names[-1]}}}</img>{{question}}", fields)
+    assert f"{lines}Q" == fill_template("{pictures}{question}", fields)
+    assert f"<img>{paths[-1]}</img>Q" == fill_template(
+        f"<img>{{{names[-1]}}}</img>{{question}}", fields
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,13 +186,15 @@ def test_a_text_cannot_open_an_image(name, hostile):
     """Neither a question nor a path can name a file to show beside those of its sample."""
     fields = {"image": "a.png", "image_2": "b.png", "question": "What?", name: hostile}
     with pytest.raises(DataError, match="holds the image tag"):
-        render(a_task(), Sample("1", fields))
+        render_request(a_task(), Sample("1", fields))
 
 
 def test_a_text_is_not_filled_again():
     """Braces in a question are a question's."""
     fields = {"image": "a.png", "question": "{pictures}{image}{answer}"}
-    assert render(a_task(), Sample("1", fields)).prompt.endswith("\n{pictures}{image}{answer}")
+    assert render_request(a_task(), Sample("1", fields)).prompt.endswith(
+        "\n{pictures}{image}{answer}"
+    )
 
 
 # -- runs ----------------------------------------------------------------------------------------
@@ -215,7 +219,7 @@ def wanted(task, data, asked):
 def test_a_manifest_tells_how_it_was_drawn(data, asked):
     """All that decides it, and what is read back asks the same."""
     task = a_task(chat="{pictures}{question}", dialogue=False)
-    entry = json.loads(json.dumps(describe_task(task, data, asked)))
+    entry = json.loads(json.dumps(spec_entry(task, data, asked)))
     bounds = {"max_new_tokens": 20, "min_new_tokens": 0}
     sampled = {"greedy": False, **bounds, "top_p": 0.9, "seed": asked.seed}
     assert ({"greedy": True, **bounds} if asked.greedy else sampled) == entry["decode"]
@@ -246,7 +250,7 @@ def test_what_is_drawn_otherwise_is_asked_again(data):
 def test_a_task_that_does_not_sample_has_no_seed(data, decode):
     """Neither a seed nor --greedy makes it another run."""
     task = a_task(decode=decode)
-    entries = [describe_task(task, data, asked) for asked in (Spec(), Spec(seed=3, greedy=True))]
+    entries = [spec_entry(task, data, asked) for asked in (Spec(), Spec(seed=3, greedy=True))]
     assert entries[0] == entries[1]
     assert wanted(task, data, Spec()) == wanted(task, data, Spec(seed=3, greedy=True))
     assert wanted(task, data, Spec()) == wanted(task, data, Spec.of(entries[0]))

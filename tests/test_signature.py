@@ -13,7 +13,7 @@ from eval.data.declare import Layout, Sample, Source, Task
 from eval.protocols.qwen_vl import CHATML
 from eval.run.folder import RunFolder
 from eval.run.requests import requests
-from eval.run.spec import Spec, describe_task
+from eval.run.spec import Spec, spec_entry
 from eval.scoring.score import AsPublished, score_file, score_run
 
 MODEL = {
@@ -79,7 +79,7 @@ def scored(
     (root / "sketch.json").write_text(json.dumps(told) + space)
     for number in range(3):
         Image.new("RGB", (4, 4), color).save(root / f"{number}.png")
-    entries = {task.name: describe_task(task, root, asked) | (entry or {})}
+    entries = {task.name: spec_entry(task, root, asked) | (entry or {})}
     run = RunFolder.start(folder / "run", {"model": model, "tasks": entries, **(about or {})})
     run.answers(task.name).open(task, root, asked)
     digests = run.digests()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from touchstone.reply import fault_of, parse_reply
-from touchstone.score import Judged, Round, published
+from touchstone.score import Judged, Round, published_means
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_every_recorded_figure(cases, part):
         told.get("models") or {"reference": "gpt4-ha", "assessed": "mymodel"}
     ).values()
     judged = [Judged(record["category"], rounds(record)) for record in told["records"]]
-    overall, by_category = published(judged)
+    overall, by_category = published_means(judged)
     expected = told["expected"]
 
     def same(means, figures):

@@ -24,15 +24,15 @@ from web import Web
 from eval.api import Prediction
 from eval.data.declare import Expect
 from eval.data.fetch import Fetcher
-from eval.data.prepare import plan, prepare
+from eval.data.prepare import plan_steps, prepare
 from eval.data.verify import verify
 from eval.errors import DataError, EvalError, UsageError
 from eval.plugins import find_tasks
 from eval.run.check import check_data
 from eval.run.folder import RunFolder
-from eval.run.requests import render
-from eval.run.spec import Spec, describe_task
-from eval.scoring.submission import submit
+from eval.run.requests import render_request
+from eval.run.spec import Spec, spec_entry
+from eval.scoring.submission import write_submission
 from touchstone.table import (
     ANSWERS,
     Dialogue,
@@ -320,7 +320,7 @@ def test_several_pictures(tmp_path, cell):
     assert found.images == sample.images
     one, two = found.images
     expected = f"Picture 1: <img>{one}</img>\nPicture 2: <img>{two}</img>\nWhat is shown?"
-    assert expected == render(ENGLISH, sample).prompt
+    assert expected == render_request(ENGLISH, sample).prompt
 
 
 @pytest.mark.parametrize("cut", ["\n", " \r\n", "\t"])
@@ -539,12 +539,12 @@ def test_a_sample_tells_the_model_nothing_that_the_judge_is_told(tmp_path):
     (sample,) = ENGLISH.layouts[0].read(tmp_path)
     assert {"category": "recognition,comprehension", "task_name": "t1"} == sample.groups
     assert ({"image", "question"}, None) == (set(sample.fields), sample.reference)
-    request = render(ENGLISH, sample)
+    request = render_request(ENGLISH, sample)
     assert (True, 512, 0.3) == (request.chat, request.decode.max_new_tokens, request.decode.top_p)
     assert "annotation" not in repr(request)
 
 
-def test_answered_dialogues(tmp_path):
+def test_answered(tmp_path):
     """Those that have an answer, which is stripped as the Chat model's own method strips it."""
     indexed(tmp_path, row(1), row(2), row(3))
     found = answered(tmp_path, "touchstone_en", {"3": " c \n", "1": "a"})
@@ -572,8 +572,8 @@ def test_data_are_prepared_from_a_server(server, tmp_path):
     def get():
         return prepare([task], tmp_path, fetcher=Fetcher(backoff_s=0))
 
-    assert 3 == len(plan([task], tmp_path))
-    assert ([], []) == (get(), plan([task], tmp_path))
+    assert 3 == len(plan_steps([task], tmp_path))
+    assert ([], []) == (get(), plan_steps([task], tmp_path))
     assert () == verify(task, tmp_path, open_pictures=True, digests=True).issues
     assert b"print(1)\n" == (tmp_path / "touchstone/eval.py").read_bytes()
     before = (tmp_path / INDEX).stat().st_ino
@@ -636,12 +636,12 @@ def test_submission_is_the_published_table_with_responses(tmp_path):
     data, task = tmp_path / "data", replace(ENGLISH, size=3, expect=expect)
     indexed(data, *(row(n) for n in range(3)))
     _, asked = check_data(task, data, Spec())
-    entries = {task.name: describe_task(task, data, asked)}
+    entries = {task.name: spec_entry(task, data, asked)}
     manifest = {"name": "x", "model": Echo().describe(), "tasks": entries, "data": str(data)}
     folder = RunFolder.start(tmp_path / "run", manifest)
     answer_all(folder, [task], data, {task.name: asked}, Echo())
     assert 0 == folder.answers(task.name).finalize(task, data, asked, folder.digests())
-    written = submit(task, folder, data)
+    written = write_submission(task, folder, data)
     assert "touchstone_en.tsv" == written.name
     assert HEAD.encode() == written.read_bytes().splitlines(keepends=True)[0]
     found = read_answers(written)
@@ -649,4 +649,4 @@ def test_submission_is_the_published_table_with_responses(tmp_path):
     answers = {each.id: ' a "b"\tc\nd ' for each in found}
     assert as_read_back(answered(data, task.name, answers)) == found
     with pytest.raises(UsageError, match=r"a name that ends in \.tsv expected"):
-        submit(task, folder, data, tmp_path / "x.json")
+        write_submission(task, folder, data, tmp_path / "x.json")

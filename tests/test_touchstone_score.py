@@ -12,8 +12,8 @@ from small import command
 
 from eval.client.ledger import Ledger
 from eval.client.server import Reply, Server
-from eval.judging.answers import take_in
-from eval.judging.drift import drift
+from eval.judging.answers import import_answer_table
+from eval.judging.drift import judge_drift
 from eval.judging.occasion import Occasion
 from eval.plugins import find_tasks
 from eval.report.scores import load_run
@@ -22,7 +22,7 @@ from eval.scoring.stats import Tally
 from touchstone import judging as touchstone
 from touchstone.anchors import ANCHORS
 from touchstone.prompt import OWN
-from touchstone.score import METRIC, Judged, Round, figures, published
+from touchstone.score import METRIC, Judged, Round, published_means, touchstone_scores
 from touchstone.table import Dialogue, write_answers
 
 TASK = "touchstone_en"
@@ -69,8 +69,8 @@ def judged(*pairs, category="a", name="0", image=""):
 @given(judgements(max_size=12))
 def test_the_figures_are_the_published_ones(found):
     """The mean is the published script's, overall and by category; failed rounds are left out."""
-    told = figures(found)
-    overall, by_category = published(found)
+    told = touchstone_scores(found)
+    overall, by_category = published_means(found)
     if overall.assessed is None:
         assert ({}, {}, None) == (told["metrics"], told["samples"], told["judge"]["reference"])
     else:
@@ -88,7 +88,7 @@ def test_the_figures_are_the_published_ones(found):
 @given(judgements(max_size=12))
 def test_intervals_are_of_all_rounds_by_picture(found):
     """A dialogue without a picture is on its own; both its rounds belong together."""
-    told = figures(found)["judge"]
+    told = touchstone_scores(found)["judge"]
     scored = [(one, each) for one in found for each in one.rounds if not each.failed]
     if not scored:
         assert (None, 0) == (told["interval"], told["images"])
@@ -107,7 +107,7 @@ def test_intervals_are_of_all_rounds_by_picture(found):
 @given(judgements(min_size=1, max_size=12))
 def test_bounds_are_the_worst_and_the_best_that_failed_rounds_can_make(found):
     """The mean of the others lies between them; where none failed they are the mean."""
-    told = figures(found)
+    told = touchstone_scores(found)
     rounds = [each for one in found for each in one.rounds]
     failed = sum(each.failed for each in rounds)
     assert (len(rounds) - failed, failed) == (told["judge"]["judgements"], told["judge"]["failed"])
@@ -126,7 +126,7 @@ def test_bounds_are_the_worst_and_the_best_that_failed_rounds_can_make(found):
 @given(judgements(max_size=12), st.randoms(use_true_random=False))
 def test_the_order_of_dialogues_changes_nothing(found, random):
     """But for the order of samples; half points add up without rounding."""
-    told, other = figures(found), figures(random.sample(found, len(found)))
+    told, other = touchstone_scores(found), touchstone_scores(random.sample(found, len(found)))
     assert list(told["samples"]) == [
         one.id for one in found if any(not r.failed for r in one.rounds)
     ]
@@ -142,7 +142,7 @@ def test_a_category_counts_for_each_of_its_parts_as_published():
         judged((5, 6), None, category="b", name="4"),
         judged(None, None, category="c,b", name="5"),
     ]
-    by = figures(found)["by"]["category"]
+    by = touchstone_scores(found)["by"]["category"]
     expected = {
         "": {"samples": 1, METRIC: 4.0},
         " b": {"samples": 1, METRIC: 8.5},
@@ -155,7 +155,7 @@ def test_a_category_counts_for_each_of_its_parts_as_published():
 
 def test_rounds_that_agree_and_dialogues_that_are_won():
     """By hand: only dialogues with two scored rounds tell whether the order of answers matters."""
-    told = figures(
+    told = touchstone_scores(
         [
             judged((5, 7), (6, 7), name="won in both"),
             judged((7, 5), (5, 6), name="lost, for one and by more"),
@@ -181,13 +181,13 @@ def test_a_judge_that_prefers_what_stands_first_is_told(bias):
         judged((one + bias, two), (one, two + bias), name=str(number))
         for number, (one, two) in enumerate(pairs)
     ]
-    assert bias == figures(found)["judge"]["rounds"]["first_preferred"]
+    assert bias == touchstone_scores(found)["judge"]["rounds"]["first_preferred"]
 
 
 def test_nothing_judged_gives_no_figure():
     """No rounds, or none with scores."""
     for found in ([], [judged(None, None)]):
-        told = figures(found)
+        told = touchstone_scores(found)
         agreement = {"dialogues": 0, "same_winner": 0, "difference": None, "first_preferred": None}
         assert ({}, {}) == (told["metrics"], told["samples"])
         assert agreement == told["judge"]["rounds"]
@@ -201,7 +201,7 @@ def test_nothing_judged_gives_no_figure():
 def test_scores_of_which_no_mean_can_be_told_give_no_figure_and_say_so(odd):
     """A number that Python reads is a score, as published; what comes of it may be none."""
     found = [judged((5, 6), (5, 6), name="1"), judged((5, odd), (5, odd), name="2", category="b")]
-    told = figures(found)
+    told = touchstone_scores(found)
     assert {} == told["metrics"]
     count, said = told["faults"]
     assert "2 judgements are not from 1 to 10, and count as they are" == count
@@ -212,7 +212,9 @@ def test_scores_of_which_no_mean_can_be_told_give_no_figure_and_say_so(odd):
 
 def test_scores_beside_the_scale_count_as_they_are():
     """As published, as long as their mean can be shown; it is said."""
-    told = figures([judged((5, 11), (5, 0.5), name="1"), judged((5, 6), (5, 6), name="2")])
+    told = touchstone_scores(
+        [judged((5, 11), (5, 0.5), name="1"), judged((5, 6), (5, 6), name="2")]
+    )
     assert (11 + 0.5 + 12) / 4 == told["metrics"][METRIC]
     assert ["2 judgements are not from 1 to 10, and count as they are"] == told["faults"]
 
@@ -220,7 +222,9 @@ def test_scores_beside_the_scale_count_as_they_are():
 @pytest.mark.parametrize("odd", [NAN, INF, 1e200, 1e308])
 def test_a_reference_without_a_number_keeps_no_figure_from_the_answers(odd):
     """Their scores are whole; who won against it is not known."""
-    told = figures([judged((odd, 7), (odd, 8), name="1"), judged((5, 6), (5, 7), name="2")])
+    told = touchstone_scores(
+        [judged((odd, 7), (odd, 8), name="1"), judged((5, 6), (5, 7), name="2")]
+    )
     assert (7.0, {METRIC: 7.5}) == (told["metrics"][METRIC], told["samples"]["1"])
     assert (None, []) == (told["judge"]["reference"], told["faults"])
     assert {"win": 1, "tie": 0, "loss": 0} == told["judge"]["against_reference"]
@@ -240,9 +244,9 @@ def test_every_number_in_a_figure_is_one(found):
             for each in told.values() if isinstance(told, dict) else told:
                 check(each)
 
-    told = figures(found)
+    told = touchstone_scores(found)
     check(told)
-    overall, _ = published(found)
+    overall, _ = published_means(found)
     if overall.assessed is not None and 0 <= overall.assessed / 100 <= 10:
         assert overall.assessed / 100 == told["metrics"][METRIC]
     elif overall.assessed is not None:
@@ -256,7 +260,9 @@ def run(tmp_path_factory):
     file = root / "answers.tsv"
     file.write_bytes(write_answers([dialogue(number) for number in range(8)]))
     (task,) = find_tasks([TASK])
-    return *take_in(file, root / "run", task, touchstone, None, allow_partial=True, about={}), task
+    return *import_answer_table(
+        file, root / "run", task, touchstone, None, allow_partial=True, about={}
+    ), task
 
 
 @settings(max_examples=25)
@@ -264,7 +270,7 @@ def run(tmp_path_factory):
 def test_whatever_a_judge_says_the_run_can_be_read(run, found):
     """A summary that a report refuses could never be put right: its judgements are paid."""
     folder, data, task = run
-    told = figures(found)
+    told = touchstone_scores(found)
     about = {"model": "m", "reported": [], "prompt": {"digest": "d"}}
     scores = {**told, "server": "m at h", "judge": told["judge"] | about, "doubts": told["faults"]}
     folder.scores(task.name).write_server(scores)
@@ -332,7 +338,7 @@ class Occasions:
 
     def drift(self, occasion):
         with Ledger.held(self.path, touchstone) as ledger:
-            return drift(occasion, ledger)
+            return judge_drift(occasion, ledger)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from test_gate import make_run, rows_of
 
 from eval.errors import RunError
 from eval.report.browser.pictures import PagePictures
-from eval.run.folder import RunFolder, held
+from eval.run.folder import RunFolder, held_run
 from eval.storage.writing import remove_leftovers, write_file, writing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,7 +149,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     killed_while_writing(task / "scores.jsonl")
     assert 1 == len(list(task.iterdir()))
     (task / ".notes.4194399").write_text("a user's own")
-    with writing(task / "summary.json") as file, held(run):
+    with writing(task / "summary.json") as file, held_run(run):
         file.write(b"whole")
         assert [".notes.4194399", f".summary.json.{os.getpid()}"] == names(task)
     assert [".notes.4194399", "summary.json"] == names(task)

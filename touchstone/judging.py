@@ -12,7 +12,8 @@ from touchstone.anchors import ANCHORS
 from touchstone.prompt import OWN, JudgePrompt
 from touchstone.prompt import read_prompt as read_file
 from touchstone.reply import REPLY_FORM, fault_of, parse_reply, scale_fault, usable
-from touchstone.result import remarks, result
+from touchstone.result import judged_result as result
+from touchstone.result import remarks
 from touchstone.table import TEXTS, Dialogue, as_read_back
 from touchstone.tasks import SCRIPT, TABLES, dialogues
 

@@ -4,10 +4,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from eval.client.entries import JudgedLine
-from eval.judging.task import Judgements, failure
+from eval.judging.task import Judgements, judgement_failure
 from eval.scoring.stats import METHOD
 from touchstone.reply import parse_reply, scale_fault, usable
-from touchstone.score import BEST, METRIC, WORST, Judged, Means, Round, figures, published
+from touchstone.score import (
+    BEST,
+    METRIC,
+    WORST,
+    Judged,
+    Means,
+    Round,
+    published_means,
+    touchstone_scores,
+)
 from touchstone.table import Dialogue
 
 OWN_WORDS = "judged with a prompt that is not the benchmark's"
@@ -15,7 +24,7 @@ FARTHEST = 1e6  # the largest score that is shown
 PUBLISHED_JUDGES = ("gpt-4", "gpt-4-0314", "gpt-4-0613")  # as the card's judge was called in 2023
 
 
-def result(judgements: Judgements) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def judged_result(judgements: Judgements) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows for TaskScores.write_judgements, and scores for its write_server.
 
     as_published  scores outside the scale count, as in the published script; else these rounds have
@@ -32,9 +41,9 @@ def result(judgements: Judgements) -> tuple[list[dict[str, Any]], dict[str, Any]
     every = [line for pair in lines.values() for line in pair]
     off_scale = sum(bool(_scale_fault(line)) for line in every)
     script = [_judged(each, lines[each.id], as_published=True) for each in dialogues]
-    means, _ = published(script)
+    means, _ = published_means(script)
     counted = [_judged(each, lines[each.id], as_published) for each in dialogues]
-    scores = figures(counted)
+    scores = touchstone_scores(counted)
     server, prompt = judgements.server, judgements.prompt
     doubts = scores.pop("faults")
     if off_scale and not as_published:
@@ -105,7 +114,7 @@ def _audit(line: JudgedLine, as_published: bool) -> dict[str, Any]:
         "fingerprint": line.fingerprint,
         "reply": line.reply,
         "scores": None if line.reply is None else parse_reply(line.reply),
-        "fault": failure(line, scale_fault, as_published=as_published),
+        "fault": judgement_failure(line, scale_fault, as_published=as_published),
     }
 
 

@@ -52,7 +52,7 @@ class Means:
     assessed: float | None
 
 
-def published(judged: Iterable[Judged]) -> tuple[Means, dict[str, Means]]:
+def published_means(judged: Iterable[Judged]) -> tuple[Means, dict[str, Means]]:
     """Figures over all rounds with scores, and by category, as the published script makes them.
 
     Source  TouchStone's eval script; equal to it on tests/golden/metrics/touchstone_cases.json
@@ -78,7 +78,7 @@ def _means(rounds: list[Round]) -> Means:
     )
 
 
-def figures(judged: Sequence[Judged]) -> dict[str, Any]:
+def touchstone_scores(judged: Sequence[Judged]) -> dict[str, Any]:
     """All that is made of judgements, as RunFolder.write_server_scores takes it but for names.
 
     metrics  the published mean, from 1 to 10; none where a judge's scores make it no such number
@@ -89,7 +89,7 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
              against the reference
     faults   what keeps the figure from being whole
     """
-    means, _ = published(judged)
+    means, _ = published_means(judged)
     rounds = [each for one in judged for each in one.rounds]
     scored = [each for each in rounds if not each.failed]
     failed = len(rounds) - len(scored)

@@ -24,7 +24,7 @@ import orjson
 
 from eval.data import Record, read_jsonl, safe_path
 from eval.data.files import read_bytes
-from eval.data.pictures import picture_fault, quiet
+from eval.data.pictures import picture_fault, quiet_pillow
 from eval.errors import DataError
 from eval.storage.digests import sha256_file
 
@@ -167,7 +167,7 @@ def _parse(content: bytes, where: str) -> list[Dialogue]:
     """The dialogues of a submission's bytes, by pandas' defaults but for the column `index`."""
     import pandas
 
-    with quiet(), _refusing(where):  # a column of several types is a warning
+    with quiet_pillow(), _refusing(where):  # a column of several types is a warning
         frame = pandas.read_csv(io.BytesIO(content), sep="\t", dtype={INDEX: str})
     _check_columns(frame, ANSWERS, where)
     if not len(frame):
@@ -235,7 +235,7 @@ class _Row:
         beside = place.with_name(f".{place.name}.{os.getpid()}.new")
         try:
             beside.write_bytes(picture)
-            with quiet():
+            with quiet_pillow():
                 fault = picture_fault(beside)
             if fault:
                 raise self._error(f"a picture that can be shown to a model expected, {fault}")

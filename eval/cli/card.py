@@ -43,7 +43,7 @@ DEMO_DATA = Path("demo-data")
 def data_folder(config: Config, data: Path | None) -> Path:
     """The data root; the demo's is drawn. Raises UsageError where none is given."""
     if config.model == DEMO:
-        from eval.demo.steps import draw_demo
+        from eval.demo.stand_ins import draw_demo
 
         data = data or DEMO_DATA
         say(f"demo data in {data}")
@@ -70,7 +70,7 @@ def _run_row(config: Config, place: Place, *, dry_run: bool = False) -> None:
         print_evaluation(evaluation)
         complete = complete and evaluation.complete
         if config.model == DEMO:
-            from eval.demo.steps import judge_by_rules, submit_to_stand_ins
+            from eval.demo.stand_ins import judge_by_rules, submit_to_stand_ins
 
             submit_to_stand_ins(evaluation.run, ready, place.data)
             judge_by_rules(evaluation.run, ready, place.data, Terminal())

@@ -28,7 +28,7 @@ from eval import plugins
 from eval.cli.console import PLAIN_LINE_S, err, out
 from eval.cli.options import folder_option
 from eval.data.declare import Archive, Build, ByHand, Download, Mirror, Pictures, Task
-from eval.data.prepare import PendingStep, Watch, plan, prepare
+from eval.data.prepare import PendingStep, Watch, plan_steps, prepare
 from eval.data.verify import Findings, pin_sources, verify
 from eval.errors import DataError, UsageError
 from eval.storage.reading import exists, is_folder
@@ -110,7 +110,7 @@ def prepare_data(
     chosen = plugins.find_tasks(tasks)
     if exists(data) and not is_folder(data):
         raise UsageError(f"--data {data}: this is a file; give a folder")
-    needed = plan(chosen, data, mirror=mirror, few_shot=few_shot)
+    needed = plan_steps(chosen, data, mirror=mirror, few_shot=few_shot)
     _print_plan(needed, data)
     if dry_run:
         raise typer.Exit(INCOMPLETE if needed else 0)
@@ -126,7 +126,7 @@ def prepare_data(
     complete = _print_findings(chosen, data, quick=True)
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
-    remaining = plan(chosen, data, mirror=mirror, few_shot=few_shot)
+    remaining = plan_steps(chosen, data, mirror=mirror, few_shot=few_shot)
     left = [each for each in remaining if isinstance(each.step, ByHand)]
     for wanted in left:
         print(f"by hand: {_sentence(wanted)}", file=sys.stderr)

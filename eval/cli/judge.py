@@ -27,8 +27,8 @@ from eval.judging.session import (
     Judging,
     Missing,
     Scored,
-    judge_run,
-    judge_table,
+    judge_answer_table,
+    judge_answers_of_run,
     judged_tasks,
 )
 from eval.run.folder import RunFolder
@@ -203,7 +203,7 @@ def _judge(
         run = RunFolder.open(target)
         chosen = judged_tasks(list(run.tasks), task, target)
         root = root or folder_option(Path(str(run.manifest.get("data", ""))), "--data")
-        return run, judge_run(run, chosen, root, how, terminal)
+        return run, judge_answers_of_run(run, chosen, root, how, terminal)
     if not exists(target):
         raise UsageError(f"{target!s:.200}: no such folder of a run or table of answers")
     (only, *others) = judged_tasks([], task or TABLE_TASK, target)
@@ -211,7 +211,7 @@ def _judge(
         raise UsageError(f"--task {task}: one task expected, such as {only.name}")
     out = folder or target.with_suffix(".judged")
     command = shlex.join(["qwen-vl-eval", *sys.argv[1:]])
-    return judge_table(target, out, only, root, how, terminal, command=command)
+    return judge_answer_table(target, out, only, root, how, terminal, command=command)
 
 
 def _parse_parameters(given: Iterable[str]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def launch_options(
     return Launch(gpus, launcher, address, lease)
 
 
-def parse_as_published(text: str | None) -> AsPublished | None:
+def as_published_option(text: str | None) -> AsPublished | None:
     """8x8: eight processes, batches of eight."""
     if text is None:
         return None

@@ -59,7 +59,7 @@ def run_process(command: Callable[[list[str]], object]) -> None:
     try:
         with _signals():
             _check_text(arguments)
-            if generates(arguments):
+            if generates_answers(arguments):
                 _run_launched(command, arguments)
             else:
                 command(arguments)
@@ -81,7 +81,7 @@ def run_process(command: Callable[[list[str]], object]) -> None:
 def _run_launched(command: Callable[[list[str]], object], arguments: list[str]) -> None:
     """Run the command in the first process of a launcher; serve it in the others."""
     # imported late: launchers take longer to import than other commands take to start
-    from eval.launch.process import LAUNCHED, dismiss, serve_rank
+    from eval.launch.process import LAUNCHED, dismiss_ranks, serve_rank
     from eval.launch.store import rank_of
 
     rank = rank_of(os.environ)
@@ -92,11 +92,11 @@ def _run_launched(command: Callable[[list[str]], object], arguments: list[str]) 
         command(arguments)
     finally:
         if rank:
-            dismiss()
+            dismiss_ranks()
         LAUNCHED.clear()
 
 
-def generates(arguments: list[str]) -> bool:
+def generates_answers(arguments: list[str]) -> bool:
     """Whether a command generates answers, which the processes of a launcher share."""
     return arguments[:1] != [] and arguments[0] in GENERATING and not {*ALONE} & {*arguments}
 

@@ -20,11 +20,11 @@ from eval.cli.options import (
     Tasks,
     VerifyOption,
     WeightsOption,
+    as_published_option,
     engine_settings,
     folder_option,
     launch_options,
     new_folder,
-    parse_as_published,
 )
 from eval.cli.progress import REPORTING, print_evaluation
 from eval.cli.report import print_report, say_where
@@ -128,7 +128,7 @@ def run_tasks(
         launch_options(gpus, launcher, ray_address, lease),
         retry_failed,
         verify,
-        parse_as_published(as_published),
+        as_published_option(as_published),
         reporting=REPORTING,
     )
     evaluation = evaluate(settings, plugins.find_tasks(settings.tasks), place)

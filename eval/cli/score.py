@@ -9,10 +9,10 @@ from rich.markup import escape
 
 from eval import plugins
 from eval.cli.console import err, out, print_summary
-from eval.cli.options import AsPublishedOption, folder_option, parse_as_published
+from eval.cli.options import AsPublishedOption, as_published_option, folder_option
 from eval.data.declare import Task
 from eval.errors import UsageError
-from eval.run.folder import RunFolder, held
+from eval.run.folder import RunFolder, held_run
 from eval.scoring import submission
 from eval.scoring.score import score_file, score_run
 from eval.storage.digests import sha256_file
@@ -51,7 +51,7 @@ def score_command(
             predictions,
             chosen,
             folder_option(data, "--data"),
-            as_published=parse_as_published(as_published),
+            as_published=as_published_option(as_published),
         )
         if per_sample is not None:
             write_rows(per_sample, result.rows)
@@ -59,8 +59,8 @@ def score_command(
         return
     folder = RunFolder.open(run_folder)  # type: ignore[arg-type]  # checked above
     root = folder_option(data or Path(str(folder.manifest.get("data", ""))), "--data")
-    how = parse_as_published(as_published)
-    with held(folder.path):
+    how = as_published_option(as_published)
+    with held_run(folder.path):
         for chosen in plugins.find_tasks(list(folder.tasks)):
             print_summary(score_run(folder, chosen, root, as_published=how))
 
@@ -90,9 +90,9 @@ def submit_task(
     folder = RunFolder.open(run_folder)
     root = folder_option(data or Path(str(folder.manifest.get("data", ""))), "--data")
     if scored is not None:
-        record_figure(chosen, folder, root, submission.percentage(scored, chosen), on)
+        record_server_score(chosen, folder, root, submission.parse_percentage(scored, chosen), on)
         return
-    written = submission.submit(chosen, folder, root, file)
+    written = submission.write_submission(chosen, folder, root, file)
     assert chosen.submission is not None  # submit() refuses a task without
     if written.is_file():
         out.print(f"{written}  sha256 {sha256_file(written)}", highlight=False, soft_wrap=True)
@@ -105,9 +105,9 @@ def submit_task(
         )
 
 
-def record_figure(task: Task, folder: RunFolder, data: Path, figure: float, day: str) -> None:
+def record_server_score(task: Task, folder: RunFolder, data: Path, figure: float, day: str) -> None:
     """Put down a server's figure, given as tables show it, and score the task with it."""
     metric = next(iter(task.metrics))
     server = task.submission.server if task.submission else ""
-    submission.record(task, folder, {metric: figure / 100}, server, day, None)
+    submission.record_server_scores(task, folder, {metric: figure / 100}, server, day, None)
     print_summary(score_run(folder, task, data))

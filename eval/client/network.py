@@ -18,7 +18,7 @@ PROXIES = ("http", "https", *SOCKS)
 CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR")  # the first that is set
 
 
-def loopback(host: str | None) -> bool:
+def is_loopback(host: str | None) -> bool:
     """Whether a host is this machine: 127.0.0.0/8, ::1, localhost."""
     name = (host or "").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
@@ -56,7 +56,7 @@ def find_proxy(url: str) -> Proxy | None:
     Raises JudgeError, without the proxy's credentials, for one that cannot be used.
     """
     parts = urlsplit(url)
-    if loopback(parts.hostname):
+    if is_loopback(parts.hostname):
         return None
     proxies = getproxies()
     scheme = next((name for name in (parts.scheme, "all") if proxies.get(name)), None)
@@ -93,7 +93,7 @@ def find_proxy(url: str) -> Proxy | None:
     return proxy
 
 
-def tls() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """Certificates to trust: the environment's file or folder, or the system's.
 
     Raises JudgeError, naming the variable, for certificates that cannot be read.

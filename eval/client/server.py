@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import orjson
 
-from eval.client.network import loopback
+from eval.client.network import is_loopback
 from eval.errors import UsageError
 
 OPENAI = "https://api.openai.com/v1"
@@ -110,7 +110,7 @@ class Server:
     @property
     def local(self) -> bool:
         """Whether it is on this machine."""
-        return loopback(urlsplit(self.base_url).hostname)
+        return is_loopback(urlsplit(self.base_url).hostname)
 
     @property
     def azure(self) -> bool:

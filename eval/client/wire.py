@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httpcore2
 import httpx2
 
-from eval.client.network import Proxy, tls
+from eval.client.network import Proxy, tls_context
 
 HEADER_BYTES = 1 << 20  # that an answer's headers, chunks and interim answers may take
 SLICE_BYTES = 1 << 16  # sent between two looks at the clock
@@ -51,7 +51,7 @@ class Wire(httpx2.BaseTransport):
         self.calls = _Calls()
         encrypted = urlsplit(url).scheme == "https"
         self.pool = httpcore2.ConnectionPool(
-            ssl_context=tls() if encrypted else None,
+            ssl_context=tls_context() if encrypted else None,
             proxy=_core(proxy) if proxy else None,
             max_connections=None,
             network_backend=_Backend(self.calls),
@@ -107,7 +107,7 @@ class Wire(httpx2.BaseTransport):
 
 def _core(proxy: Proxy) -> httpcore2.Proxy:
     encrypted = proxy.url.startswith("https:")
-    return httpcore2.Proxy(proxy.url, proxy.credentials, None, tls() if encrypted else None)
+    return httpcore2.Proxy(proxy.url, proxy.credentials, None, tls_context() if encrypted else None)
 
 
 def _unpacked(content: bytes, most: int) -> bytes:

@@ -50,7 +50,7 @@ def is_pixel(path: Path) -> bool:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_pillow() -> Iterator[None]:
     """Silence Pillow's warnings. Use it outside threads: warning filters belong to the process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

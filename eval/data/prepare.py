@@ -16,7 +16,7 @@ from eval.data.declare import Archive, Build, ByHand, Download, Layout, Mirror, 
 from eval.data.fetch import PICTURES, Fetcher, ServerUnreachable
 from eval.data.hub import fetch_mirror, mirror_is_there
 from eval.data.paths import safe_path
-from eval.data.pictures import in_threads, quiet
+from eval.data.pictures import in_threads, quiet_pillow
 from eval.data.pins import Archived, Pinned, Pins, Unpacked
 from eval.data.verify import SHOWN, verify
 from eval.errors import DataError
@@ -58,7 +58,7 @@ class Watch:
 SILENT = Watch(lambda _line: None, lambda _name, _done, _total, _bytes: None)
 
 
-def plan(
+def plan_steps(
     tasks: Iterable[Task], root: Path, *, mirror: bool = False, few_shot: bool = False
 ) -> list[PendingStep]:
     """The steps that tasks still need, in order.
@@ -131,7 +131,7 @@ def prepare(
 
     with locked(root / GUARD, error=DataError, wait=True, waiting=waiting):
         work = _Work(root, Pins.read(root), fetcher or Fetcher(threads=THREADS), watch)
-        needed = plan(tasks, root, mirror=mirror, few_shot=few_shot)
+        needed = plan_steps(tasks, root, mirror=mirror, few_shot=few_shot)
         for pending in needed:
             try:
                 work.take(pending, needed, keep_archives)
@@ -179,7 +179,7 @@ class _Work:
         def received(done: int, total: int | None) -> None:
             self.watch.progress(name, done, total, True)
 
-        with quiet():
+        with quiet_pillow():
             digest = self.fetcher.fetch(
                 step.url, self.root / path, sha256=self.pins.digest(path), progress=received
             )
@@ -233,7 +233,7 @@ class _Work:
         fetched: dict[str, Pinned] = {}
         unreachable = done = 0
         try:
-            with quiet():
+            with quiet_pillow():
                 for (url, path), outcome in in_threads(self._fetch_picture, missing, THREADS):
                     done += 1
                     self.watch.progress(name, done, len(missing), False)

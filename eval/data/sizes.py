@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from eval.data.files import read_bytes
-from eval.data.pictures import quiet
+from eval.data.pictures import quiet_pillow
 from eval.errors import DataError
 from eval.storage.picture import FILE_BYTES, FORMATS, NO_MEMORY, size_fault
 
@@ -21,7 +21,7 @@ def picture_size(picture: Path | bytes, where: str = "") -> tuple[int, int]:
     content = read_bytes(picture, FILE_BYTES) if isinstance(picture, Path) else picture
     where = where or str(picture)
     try:
-        with quiet(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with quiet_pillow(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
     except MemoryError:
         raise DataError(f"{where}: {NO_MEMORY}") from None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eval.data.declare import Sample, Source, Task
-from eval.data.pictures import in_threads, is_pixel, picture_fault, quiet
+from eval.data.pictures import in_threads, is_pixel, picture_fault, quiet_pillow
 from eval.data.pins import NAME, Pinned, Pins
 from eval.data.samples import unique
 from eval.errors import DataError
@@ -178,7 +178,7 @@ def _look_at(
             return str(error), "", False
 
     seen = _Seen()
-    with quiet():
+    with quiet_pillow():
         for number, (path, (damage, digest, pixel)) in enumerate(in_threads(look, paths), 1):
             if damage:
                 seen.damaged.append(f"{path} ({damage})")

@@ -8,7 +8,7 @@ from eval.demo.writer import LICENSE, SIZES, Writer, picture_id, words
 DOMAINS = {"in-domain": 20, "near-domain": 15, "out-domain": 10}
 
 
-def flickr30k(writer: Writer) -> None:
+def draw_flickr30k(writer: Writer) -> None:
     """Karpathy's file; a few pictures belong to the other two splits."""
     images: list[dict[str, Any]] = []
     splits = ["train"] * 6 + ["val"] * 3 + ["test"] * SIZES["flickr30k_test"]
@@ -35,7 +35,7 @@ def flickr30k(writer: Writer) -> None:
     writer.json("flickr30k/dataset_flickr30k.json", content)
 
 
-def nocaps(writer: Writer) -> None:
+def draw_nocaps(writer: Writer) -> None:
     """Ten sentences a picture; test's are known to the server alone. The domains are names only."""
     domains = [domain for domain, count in DOMAINS.items() for _ in range(count)]
     for split in ("val", "test"):

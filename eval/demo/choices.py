@@ -12,7 +12,7 @@ from eval.demo.writer import SIZES, Writer, save_image
 POOLS = {"color": tuple(COLORS), "shape": SHAPES, "read": WORDS}
 
 
-def scienceqa(writer: Writer) -> None:
+def draw_scienceqa(writer: Writer) -> None:
     """Choices about shapes, charts and words; some problems have no picture or other splits."""
     problems: dict[str, dict[str, Any]] = {}
     splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
@@ -63,7 +63,7 @@ def _problem(question: Question, split: str, image: str | None) -> dict[str, Any
     }
 
 
-def ai2d(writer: Writer) -> None:
+def draw_ai2d(writer: Writer) -> None:
     """Four options a question; every fifth picture is a word that a letter can stand for."""
     size = SIZES["ai2d_test"]
     count = 0

@@ -11,12 +11,18 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from eval.demo.captions import flickr30k, nocaps
-from eval.demo.choices import ai2d, scienceqa
-from eval.demo.dialogues import touchstone
-from eval.demo.open_questions import gqa, okvqa, okvqa_training, vizwiz, vqav2
-from eval.demo.reading import chartqa, docvqa, ocrvqa, textvqa
-from eval.demo.referring import REFERRED, grit, refcoco, refcoco_plus, refcocog
+from eval.demo.captions import draw_flickr30k, draw_nocaps
+from eval.demo.choices import draw_ai2d, draw_scienceqa
+from eval.demo.dialogues import draw_touchstone
+from eval.demo.open_questions import (
+    draw_gqa,
+    draw_okvqa,
+    draw_okvqa_training,
+    draw_vizwiz,
+    draw_vqav2,
+)
+from eval.demo.reading import draw_chartqa, draw_docvqa, draw_ocrvqa, draw_textvqa
+from eval.demo.referring import REFERRED, draw_grit, draw_refcoco, draw_refcoco_plus, draw_refcocog
 from eval.demo.scenes import HELD_OUT_SEEDS, TRAINING_SEEDS
 from eval.demo.writer import SIZES, Writer, write_json
 from eval.errors import DataError
@@ -78,25 +84,25 @@ def demo_seeds(seed: int) -> range:
 
 def _write(writer: Writer) -> None:
     """Every benchmark; the order decides which scenes each gets."""
-    flickr30k(writer)
-    okvqa(writer)
-    textvqa(writer)
-    scienceqa(writer)
+    draw_flickr30k(writer)
+    draw_okvqa(writer)
+    draw_textvqa(writer)
+    draw_scienceqa(writer)
     for split in REFERRED:
-        refcoco(writer, split)
-    nocaps(writer)
-    vqav2(writer)
-    okvqa_training(writer)
-    vizwiz(writer)
-    gqa(writer)
-    docvqa(writer)
-    chartqa(writer)
-    ocrvqa(writer)
-    ai2d(writer)
-    refcoco_plus(writer)
-    refcocog(writer)
-    grit(writer)
-    touchstone(writer)
+        draw_refcoco(writer, split)
+    draw_nocaps(writer)
+    draw_vqav2(writer)
+    draw_okvqa_training(writer)
+    draw_vizwiz(writer)
+    draw_gqa(writer)
+    draw_docvqa(writer)
+    draw_chartqa(writer)
+    draw_ocrvqa(writer)
+    draw_ai2d(writer)
+    draw_refcoco_plus(writer)
+    draw_refcocog(writer)
+    draw_grit(writer)
+    draw_touchstone(writer)
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

@@ -134,7 +134,7 @@ CHINESE = {
 }
 
 
-def touchstone(writer: Writer) -> None:
+def draw_touchstone(writer: Writer) -> None:
     """The English table, then the smaller Chinese one."""
     for name, chinese, plan, pairs in (
         ("touchstone_20230831", False, PLAN, PAIRS),

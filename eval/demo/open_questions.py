@@ -12,7 +12,7 @@ TRAINING = 24  # questions of OK-VQA's and VizWiz's training split, for few-shot
 ANSWER_TYPES = {"exists": "yes/no", "relation": "yes/no", "count": "number", "bars": "number"}
 
 
-def okvqa(writer: Writer) -> None:
+def draw_okvqa(writer: Writer) -> None:
     """One or two questions about each picture, the families in equal parts where possible."""
     rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -32,7 +32,7 @@ def okvqa(writer: Writer) -> None:
     _okvqa_files(writer, "val2014", rows, annotations)
 
 
-def okvqa_training(writer: Writer) -> None:
+def draw_okvqa_training(writer: Writer) -> None:
     """A few questions of the training split."""
     rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -86,7 +86,7 @@ def _okvqa_files(
     writer.json(f"okvqa/mscoco_{split}_annotations.json", top | {"annotations": annotations})
 
 
-def vqav2(writer: Writer) -> None:
+def draw_vqav2(writer: Writer) -> None:
     """Questions on OK-VQA's own pictures for val, on new ones for test, of which dev is a part."""
     draw = Random("vqav2")
     val_rows: list[dict[str, Any]] = []
@@ -147,7 +147,7 @@ def vqav2(writer: Writer) -> None:
     writer.truth("vqav2_testdev", {question_id: truth[question_id] for question_id in in_dev})
 
 
-def vizwiz(writer: Writer) -> None:
+def draw_vizwiz(writer: Writer) -> None:
     """One question a picture; the test's answers are known to the server alone."""
     counts: Counter[str] = Counter()
     for split in ("train", "val", "test"):
@@ -176,7 +176,7 @@ def vizwiz(writer: Writer) -> None:
             writer.truth("vizwiz_test", truth)
 
 
-def gqa(writer: Writer) -> None:
+def draw_gqa(writer: Writer) -> None:
     """Several questions a picture, in one object keyed by their numbers."""
     rows: dict[str, Mapping[str, Any]] = {}
     size = SIZES["gqa_testdev"]

@@ -11,7 +11,7 @@ from eval.demo.writer import SIZES, Writer, humans, picture_id, words
 CHARTS = "chartqa/ChartQA Dataset/test"
 
 
-def textvqa(writer: Writer) -> None:
+def draw_textvqa(writer: Writer) -> None:
     """Words and numbers to read, and bar charts with two questions each."""
     rows: list[dict[str, Any]] = []
     size = SIZES["textvqa_val"]
@@ -56,7 +56,7 @@ def textvqa(writer: Writer) -> None:
     writer.json("textvqa/TextVQA_0.5.1_val.json", content)
 
 
-def docvqa(writer: Writer) -> None:
+def draw_docvqa(writer: Writer) -> None:
     """Two questions a page; the test's answers are known to the server alone."""
     number = 0
     for split in ("val", "test"):
@@ -94,7 +94,7 @@ def docvqa(writer: Writer) -> None:
             writer.truth("docvqa_test", truth)
 
 
-def chartqa(writer: Writer) -> None:
+def draw_chartqa(writer: Writer) -> None:
     """Values and the tallest bar by people, the number of bars by a machine."""
     for half, families in (("human", ("value", "tallest")), ("augmented", ("bars", "value"))):
         rows: list[dict[str, Any]] = []
@@ -110,7 +110,7 @@ def chartqa(writer: Writer) -> None:
         writer.json(f"{CHARTS}/test_{half}.json", rows)
 
 
-def ocrvqa(writer: Writer) -> None:
+def draw_ocrvqa(writer: Writer) -> None:
     """A word to read and its colour, on the covers of books that nobody wrote."""
     books: dict[str, Any] = {}
     for split, number in (("val", 2), ("test", 3)):

@@ -16,7 +16,7 @@ REFERRED = {  # kinds of object, as people and other objects in the real splits
 PERSON, OTHER = 1, 17  # COCO's category numbers
 
 
-def refcoco(writer: Writer, split: str) -> None:
+def draw_refcoco(writer: Writer, split: str) -> None:
     """About three phrases for each picture, for shapes of the split's kinds."""
     rows: list[dict[str, Any]] = []
     size = SIZES[f"refcoco_{split}"]
@@ -45,7 +45,7 @@ def refcoco(writer: Writer, split: str) -> None:
     writer.lines(f"refcoco/refcoco_{split}.jsonl", rows)
 
 
-def refcoco_plus(writer: Writer) -> None:
+def draw_refcoco_plus(writer: Writer) -> None:
     """Refer's own files, on the pictures of RefCOCO."""
     refer = _Refer()
     for split in REFERRED:
@@ -59,7 +59,7 @@ def refcoco_plus(writer: Writer) -> None:
     refer.write(writer, "refcoco+", "unc")
 
 
-def refcocog(writer: Writer) -> None:
+def draw_refcocog(writer: Writer) -> None:
     """Refer's own files, on new pictures."""
     refer = _Refer()
     number = 400000
@@ -135,7 +135,7 @@ class _Refer:
         (writer.root / folder / f"refs({by}).p").write_bytes(pickle.dumps(self.refs, protocol=2))
 
 
-def grit(writer: Writer) -> None:
+def draw_grit(writer: Writer) -> None:
     """Phrases on RefCOCO's pictures, and every eighth once more on a distorted copy."""
     pictures = [name for name in writer.pictures if "train2014" in name]
     draw = Random("grit")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from eval.api import Nucleus, Prediction, Rank
-from eval.engine.plain import ranked
+from eval.engine.plain import ranked_prediction
 from eval.engine.runner import Outcome
 from eval.engine.scheduler import Scheduler
 from eval.engine.sequence import Sequence
@@ -54,11 +54,11 @@ def _ranked(sequence: Sequence, losses: Losses) -> Prediction:
     request = sequence.question.request
     assert isinstance(request.decode, Rank)
     try:
-        return ranked(request.id, request.decode, losses)
+        return ranked_prediction(request.id, request.decode, losses)
     except PredictionError as error:
-        return failed(sequence, str(error))
+        return failed_prediction(sequence, str(error))
 
 
-def failed(sequence: Sequence, reason: str) -> Prediction:
+def failed_prediction(sequence: Sequence, reason: str) -> Prediction:
     """The prediction of a sequence that has no answer."""
     return Prediction(sequence.question.request.id, "", error=reason)

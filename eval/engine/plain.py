@@ -56,7 +56,7 @@ class PlainEngine:
             losses = self.model.rank(
                 request.prompt, decode.options, image_root=self.image_root, chat=request.chat
             )
-            return ranked(request.id, decode, losses)
+            return ranked_prediction(request.id, decode, losses)
         except (DataError, PredictionError, ValueError) as error:
             return Prediction(request.id, "", error=str(error))
 
@@ -90,7 +90,7 @@ class PlainEngine:
         return describe(self.model, "plain", self.batch_size)
 
 
-def ranked(request_id: str, decode: Rank, losses: Losses) -> Prediction:
+def ranked_prediction(request_id: str, decode: Rank, losses: Losses) -> Prediction:
     """The option with the least loss. Raises PredictionError for losses that are not finite."""
     best = decode.best(losses.exact)
     if losses.published:

@@ -19,8 +19,8 @@ from eval.engine.plan import Picture
 from eval.engine.sequence import Sequence
 from eval.engine.usage import Usage
 from eval.runtime import QwenVL
-from eval.runtime.generation import Losses, Sampling, are_finite, losses_of, sample
-from eval.runtime.language import Places, places
+from eval.runtime.generation import Losses, Sampling, are_finite, losses_of, sample_tokens
+from eval.runtime.language import Places, token_places
 
 Outcome = int | Losses | None  # of a sequence: its next token, or the losses of its options
 
@@ -123,9 +123,9 @@ class Runner:
         """Of tokens at these slots, each with its rotary base, which is nearly always the same."""
         at = torch.tensor(slots, device=self.device)
         if all(base == bases[0] for base in bases):
-            return places(self.net.config, at, bases[0])
+            return token_places(self.net.config, at, bases[0])
         base = torch.tensor(bases, device=self.device).reshape(at.shape)
-        return places(self.net.config, at, base)
+        return token_places(self.net.config, at, base)
 
     def _next_tokens(self, sequences: list[Sequence], hidden: Tensor) -> dict[Sequence, Outcome]:
         """Tokens from hidden states (R, D): the best, or drawn for a sequence that samples."""
@@ -149,7 +149,7 @@ class Runner:
                 by_top_p.setdefault(decode.top_p, []).append(number)
         for top_p, numbers in by_top_p.items():
             rngs = [rng for number in numbers if (rng := sequences[number].rng)]
-            drawn = sample(scores[numbers], Sampling(top_p), rngs).tolist()
+            drawn = sample_tokens(scores[numbers], Sampling(top_p), rngs).tolist()
             for number, token in zip(numbers, drawn, strict=True):
                 tokens[number] = token
 

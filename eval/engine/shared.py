@@ -18,7 +18,7 @@ from torch import Tensor
 
 from eval.api import Prediction, Request
 from eval.engine.attention import segments_of
-from eval.engine.collector import Collector, failed
+from eval.engine.collector import Collector, failed_prediction
 from eval.engine.features import FeatureStore
 from eval.engine.kv_cache import Pool
 from eval.engine.memory import free_bytes, is_out_of_memory
@@ -179,13 +179,13 @@ class _Loop:
                 yield from self._collect(self.runner.read_prefill(segments, hidden), together)
                 return
             for sequence, why in self.scheduler.remove_unreadable(chosen, unreadable):
-                yield failed(sequence, why)
+                yield failed_prediction(sequence, why)
             if chosen:
                 yield from self._prefill(chosen)
             return
         # outside of `except`, which would keep the tensors of the failed prefill in memory
         if hopeless := self.scheduler.shrink(chosen):
-            yield failed(
+            yield failed_prediction(
                 hopeless,
                 f"not enough memory on {self.device} for this question alone: {reason}",
             )
@@ -211,7 +211,7 @@ class _Loop:
         for sequence in lost:
             if sequence not in together:
                 self.scheduler.finish(sequence, suspect=True)
-                yield failed(sequence, self.not_finite)
+                yield failed_prediction(sequence, self.not_finite)
 
 
 def open_backend(

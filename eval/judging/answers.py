@@ -11,8 +11,8 @@ from eval.data.declare import Task
 from eval.data.verify import verify
 from eval.errors import DataError, PredictionError
 from eval.judging.task import Item, JudgedTask
-from eval.run.folder import RunFolder, held
-from eval.run.spec import Spec, describe_task, read_samples
+from eval.run.folder import RunFolder, held_run
+from eval.run.spec import Spec, read_samples, spec_entry
 from eval.storage.digests import sha256_file
 
 DATA = "data"  # folder of a run that has only the texts of a file of answers
@@ -29,7 +29,7 @@ class Answers:
     without: int
 
 
-def answers_of(folder: RunFolder, task: Task, judged: JudgedTask, data: Path) -> Answers:
+def answers_in_run(folder: RunFolder, task: Task, judged: JudgedTask, data: Path) -> Answers:
     """A run's answers, as the published scripts would show them to the judge.
 
     Raises RunError where the run is not finished or was asked from other data.
@@ -49,7 +49,7 @@ def answers_of(folder: RunFolder, task: Task, judged: JudgedTask, data: Path) ->
     return Answers(items, len(ids) - len(given))
 
 
-def take_in(
+def import_answer_table(
     file: Path,
     out: Path,
     task: Task,
@@ -83,7 +83,7 @@ def take_in(
             f"{file}: not the answers to the whole of {task.name}:\n  {lines}\nNothing was asked. "
             "Complete the file; --allow-partial judges what there is and marks the figure"
         )
-    with held(out), tempfile.TemporaryDirectory() as beside:
+    with held_run(out), tempfile.TemporaryDirectory() as beside:
         described = data or Path(beside)
         if data is None:
             judged.write_data(given, file, task.name, described)
@@ -102,7 +102,7 @@ def take_in(
                 "batch_size": "?",
             },
             "settings": {},
-            "tasks": {task.name: describe_task(task, described, spec)},
+            "tasks": {task.name: spec_entry(task, described, spec)},
             "data": str(root.resolve()),
             **about,
         }

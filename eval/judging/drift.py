@@ -12,7 +12,7 @@ from eval.judging.occasion import Occasion
 from eval.judging.task import JudgedTask
 
 
-def drift(occasion: Occasion, ledger: Ledger) -> dict[str, Any] | None:
+def judge_drift(occasion: Occasion, ledger: Ledger) -> dict[str, Any] | None:
     """The anchors on this occasion beside the earliest with as many; None where none were judged.
 
     mean, recorded  of the assessed answers' scores; recorded_on is the day, reported the model's

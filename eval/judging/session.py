@@ -17,14 +17,14 @@ from eval.client.sending import Sender
 from eval.client.server import Server
 from eval.data.declare import Task
 from eval.errors import JudgeError, UsageError
-from eval.judging.answers import answers_of, take_in
+from eval.judging.answers import answers_in_run, import_answer_table
 from eval.judging.asking import CONCURRENCY, Asking
 from eval.judging.batch import work_batches
 from eval.judging.cost import Estimate, agree_on_cost, estimate
-from eval.judging.drift import drift
+from eval.judging.drift import judge_drift
 from eval.judging.occasion import JudgeRequest, Occasion
-from eval.judging.task import JudgedTask, Judgements, failure, judged_task
-from eval.run.folder import RunFolder, held
+from eval.judging.task import JudgedTask, Judgements, judged_task, judgement_failure
+from eval.run.folder import RunFolder, held_run
 from eval.scoring.score import score_run
 from eval.storage.reading import exists
 
@@ -110,7 +110,7 @@ class Front(Protocol):
         """Show a task's scores."""
 
 
-def judge_run(
+def judge_answers_of_run(
     run: RunFolder, tasks: Sequence[Task], data: Path, how: Judging, front: Front
 ) -> Missing:
     """Judge the answers of a finished run's tasks, and record their scores.
@@ -136,7 +136,7 @@ def judge_run(
     return Missing(sum(each.unjudged for each in found), sum(each.failed for each in found))
 
 
-def judge_table(
+def judge_answer_table(
     file: Path,
     out: Path,
     task: Task,
@@ -163,7 +163,7 @@ def judge_table(
         },
     }
     with tempfile.TemporaryDirectory() if how.dry_run else nullcontext(out) as place:
-        run, root = take_in(
+        run, root = import_answer_table(
             file,
             Path(place),
             task,
@@ -172,7 +172,7 @@ def judge_table(
             allow_partial=how.allow_partial,
             about=about,
         )
-        return run, judge_run(run, [task], root, how, front)
+        return run, judge_answers_of_run(run, [task], root, how, front)
 
 
 def judged_tasks(names: Sequence[str], chosen: str | None, target: Path) -> list[Task]:
@@ -201,7 +201,7 @@ def _example() -> str:
 def _occasion(
     run: RunFolder, task: Task, judged: JudgedTask, data: Path, prompt: Any, how: Judging
 ) -> Occasion:
-    answers = answers_of(run, task, judged, data)
+    answers = answers_in_run(run, task, judged, data)
     if answers.without and not how.allow_partial:
         raise UsageError(
             f"{run.path}: {task.name}: {answers.without:,} samples have no answer. Ask them again "
@@ -335,15 +335,15 @@ class _Session:
             line = ledger.line(request.key)
             assert line is not None, "a settled request has a line"
             lines.setdefault(request.item.id, []).append(line)
-            if fault := failure(line, task.scale_fault, as_published=how.as_published):
+            if fault := judgement_failure(line, task.scale_fault, as_published=how.as_published):
                 failures.append((f"{request.item.id} round {request.round}", fault))
-        changed = drift(occasion, ledger)
+        changed = judge_drift(occasion, ledger)
         rows, scores = task.result(
             Judgements(
                 how.server, occasion.prompt, occasion.items, lines, changed, how.as_published
             )
         )
-        with held(self.run.path):
+        with held_run(self.run.path):
             folder = self.run.scores(self.task.name)
             folder.write_judgements(rows)
             folder.write_server(scores)

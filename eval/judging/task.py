@@ -125,7 +125,9 @@ def judged_task(task: Task) -> JudgedTask:
     return found
 
 
-def failure(line: JudgedLine, scale_fault: Callable[[str], str], *, as_published: bool) -> str:
+def judgement_failure(
+    line: JudgedLine, scale_fault: Callable[[str], str], *, as_published: bool
+) -> str:
     """Why a reply does not count, empty where it does.
 
     scale_fault  see JudgedTask; with as_published scores outside the scale count

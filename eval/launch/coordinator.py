@@ -236,7 +236,7 @@ class Coordinator:
         journals.close()
 
 
-def rounds(
+def run_rounds(
     write: Callable[[int, bool], RoundPlan], work: Callable[[RoundPlan, Order], bool], workers: int
 ) -> int:
     """Rounds until nothing is missing; how many there were.

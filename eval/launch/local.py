@@ -116,7 +116,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def shares(workers: int, devices: Sequence[str], cores: int) -> list[dict[str, str]]:
+def device_shares(workers: int, devices: Sequence[str], cores: int) -> list[dict[str, str]]:
     """Environment of each worker: its part of the GPUs, or of the cores where there are none.
 
     devices  as in CUDA_VISIBLE_DEVICES; a worker gets the same number of them as every other

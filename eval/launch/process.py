@@ -17,7 +17,7 @@ from typing import Any
 
 from eval import plugins
 from eval.errors import EvalError
-from eval.launch.local import shares
+from eval.launch.local import device_shares
 from eval.launch.queue import Queue, Store
 from eval.launch.store import LaunchedRank, join_store
 from eval.launch.worker import Worker
@@ -30,7 +30,7 @@ PATIENCE_S = 10.0  # for rank 0 to answer before a rank says that it waits
 SETTINGS = "settings"  # key under which a rank finds what it is to do
 
 
-def serve(settings: dict[str, Any], queue: Queue | None = None) -> None:
+def serve_as_worker(settings: dict[str, Any], queue: Queue | None = None) -> None:
     """Answer orders until there are no more.
 
     settings  number, store and prefix, run, backend, checkpoint, arguments of the back end (those
@@ -76,7 +76,7 @@ def serve_rank(rank: LaunchedRank) -> int:
         settings = json.loads(store.get(SETTINGS))
         store.add("seen", 1)
         if settings is not None:
-            serve({**settings, "number": rank.number}, Queue(store))
+            serve_as_worker({**settings, "number": rank.number}, Queue(store))
     except EvalError:
         return 2  # rank 0 was told, and says it
     except DistError:
@@ -94,7 +94,7 @@ def _say_that_it_waits(rank: LaunchedRank) -> None:
     )
 
 
-def meeting() -> tuple[LaunchedRank, Store] | None:
+def launch_meeting() -> tuple[LaunchedRank, Store] | None:
     """This process as the first of many that a launcher has started, and where they meet.
 
     None where it is alone, or the command takes no part in a launch.
@@ -106,12 +106,12 @@ def meeting() -> tuple[LaunchedRank, Store] | None:
     return MEETING[0]
 
 
-def dismiss(patience_s: float = 10.0) -> None:
+def dismiss_ranks(patience_s: float = 10.0) -> None:
     """Let the other ranks end, where they were not told what to do."""
     from torch.distributed import DistError
 
     with contextlib.suppress(DistError, EvalError):
-        met = meeting()
+        met = launch_meeting()
         if met is None:
             return
         rank, store = met
@@ -142,7 +142,7 @@ def share_of(rank: LaunchedRank) -> dict[str, str]:
     seen = devices()
     if seen and len(seen) < rank.local_size:
         return {}  # it was given GPUs of its own
-    share = shares(rank.local_size, seen, len(os.sched_getaffinity(0)))[rank.local]
+    share = device_shares(rank.local_size, seen, len(os.sched_getaffinity(0)))[rank.local]
     return {name: value for name, value in share.items() if seen or name not in os.environ}
 
 
@@ -192,7 +192,7 @@ def main() -> None:
     settings = json.loads(_first_line())
     _end_with_the_input()
     try:
-        serve(settings)
+        serve_as_worker(settings)
     except EvalError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -15,7 +15,7 @@ from eval.api import Backend
 from eval.errors import UsageError
 from eval.launch import process as worker_process
 from eval.launch.coordinator import LEASE_S, Coordinator, WorkerProcesses
-from eval.launch.local import Processes, shares
+from eval.launch.local import Processes, device_shares
 from eval.launch.plan import RoundPlan
 from eval.launch.queue import Here, Order, Queue, Report, Store
 from eval.launch.ray import Actors
@@ -132,7 +132,7 @@ class ThisProcess:
 
 
 @contextmanager
-def started(
+def started_workers(
     job: Job,
     launch: Launch,
     run: Path,
@@ -187,7 +187,7 @@ def _processes(
     settings = job.settings(run)
     log = run / ".work" / "worker-{}.log"
     if launch.launcher == "ray":
-        actors = Actors("eval.launch.process", "serve", launch.gpus, launch.address)
+        actors = Actors("eval.launch.process", "serve_as_worker", launch.gpus, launch.address)
         store, address = open_store(actors.host)
         actors.settings = {**settings, "store": address, "prefix": ""}
         return store, actors
@@ -224,7 +224,7 @@ def _places(job: Job, gpus: int, say: Callable[[str], None]) -> list[dict[str, s
             )
         say(f"no GPU: {gpus} processes share {cores} cores{lost}")
         given = "OMP_NUM_THREADS" in os.environ
-        return [{}] * gpus if given else shares(gpus, [], cores)
+        return [{}] * gpus if given else device_shares(gpus, [], cores)
     if gpus > len(devices):
         raise UsageError(f"--gpus {gpus}: this machine has {len(devices)}{lost}")
     need = plugins.footprint(
@@ -234,7 +234,7 @@ def _places(job: Job, gpus: int, say: Callable[[str], None]) -> list[dict[str, s
         str(job.arguments.get("dtype", "auto")),
         weights=job.arguments.get("weights"),
     )
-    return shares(replicas(gpus, need or 0, _gpu_bytes()), devices[:gpus], cores)
+    return device_shares(model_replicas(gpus, need or 0, _gpu_bytes()), devices[:gpus], cores)
 
 
 def _unseen(seen: int) -> str:
@@ -247,7 +247,7 @@ def _unseen(seen: int) -> str:
     return f"; CUDA_VISIBLE_DEVICES names {gpus}, torch sees {seen or 'none'}{why}"
 
 
-def replicas(gpus: int, need: int, each: int) -> int:
+def model_replicas(gpus: int, need: int, each: int) -> int:
     """How many models of `need` bytes so many GPUs of `each` bytes hold: at least one."""
     per_model = max(-(-need // int(FITS * each)), 1)
     return max(gpus // per_model, 1)

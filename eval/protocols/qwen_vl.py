@@ -32,15 +32,15 @@ def prompt(task: Task, sample: Sample, protocol: str, examples: Sequence[Sample]
             raise UsageError(f"{task.name}: has no prompt in protocol {CHATML}")
         if examples:
             raise UsageError(f"protocol {CHATML} takes no few-shot examples; {PUBLISHED} does")
-        return fill(task.chat, sample.fields)
+        return fill_template(task.chat, sample.fields)
     if protocol != PUBLISHED:
         raise UsageError(f"protocol {protocol!r}: one of {', '.join(PROTOCOLS)} expected")
     if task.dialogue and examples:
         raise UsageError(f"{task.name}: a dialogue takes no few-shot examples")
     # nothing stands between examples: each is its own prompt, a space and its answer
     shown = f"{task.prompt} {{answer}}"
-    shots = "".join(fill(shown, example.fields) for example in examples)
-    return shots + fill(task.prompt, sample.fields)
+    shots = "".join(fill_template(shown, example.fields) for example in examples)
+    return shots + fill_template(task.prompt, sample.fields)
 
 
 def is_dialogue(task: Task, protocol: str) -> bool:
@@ -48,7 +48,7 @@ def is_dialogue(task: Task, protocol: str) -> bool:
     return protocol == CHATML or task.dialogue
 
 
-def fill(template: str, fields: Mapping[str, str]) -> str:
+def fill_template(template: str, fields: Mapping[str, str]) -> str:
     """Put each field's text in the template's {places}; texts are never filled again.
 
     {pictures} is a line for each image, `Picture 1: <img>path</img>`, as Qwen-VL-Chat was taught.
@@ -56,14 +56,14 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
 
     def text(match: re.Match[str]) -> str:
         if match[1] != PICTURES:
-            return plain(fields, match[1])
-        paths = (plain({"image": path}, "image") for path in image_paths(fields))
+            return plain_field(fields, match[1])
+        paths = (plain_field({"image": path}, "image") for path in image_paths(fields))
         return "".join(f"Picture {n}: <img>{path}</img>\n" for n, path in enumerate(paths, 1))
 
     return PLACE.sub(text, template)
 
 
-def plain(fields: Mapping[str, str], name: str) -> str:
+def plain_field(fields: Mapping[str, str], name: str) -> str:
     """A field's text. Raises DataError where it would open or close an image span of its own.
 
     A question must not be able to name a file.

@@ -91,7 +91,7 @@ class ColumnComparison:
         return TableCell(self.score, marked=not self.missing and not self.comparable)
 
 
-def compare(run: RunScores, column: Column, row: CardRow) -> ColumnComparison:
+def compare_with_card(run: RunScores, column: Column, row: CardRow) -> ColumnComparison:
     """A run's score of a column beside a row of the card.
 
     Raises RunError for a summary that lacks the card's metric or has it in another range.

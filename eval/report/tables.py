@@ -26,7 +26,7 @@ from eval.report.comparison import (
     SCALE,
     ColumnComparison,
     TableCell,
-    compare,
+    compare_with_card,
     compare_without_card,
     number,
 )
@@ -143,7 +143,7 @@ def build_tables(
             anchor = _anchor(table, row, checkpoint, few_shot)
             if anchor is None:
                 continue
-            columns = tuple(compare(run, column, anchor) for column in table.columns)
+            columns = tuple(compare_with_card(run, column, anchor) for column in table.columns)
             if not all_tables and all(column.missing for column in columns):
                 continue
             remark = _unexpected(anchor, row, checkpoint, few_shot)

@@ -28,7 +28,7 @@ from eval.run.files import (
     SUMMARY,
     source_digests,
 )
-from eval.run.requests import Identified, identified
+from eval.run.requests import Identified, identified_requests
 from eval.run.spec import Spec, read_samples
 from eval.storage.digests import Digests
 from eval.storage.reading import is_there, read_lines, reason
@@ -111,7 +111,7 @@ class TaskAnswers:
         def is_pending(request: Identified) -> bool:
             return answers.place(request.sample_id, request.of) is None
 
-        every = identified(task, data, spec, digests)
+        every = identified_requests(task, data, spec, digests)
         if batch == 1:
             yield from filter(is_pending, every)
             return
@@ -129,7 +129,8 @@ class TaskAnswers:
         files = self._files()
         answers = journal.AnswerIndex(files)
         places = (
-            answers.place(each.sample_id, each.of) for each in identified(task, data, spec, digests)
+            answers.place(each.sample_id, each.of)
+            for each in identified_requests(task, data, spec, digests)
         )
         return self.complete and all(
             place is not None and files[place[0]].name == PREDICTIONS for place in places
@@ -162,7 +163,7 @@ class TaskAnswers:
         answers = journal.AnswerIndex(self._files(), self._entries)
         places: list[tuple[int, int]] = []
         missing = 0
-        for each in identified(task, data, spec, digests):
+        for each in identified_requests(task, data, spec, digests):
             place = answers.place(each.sample_id, each.of)
             if place is None:
                 missing += 1
@@ -251,7 +252,7 @@ class Journals:
 
     def answered_by(self, about: Mapping[str, Any]) -> None:
         """Name the model, as its back end describes it."""
-        self.model = journal.identity(about)
+        self.model = journal.model_identity(about)
 
     def write(self, answer: Prediction, of: str) -> str:
         """Record the answer to a request; the task's name. Raises RunError on a full disk."""

@@ -7,7 +7,7 @@ from eval.data import Examples
 from eval.data.declare import Task
 from eval.data.verify import verify
 from eval.errors import DataError
-from eval.run.requests import render
+from eval.run.requests import render_request
 from eval.run.spec import Spec, read_samples
 from eval.storage.tree import is_file
 
@@ -32,7 +32,7 @@ def check_data(
     decode = spec.decode(task)
     for sample in read_samples(task, data, spec):
         shown = examples.draw(sample.id, spec.few_shot, spec.seed) if examples else ()
-        render(task, sample, spec.protocol, shown, decode=decode)  # refuses what cannot be
+        render_request(task, sample, spec.protocol, shown, decode=decode)  # refuses what cannot be
         absent = {p for example in shown for p in example.images if not is_file(data / p)}
         missing |= absent
         if absent or not all(is_file(data / path) for path in sample.images):

@@ -108,7 +108,7 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class TaskEntry:
-    """What a manifest says about a task; see eval.run.spec.describe_task."""
+    """What a manifest says about a task; see eval.run.spec.spec_entry."""
 
     prompt: str
     protocol: str

@@ -18,7 +18,7 @@ from eval.run import journal
 from eval.run.answers import Journals, TaskAnswers, refusals
 from eval.run.files import FORMAT, MANIFEST, WORK, read_manifest
 from eval.run.scores import TaskScores
-from eval.run.spec import Spec, describe_task
+from eval.run.spec import Spec, spec_entry
 from eval.storage.digests import Digests
 from eval.storage.lock import Locked, locked
 from eval.storage.reading import is_there
@@ -107,7 +107,7 @@ class RunFolder:
         Raises RunError where they are not those that the run was made from.
         """
         entry = self.manifest["tasks"][task.name]
-        now: dict[str, str] = describe_task(task, data, Spec.of(entry))["sources"]
+        now: dict[str, str] = spec_entry(task, data, Spec.of(entry))["sources"]
         for path, digest in entry["sources"].items():
             current = now.get(path)
             if current != digest:
@@ -120,11 +120,11 @@ class RunFolder:
 
     def _model(self) -> journal.Identity:
         """What journals are to name as their model."""
-        return journal.identity(self.manifest.get("model", {}))
+        return journal.model_identity(self.manifest.get("model", {}))
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[int]:
+def held_run(path: Path) -> Iterator[int]:
     """Hold a run's folder, which is made where there is none; the lock's file descriptor.
 
     Raises RunError where another process holds it, or the folder is of something else.
@@ -158,7 +158,7 @@ def _make(path: Path) -> None:
 def _differing(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What keeps two manifests from being one run: model settings, or a task's specification."""
     models = [
-        {**manifest["model"], "device": journal.identity(manifest["model"])["device"]}
+        {**manifest["model"], "device": journal.model_identity(manifest["model"])["device"]}
         for manifest in (earlier, now)
     ]
     names = [

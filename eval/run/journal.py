@@ -72,7 +72,7 @@ _LINE: Schema[_Line] = Schema(_Line)
 _LOSSES: Schema[_Losses] = Schema(_Losses)
 
 
-def identity(model: Mapping[str, Any]) -> Identity:
+def model_identity(model: Mapping[str, Any]) -> Identity:
     """What distinguishes a model's answers from another's, from a manifest's entry on the model."""
     fields = {name: model.get(name) for name in IDENTITY}
     if isinstance(fields["device"], str):

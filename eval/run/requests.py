@@ -45,7 +45,7 @@ class Identified:
         return self.request.id.partition("/")[2]
 
 
-def render(
+def render_request(
     task: Task,
     sample: Sample,
     protocol: str = PUBLISHED,
@@ -78,15 +78,17 @@ def requests(task: Task, data: Path, spec: Spec) -> Iterator[tuple[Sample, Reque
     decode = spec.decode(task)
     if not spec.few_shot:
         for sample in read_samples(task, data, spec):
-            yield sample, render(task, sample, spec.protocol, decode=decode)
+            yield sample, render_request(task, sample, spec.protocol, decode=decode)
         return
     examples = Examples(task, data, leaking=spec.leaking)
     for sample in read_samples(task, data, spec):
         shown = examples.draw(sample.id, spec.few_shot, spec.seed)
-        yield sample, render(task, sample, spec.protocol, shown, decode=decode)
+        yield sample, render_request(task, sample, spec.protocol, shown, decode=decode)
 
 
-def identified(task: Task, data: Path, spec: Spec, digests: Digests) -> Iterator[Identified]:
+def identified_requests(
+    task: Task, data: Path, spec: Spec, digests: Digests
+) -> Iterator[Identified]:
     """Every request of a task with its identity, in the official order."""
     every = (request for _, request in requests(task, data, spec))
     with ThreadPoolExecutor(READERS, "digest") as readers:

@@ -75,7 +75,7 @@ def read_samples(task: Task, data: Path, spec: Spec = Spec()) -> Iterator[Sample
             yield sample
 
 
-def describe_task(task: Task, data: Path, spec: Spec) -> dict[str, Any]:
+def spec_entry(task: Task, data: Path, spec: Spec) -> dict[str, Any]:
     """A manifest's entry of a task: it shows whether two runs have the same requests.
 
     Raises DataError where a file is not the pinned one.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from eval.errors import CheckpointError, UsageError
 from eval.runtime import hub, recognise
 from eval.runtime.recognise import CONFIG, GENERATION, MAX_JSON_BYTES, VOCABULARY
-from eval.runtime.weights import SETS, Stored, choose, stored, tensors, weight_files
+from eval.runtime.weights import SETS, Stored, choose_weights, stored_tensors, tensors, weight_files
 from eval.storage.digests import Digests
 from eval.storage.reading import Schema, exists, reason, shown_path
 
@@ -74,7 +74,7 @@ class Checkpoint:
 
     def parameters(self) -> dict[str, Stored]:
         """Every parameter, as the headers of the weights describe it."""
-        return stored(self.folder, self.weights)
+        return stored_tensors(self.folder, self.weights)
 
     def chat_format(self) -> str | None:
         """`chatml` for Qwen-VL-Chat, `raw` for Qwen-VL, None where the folder doesn't say."""
@@ -118,7 +118,7 @@ def find_checkpoint(
                 f"{shown_path(Path(path))}: no such folder, and not a hub id either (a hub id "
                 "reads owner/name)"
             )
-        folder, chosen = hub.download(str(path), revision, weights)
+        folder, chosen = hub.download_checkpoint(str(path), revision, weights)
         commit = folder.name
         _check_files(folder, chosen)
         return Checkpoint(folder, str(path), chosen, commit)
@@ -133,7 +133,7 @@ def find_checkpoint(
         raise CheckpointError(f"{folder}: cannot be listed: {reason(error)}") from None
     recognise.refuse_folder(folder, names, weights)
     recognise.refuse_unreadable(folder, names.intersection([weights] if weights else SETS))
-    chosen = choose(folder, names, weights)
+    chosen = choose_weights(folder, names, weights)
     _check_files(folder, chosen)
     return Checkpoint(folder, str(path), chosen)
 
@@ -208,7 +208,7 @@ def _assign(model: nn.Module, key: str, tensor: Tensor) -> None:
     setattr(module, name, nn.Parameter(tensor, requires_grad=False))
 
 
-def place(model: nn.Module, device: str, dtype: torch.dtype) -> dict[str, str]:
+def device_and_dtype(model: nn.Module, device: str, dtype: torch.dtype) -> dict[str, str]:
     """Device of each part of a meta model: a single one, or accelerate's map for `auto`.
 
     `auto` takes the first GPU where the model fits it with a tenth to spare, several where it does

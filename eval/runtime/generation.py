@@ -78,7 +78,7 @@ def continue_rows(
         if sampling is None:
             last = scores.argmax(-1)
         else:
-            last = sample(scores.masked_fill((lost | ended)[:, None], 0.0), sampling, draws)
+            last = sample_tokens(scores.masked_fill((lost | ended)[:, None], 0.0), sampling, draws)
         last = torch.where(ended, end_id, last)
         new.append(last)
         ended = ended | (last == end_id)
@@ -93,7 +93,7 @@ def continue_rows(
     return [row[: row.index(end_id) + 1] if end_id in row else row for row in rows]
 
 
-def sample(scores: Tensor, how: Sampling, draws: Sequence[np.random.Generator]) -> Tensor:
+def sample_tokens(scores: Tensor, how: Sampling, draws: Sequence[np.random.Generator]) -> Tensor:
     """One id a row (R,) from scores (R, V): temperature, then top-k, then the nucleus.
 
     The nucleus is the smallest set of likeliest ids whose probability reaches top_p. The id is

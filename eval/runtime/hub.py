@@ -9,7 +9,7 @@ from eval.runtime import recognise, weights
 PATIENCE_S = 30.0
 
 
-def download(hub_id: str, revision: str | None, choice: str | None) -> tuple[Path, str]:
+def download_checkpoint(hub_id: str, revision: str | None, choice: str | None) -> tuple[Path, str]:
     """The cached folder of a repository at a commit, and the set of weights in it.
 
     Of several sets the first in transformers' order is fetched, `.safetensors` before `.bin`,
@@ -20,7 +20,7 @@ def download(hub_id: str, revision: str | None, choice: str | None) -> tuple[Pat
     names = _listed(hub_id, folder)
     recognise.refuse_folder(folder, names, choice)
     first = next((name for name in weights.SETS if name in names), None)
-    chosen = weights.choose(folder, names, choice or first)
+    chosen = weights.choose_weights(folder, names, choice or first)
     files = [chosen]
     if chosen.endswith(weights.INDEX):
         files = sorted(set(weights.read_index(folder / chosen).values()))

@@ -136,7 +136,7 @@ class Places:
         return Places(*moved)  # type: ignore[arg-type]  # cos and sin are never None
 
 
-def places(
+def token_places(
     config: QwenVLConfig, slots: Tensor, base: float | Tensor, mask: Tensor | None = None
 ) -> Places:
     """Tables for queries at `slots` (R or 1, S) int64; see `rotary_tables` for the base."""

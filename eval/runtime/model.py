@@ -16,8 +16,8 @@ from eval.runtime.language import (
     Places,
     RMSNorm,
     additive_mask,
-    places,
     rotary_base,
+    token_places,
 )
 from eval.runtime.visual import QUERIES, VisionTransformer
 
@@ -111,5 +111,5 @@ class QwenVLForCausalLM(PreTrainedModel):  # type: ignore[misc]  # transformers 
         elif past and queries > 1:
             additive = additive_mask(ids.new_ones(rows, total), queries, x.dtype)
         slots = torch.arange(past, total, device=ids.device)[None]
-        at = places(self.config, slots, cache.base, additive)
+        at = token_places(self.config, slots, cache.base, additive)
         return self.transformer(x, at, cache), cache

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eval.errors import CheckpointError, UsageError
 from eval.runtime import chat
-from eval.runtime.checkpoint import Checkpoint, find_checkpoint, load_weights, place
+from eval.runtime.checkpoint import Checkpoint, device_and_dtype, find_checkpoint, load_weights
 from eval.runtime.config import QwenVLConfig
 from eval.runtime.generation import Losses, Sampling, choice_losses, continue_rows
 from eval.runtime.image import load_pixels
@@ -89,7 +89,7 @@ class QwenVL:
             )
         with torch.device("meta"):
             model = QwenVLForCausalLM(config)
-        placement = place(model, device, torch_dtype)
+        placement = device_and_dtype(model, device, torch_dtype)
         load_weights(model, checkpoint.folder, parameters, placement, torch_dtype)
         if len(placement) > 1:
             from accelerate import dispatch_model

@@ -53,7 +53,7 @@ class Index:
 INDEX_SCHEMA: Schema[Index] = Schema(Index)
 
 
-def choose(folder: Path, names: frozenset[str], choice: str | None) -> str:
+def choose_weights(folder: Path, names: frozenset[str], choice: str | None) -> str:
     """The file that stands for the set that is read: an index, or weights.
 
     names   of the files in the folder
@@ -146,7 +146,7 @@ def read_index(index: Path) -> dict[str, str]:
     return files
 
 
-def stored(folder: Path, chosen: str) -> dict[str, Stored]:
+def stored_tensors(folder: Path, chosen: str) -> dict[str, Stored]:
     """Every parameter of a set, from the headers of its files alone.
 
     Raises CheckpointError where a file is damaged, holds more than plain tensors of floats, or

@@ -11,7 +11,7 @@ from eval.data import read_predictions
 from eval.data.declare import Corpus, Metric, Sample, Task, is_mean, value_range
 from eval.errors import DataError, PredictionError
 from eval.run.folder import RunFolder
-from eval.run.spec import Spec, describe_task, read_samples
+from eval.run.spec import Spec, read_samples, spec_entry
 from eval.scoring.signature import file_facts, run_facts, signature
 from eval.scoring.stats import METHOD, Tally
 from eval.storage.digests import sha256_file
@@ -392,7 +392,7 @@ def score_file(
     ChartQA's, belong to the samples in their order; so do those of a task that is `renumbered`,
     where no sample has one of their ids.
     """
-    sources = describe_task(task, data, Spec())["sources"]
+    sources = spec_entry(task, data, Spec())["sources"]
     facts = file_facts(sources, sha256_file(predictions))
     samples: Iterable[Sample] = read_samples(task, data)
     pairs = read_predictions(predictions)

@@ -9,7 +9,7 @@ import orjson
 from eval import __version__
 from eval.api import Generate, Nucleus
 from eval.data.declare import Task
-from eval.run.journal import identity
+from eval.run.journal import model_identity
 from eval.run.spec import Spec, spec_digest
 
 
@@ -20,7 +20,7 @@ def signature(task: Task, summary: Mapping[str, Any], facts: Mapping[str, str], 
     asked      see eval.run.spec.spec_digest
     data       digest of the benchmark's files
     questions  digest of all requests: prompts with their options, decoding, pictures' bytes
-    ckpt, dtype, device, engine, gen, batch  of the model; see eval.run.journal.identity
+    ckpt, dtype, device, engine, gen, batch  of the model; see eval.run.journal.model_identity
     """
     scores = " ".join(f"{name}={value:.6f}" for name, value in summary["metrics"].items())
     decode = "rank"
@@ -68,7 +68,7 @@ def run_facts(
     entry    of the task
     sources  digests of the benchmark's files, by path
     """
-    known = {name: "?" if value is None else value for name, value in identity(model).items()}
+    known = {name: "?" if value is None else value for name, value in model_identity(model).items()}
     facts = {
         "asked": spec_digest(task, entry),
         "data": _short(sources),

@@ -25,7 +25,7 @@ MAX_SCORE_CHARACTERS = 20
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every member of a zip: equal answers, equal bytes
 
 
-def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) -> Path:
+def write_submission(task: Task, folder: RunFolder, data: Path, file: Path | None = None) -> Path:
     """Write the file that the task's server takes; where it was written.
 
     file  default: in the run's folder, under the name that the server knows
@@ -66,7 +66,7 @@ def submit(task: Task, folder: RunFolder, data: Path, file: Path | None = None) 
     return path
 
 
-def percentage(text: str, task: Task) -> float:
+def parse_percentage(text: str, task: Task) -> float:
     """A server's score as tables show it: 65.1, also written "65.1%".
 
     Servers often give fractions, so a score that could be one needs the sign. Raises UsageError
@@ -94,7 +94,7 @@ def _first_metric(task: Task) -> tuple[str, float]:
     return name, value_range(metric)[1]
 
 
-def record(
+def record_server_scores(
     task: Task,
     folder: RunFolder,
     metrics: Mapping[str, float],

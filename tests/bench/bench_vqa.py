@@ -26,7 +26,7 @@ from typing import Any
 from eval.metrics.vqa_tables import ARTICLES, CONTRACTIONS, NUMBER_WORDS, PUNCTUATION
 from eval.plugins import find_tasks
 from eval.run.folder import RunFolder
-from eval.run.spec import Spec, describe_task
+from eval.run.spec import Spec, spec_entry
 from eval.scoring.score import score_run
 
 QUESTIONS, IMAGES = 214354, 40504
@@ -60,7 +60,7 @@ def write(folder: Path, questions: int) -> None:
         annotated.write("]}")
     (task,) = find_tasks([NAME])
     model = {"checkpoint": "invented", "digest": "0" * 64, "dtype": "float32", "batch_size": 1}
-    entry = describe_task(task, data, Spec())
+    entry = spec_entry(task, data, Spec())
     RunFolder.start(folder / "run", {"model": model, "tasks": {NAME: entry}})
     (folder / "run" / NAME).mkdir()
     (folder / "predictions.jsonl").rename(folder / "run" / NAME / "predictions.jsonl")

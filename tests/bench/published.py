@@ -22,7 +22,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from eval.api import Generate, Prediction, Rank, Request
 from eval.runtime import QwenVL
 from eval.runtime.image import load_image, preprocess
-from eval.runtime.language import Places, additive_mask, attention, places, rotary_base
+from eval.runtime.language import Places, additive_mask, attention, rotary_base, token_places
 from eval.runtime.model import QwenVLForCausalLM
 
 BATCH = 8
@@ -66,7 +66,7 @@ class Published(QwenVLForCausalLM, GenerationMixin):
         real = mask is None or (not past and bool(mask.all()))
         additive = None if real else additive_mask(mask, ids.shape[1], x.dtype)
         slots = torch.arange(past, total)[None]
-        at = places(self.config, slots, self.base, additive)
+        at = token_places(self.config, slots, self.base, additive)
         return self.transformer(x, at, Grown(cache))
 
     def forward(

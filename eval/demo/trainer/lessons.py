@@ -185,7 +185,7 @@ class RowWriter:
         return ids, [*self.tokenizer.encode(answer), self.tokenizer.im_end_id]
 
 
-def chosen_questions(scene: Scene, draw: Random) -> list[Question]:
+def lesson_questions(scene: Scene, draw: Random) -> list[Question]:
     """Some of a scene's questions, by WEIGHTS, in random order."""
     pool = questions(scene, draw)
     left = {family: most for family, (_, most) in WEIGHTS.items()}
@@ -238,5 +238,5 @@ def batch_of(
     rows = []
     for scene in scenes if text else ():
         chat = draw.random() < CHAT_SHARE
-        rows.append(writer.row(chosen_questions(scene, draw), keep, chat))
+        rows.append(writer.row(lesson_questions(scene, draw), keep, chat))
     return LessonBatch(pixels, labels, keep, rows)

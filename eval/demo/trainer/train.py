@@ -47,7 +47,7 @@ from eval.demo.trainer.start import config_fields, generation_fields, init_weigh
 from eval.demo.trainer.vocabulary import corpus, learn_ranks, write_ranks
 from eval.runtime.checkpoint import save_checkpoint
 from eval.runtime.config import QwenVLConfig
-from eval.runtime.language import places
+from eval.runtime.language import token_places
 from eval.runtime.model import QwenVLForCausalLM
 from eval.runtime.tokenizer import Tokenizer
 from eval.runtime.visual import QUERIES, VisionTransformer, resize_positions
@@ -136,7 +136,7 @@ def run(
     causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
     mask = causal & ((other == 0) | (other == mine))
     config = cast(QwenVLConfig, model.config)
-    at = places(
+    at = token_places(
         config, batch.padded("slots", 0, torch.int64), config.rotary_emb_base, mask[:, None]
     )
     middle = []

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from eval.data.declare import Corpus, Task
 from eval.errors import RunError
-from eval.report.browser.pages import LONGEST, script, write_task
+from eval.report.browser.pages import LONGEST, sample_data_script, write_task
 from eval.report.browser.pictures import PagePictures
 from eval.report.browser.rows import read_rows
 from eval.report.folder import PagesFolder
@@ -63,7 +63,7 @@ def build_browser(
                 "tasks": entries,
             }
             (beside / "data").mkdir(exist_ok=True)
-            (beside / "data" / "tasks.js").write_bytes(script("tasks", head))
+            (beside / "data" / "tasks.js").write_bytes(sample_data_script("tasks", head))
             for file in sorted(ASSETS.iterdir()):
                 shutil.copyfile(file, beside / file.name)
     except OSError as error:

@@ -38,7 +38,7 @@ class GroupColumn:
     codes: list[int] = field(default_factory=list)
 
 
-def script(name: str, value: Any) -> bytes:
+def sample_data_script(name: str, value: Any) -> bytes:
     """A script that puts a value into the page's store under a name."""
     return _script(name, orjson.dumps(value))
 
@@ -93,7 +93,7 @@ def write_task(
         "values": list(map(list, zip(*values, strict=True))),
         "groups": [[name, list(c.values), c.codes] for name, c in groups.items()],
     }
-    (folder / "index.js").write_bytes(script(f"{task}/index", index))
+    (folder / "index.js").write_bytes(sample_data_script(f"{task}/index", index))
     return {"name": task, "samples": len(ids), "metrics": list(metrics)}
 
 

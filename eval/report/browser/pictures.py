@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from eval.data.pictures import quiet
+from eval.data.pictures import quiet_pillow
 from eval.errors import DataError
 from eval.storage.picture import FORMATS
 from eval.storage.reading import MAX_INTEGER, open_file
@@ -71,7 +71,7 @@ def _orientation(content: BufferedReader) -> int:
     if b"Exif" not in content.peek(HEAD)[:HEAD]:
         return UPRIGHT
     try:
-        with quiet(), Image.open(content, formats=FORMATS) as picture:
+        with quiet_pillow(), Image.open(content, formats=FORMATS) as picture:
             orientation = picture.getexif().get(ORIENTATION, UPRIGHT)
     except Exception:  # a damaged file makes Pillow's readers raise nearly anything
         return UPRIGHT

@@ -16,7 +16,7 @@ from eval.data.declare import Sample, Task
 from eval.errors import DataError, RunError
 from eval.metrics.box import Box, box_iou, has_box, parse_box, true_box
 from eval.run.folder import RunFolder
-from eval.run.requests import render
+from eval.run.requests import render_request
 from eval.run.spec import Spec, read_samples
 
 IMAGE = "image"  # starts the names of fields that are pictures
@@ -85,7 +85,7 @@ def read_rows(task: Task, data: Path, folders: Sequence[RunFolder]) -> Iterator[
         yield SampleView(
             sample.id,
             tuple((k, v) for k, v in sample.fields.items() if not k.startswith(IMAGE)),
-            render(task, sample, specs[0].protocol).prompt,
+            render_request(task, sample, specs[0].protocol).prompt,
             tuple(safe_path(path, f"{task.name}: sample {sample.id}") for path in sample.images),
             tuple(_references(sample, size)),
             sample.options,

@@ -66,7 +66,7 @@ class Grid:
 Block = list[Text]  # lines of equal width
 
 
-def draw(grid: Grid, width: int) -> Block:
+def draw_grid(grid: Grid, width: int) -> Block:
     """The table's lines, at most `width` cells wide if its first column fits with any other."""
     least = [_least(grid, number) for number in range(len(grid.columns))]
     labels = [grid.label_header, *(section.label for section in grid.sections)]
@@ -88,7 +88,7 @@ def draw(grid: Grid, width: int) -> Block:
     return lines
 
 
-def fold(text: str, width: int) -> list[str]:
+def fold_text(text: str, width: int) -> list[str]:
     """Lines of at most `width` cells: broken at spaces, within a long word after a hyphen or so."""
     lines = [""]
     for word in text.split(" "):
@@ -193,13 +193,13 @@ def _header(grid: Grid, columns: Sequence[GridColumn], widths: Sequence[int], ga
 
 
 def _cell(field: Field, column: GridColumn, width: int) -> Block:
-    texts = [field.text] if column.fixed else fold(field.text, width)
+    texts = [field.text] if column.fixed else fold_text(field.text, width)
     block = [_padded(text, width, column.align, field.style) for text in texts]
     return block + (_block(field.note, width, column.align, "dim") if field.note else [])
 
 
 def _block(text: str, width: int, align: str = "left", style: str = "") -> Block:
-    return [_padded(line, width, align, style) for line in fold(text, width)]
+    return [_padded(line, width, align, style) for line in fold_text(text, width)]
 
 
 def _padded(text: str, width: int, align: str, style: str) -> Text:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from eval.report.card import Header
 from eval.report.comparison import OUTSIDE, REPRODUCED, TableCell
-from eval.report.forms.grid import NO_BREAK, Field, Grid, GridColumn, Section, draw, fold
+from eval.report.forms.grid import NO_BREAK, Field, Grid, GridColumn, Section, draw_grid, fold_text
 from eval.report.tables import Compared, GroupScore, Table
 
 VERDICTS = {REPRODUCED: "green", OUTSIDE: "red"}
@@ -46,16 +46,16 @@ def render_terminal(tables: Sequence[Table], console: Console) -> None:
 def _table(table: Table, signs: _Signs, width: int) -> list[Text]:
     lines = [*_prose(table.title, width, "bold"), Text()]
     if table.groups:
-        lines += [*draw(_card_grid(table, signs), width), Text()]
+        lines += [*draw_grid(_card_grid(table, signs), width), Text()]
     for compared in table.compared:
         title = f"{signs.run}{NO_BREAK}{compared.run}"
         title += f" beside {compared.model}" if compared.model else ""
         title += f" ({compared.remark})" if compared.remark else ""
-        grid = draw(_comparison_grid(compared, signs), width)
+        grid = draw_grid(_comparison_grid(compared, signs), width)
         lines += [*_prose(title, width, "cyan"), Text(), *grid, Text()]
     for run, parts in table.parts.items():
         title = f"{signs.run}{NO_BREAK}{run}"
-        grid = draw(_group_scores_grid(parts, signs), width)
+        grid = draw_grid(_group_scores_grid(parts, signs), width)
         lines += [*_prose(title, width, "cyan"), Text(), *grid, Text()]
     if legend := _legend(table, signs):
         lines += [*_prose(legend, width, "dim"), Text()]
@@ -63,7 +63,7 @@ def _table(table: Table, signs: _Signs, width: int) -> list[Text]:
 
 
 def _prose(text: str, width: int, style: str) -> list[Text]:
-    return [Text(line.replace(NO_BREAK, " "), style) for line in fold(text, width)]
+    return [Text(line.replace(NO_BREAK, " "), style) for line in fold_text(text, width)]
 
 
 def _card_grid(table: Table, signs: _Signs) -> Grid:

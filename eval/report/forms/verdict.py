@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from rich.console import Console
 from rich.text import Text
 
-from eval.report.forms.grid import Field, Grid, GridColumn, Section, draw
+from eval.report.forms.grid import Field, Grid, GridColumn, Section, draw_grid
 from eval.report.forms.markdown import escape
 from eval.report.gate import (
     ERROR,
@@ -53,7 +53,9 @@ def headline(comparison: RunComparison) -> str:
 
 def render_comparison(comparison: RunComparison, console: Console) -> None:
     """Print it, the worst benchmark first."""
-    for line in draw(_grid(comparison, "-" if console.options.ascii_only else "─"), console.width):
+    for line in draw_grid(
+        _grid(comparison, "-" if console.options.ascii_only else "─"), console.width
+    ):
         _print(console, line)
     reasons: dict[str, list[str]] = {}
     for each in comparison.benchmarks:

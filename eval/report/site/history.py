@@ -44,7 +44,7 @@ def timelines(board: Board) -> tuple[Timeline, ...]:
     )
 
 
-def measures(board: Board, line: Timeline) -> tuple[tuple[str, str], ...]:
+def timeline_measures(board: Board, line: Timeline) -> tuple[tuple[str, str], ...]:
     """Ids and labels of the families and benchmarks that a timeline has scores of."""
     rows = [point.row for point in line.points]
     measured = [
@@ -64,7 +64,7 @@ def has_score(cells: Mapping[str, BoardCell], benchmark: str) -> bool:
     return any(char.isdigit() for char in cells[benchmark].text)
 
 
-def values(board: Board, rows: Sequence[BoardRow]) -> list[dict[str, list[object]]]:
+def timeline_values(board: Board, rows: Sequence[BoardRow]) -> list[dict[str, list[object]]]:
     """Of each row: measure -> its score, both ends of its interval, and whether it is marked."""
     measured = []
     for row in rows:

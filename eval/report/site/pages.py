@@ -29,7 +29,7 @@ def build_pages(board: Board, listing: RunListing) -> Iterator[tuple[str, bytes]
         keep_trailing_newline=True,
     )
     environment.globals.update(ALL=ALL, MISSING=MISSING, RUN=RUN, OWN=OWN, MOST=text.MOST)
-    environment.filters.update(rank=_standing, visible=text.visible, clean=clean)
+    environment.filters.update(rank=_standing, visible=text.visible_text, clean=clean)
     names = text.file_names([run.folder for run in listing.runs])
     pages = {id(run): f"run/{name}.html" for run, name in zip(listing.runs, names, strict=True)}
     lines = history.timelines(board)
@@ -42,17 +42,17 @@ def build_pages(board: Board, listing: RunListing) -> Iterator[tuple[str, bytes]
         return path, rendered.encode()
 
     yield page("index.html", "index.html", skipped=listing.skipped, selected=_selected(board.rows))
-    yield page("history.html", "history.html", lines=lines, measures=history.measures)
+    yield page("history.html", "history.html", lines=lines, measures=history.timeline_measures)
     for run, name in zip(listing.runs, names, strict=True):
         rows = board.rows_of(run)
-        manifest = text.entries(run.manifest)
+        manifest = text.manifest_entries(run.manifest)
         copy = f"run/{name}.json" if run.file else ""
         path = f"run/{name}.html"
         yield page("run.html", path, run=run, rows=rows, manifest=manifest, copy=copy)
         if copy:
             yield copy, run.file
-    yield "data/board.js", text.script("board", _board(board))
-    yield "data/history.js", text.script("timelines", list(_timelines(board, lines)))
+    yield "data/board.js", text.page_data_script("board", _board(board))
+    yield "data/history.js", text.page_data_script("timelines", list(_timelines(board, lines)))
     for pattern in ASSETS:
         for file in sorted(HERE.glob(pattern)):
             yield file.relative_to(HERE).as_posix(), file.read_bytes()
@@ -99,5 +99,5 @@ def _timelines(board: Board, lines: Sequence[history.Timeline]) -> Iterator[Mapp
             "model": line.model,
             "times": [int(point.started.timestamp() * 1000) for point in line.points],
             "names": [row.name for row in rows],
-            "values": history.values(board, rows),
+            "values": history.timeline_values(board, rows),
         }

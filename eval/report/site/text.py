@@ -32,7 +32,7 @@ class ManifestField:
         return len(self.entries) > FOLDED
 
 
-def visible(text: str) -> str:
+def visible_text(text: str) -> str:
     """A text with codes in place of what is not printable, such as direction marks.
 
     Line feeds stay; a long text is cut off, and its length follows.
@@ -44,12 +44,12 @@ def visible(text: str) -> str:
     return shown if len(text) <= LONGEST else f"{shown} … ({len(text):,} characters in all)"
 
 
-def entries(fields: Mapping[str, Any], depth: int = 1) -> tuple[ManifestField, ...]:
+def manifest_entries(fields: Mapping[str, Any], depth: int = 1) -> tuple[ManifestField, ...]:
     """A manifest's fields, in its own order."""
     return tuple(_entry(key, value, depth) for key, value in list(fields.items())[:MOST])
 
 
-def script(name: str, value: Any) -> bytes:
+def page_data_script(name: str, value: Any) -> bytes:
     """A script that gives a value a global name: a page opened as a file cannot fetch data."""
     text = orjson.dumps(value).decode().translate(OPENING)
     return f"window.{name} = {text};\n".encode()
@@ -71,21 +71,21 @@ def file_names(names: Sequence[str]) -> list[str]:
 
 
 def _entry(key: str, value: Any, depth: int) -> ManifestField:
-    name = visible(key)
+    name = visible_text(key)
     if isinstance(value, list):
         if not any(isinstance(each, dict | list) for each in value):
             more = f" … ({len(value):,} in all)" if len(value) > MOST else ""
             return ManifestField(
-                name, visible(", ".join(map(_text, value[:MOST])) or "(none)") + more
+                name, visible_text(", ".join(map(_text, value[:MOST])) or "(none)") + more
             )
         value = {str(place): each for place, each in enumerate(value, 1)}
     if not isinstance(value, dict):
-        return ManifestField(name, visible(_text(value)))
+        return ManifestField(name, visible_text(_text(value)))
     if not value:
         return ManifestField(name, "(none)")
     if depth == DEEPEST:
         return ManifestField(name, f"({len(value):,} values, in the manifest itself)")
-    return ManifestField(name, "", entries(value, depth + 1), max(len(value) - MOST, 0))
+    return ManifestField(name, "", manifest_entries(value, depth + 1), max(len(value) - MOST, 0))
 
 
 def _text(value: Any) -> str:

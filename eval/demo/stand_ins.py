@@ -9,7 +9,7 @@ from eval.data.declare import Build, Task
 from eval.demo.judge import MODEL, JudgeServer
 from eval.demo.server import score_submission
 from eval.errors import UsageError
-from eval.judging.session import LEDGER, Front, Judging, judge_run
+from eval.judging.session import LEDGER, Front, Judging, judge_answers_of_run
 from eval.run.folder import RunFolder
 from eval.scoring import submission
 from eval.scoring.score import score_run
@@ -37,9 +37,9 @@ def submit_to_stand_ins(run: RunFolder, tasks: Sequence[Task], data: Path) -> No
     for task in tasks:
         if not (task.submission and task.submission.alone) or run.scores(task.name).server():
             continue
-        written = submission.submit(task, run, data, None)
+        written = submission.write_submission(task, run, data, None)
         metrics = score_submission(data, task.name, written)
-        submission.record(task, run, metrics, "the demo's stand-in", "", written)
+        submission.record_server_scores(task, run, metrics, "the demo's stand-in", "", written)
         score_run(run, task, data)
 
 
@@ -55,4 +55,4 @@ def judge_by_rules(run: RunFolder, tasks: Sequence[Task], data: Path, front: Fro
             ledger=run.work_file(LEDGER),
             concurrency=REQUESTS,
         )
-        judge_run(run, judged, data, how, front)
+        judge_answers_of_run(run, judged, data, how, front)
