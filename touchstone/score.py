@@ -79,7 +79,7 @@ def _means(rounds: list[Round]) -> Means:
 
 
 def touchstone_scores(judged: Sequence[Judged]) -> dict[str, Any]:
-    """All that is made of judgements, as RunFolder.write_server_scores takes it but for names.
+    """All that is made of judgements, as TaskScores.write_server takes it but for names.
 
     metrics  the published mean, from 1 to 10; none where a judge's scores make it no such number
     samples  each dialogue's mean over its rounds with scores

@@ -197,7 +197,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class ServerScores:
-    """server.json: see RunFolder.write_server_scores."""
+    """server.json: see eval.run.scores.TaskScores.write_server."""
 
     server: str
     metrics: Metrics
