@@ -2,22 +2,23 @@
 
 A model's box lies on a grid of 0 to 999 over the image; a reference is in pixels. Every operation
 is one of float32, in the order of the source, so that a value beside the threshold of 0.5 falls on
-the source's side of it.
+the source's side of it. The functions import numpy late: listing tasks needs none.
 """
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from eval.errors import DataError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 Box = tuple[float, float, float, float]
 
-GRID = np.float32(999)
+GRID = 999.0
 THRESHOLD = 0.5
 NO_BOX = (0.0, 0.0, 0.0, 0.0)
 CORNERS = re.compile(r"\((.*?)\),\((.*?)\)")
@@ -48,6 +49,8 @@ def parse_box(text: str, width: float, height: float) -> Box:
              between the corners; reversed corners stay reversed, and values beyond the grid,
              infinite or not a number are kept
     """
+    import numpy as np
+
     grid = _corners(text)
     if grid is None:
         return NO_BOX
@@ -71,6 +74,8 @@ def box_iou(predicted: Sequence[float], reference: Sequence[float]) -> float:
     Quirks   kept as in the source: areas are signed, so a reversed box gives values of no meaning,
              and nan propagates
     """
+    import numpy as np
+
     with np.errstate(all="ignore"):
         a, b = np.array(predicted, dtype=np.float32), np.array(reference, dtype=np.float32)
         sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
@@ -97,12 +102,12 @@ def _corners(text: str) -> list[float] | None:
     return values
 
 
-def _area(box: NDArray[np.float32]) -> np.float32:
+def _area(box: "NDArray[np.float32]") -> "np.float32":
     x1, y1, x2, y2 = box
-    return np.float32((x2 - x1) * (y2 - y1))
+    return (x2 - x1) * (y2 - y1)  # type: ignore[no-any-return]  # float32 as its factors are
 
 
-def _as_box(values: NDArray[np.float32]) -> Box:
+def _as_box(values: "NDArray[np.float32]") -> Box:
     x1, y1, x2, y2 = (float(value) for value in values)
     return x1, y1, x2, y2
 
