@@ -42,7 +42,7 @@ def measure(folder: str, groups: int, workers: int) -> dict[str, float]:
     peak = peak_bytes()
     begun = monotonic()
     files = sorted((run.path / SIMULATED).glob("*.jsonl"))
-    answers = journal.Answers(files)
+    answers = journal.AnswerIndex(files)
     looked_s = monotonic() - begun
     assert len(answers.answered) == groups
     looked = {"looked_s": looked_s, "looked_peak": peak_bytes()}
