@@ -17,7 +17,9 @@ from itertools import chain, repeat
 from random import Random
 from socket import SHUT_RDWR
 
-from eval.demo.judge import BatchResult, JudgeServer, Response, batch_line, error, user_text
+from batch_judge import BatchJudge, BatchResult, batch_line
+
+from eval.demo.judge import Response, error, user_text
 
 # What may befall a request, in the order in which shares are added up
 FAULTS = (
@@ -49,7 +51,7 @@ WHICH = "a share of all (1.0), the numbers of some as they arrive (0,3), or a te
 
 
 @dataclass
-class Spec:
+class Received:
     """One request for a chat completion.
 
     number   in order of arrival, from 0
@@ -122,7 +124,7 @@ def digest_of(request):
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
-class FaultyJudge(JudgeServer):
+class FaultyJudge(BatchJudge):
     """A judge with faults, drawn from the seed, the request's digest and its attempt.
 
     **faults        of FAULTS: a share of all attempts (0.1), or a list of which requests: their
@@ -216,7 +218,7 @@ class FaultyJudge(JudgeServer):
         with self.lock:
             self.record.in_flight += 1
             self.record.in_flight_max = max(self.record.in_flight_max, self.record.in_flight)
-            asked = Spec(
+            asked = Received(
                 len(self.record.asked),
                 digest,
                 self.attempted[digest],
@@ -411,7 +413,7 @@ class FaultyJudge(JudgeServer):
         with self.lock:
             attempt = self.attempted[digest]
             self.attempted[digest] += 1
-            asked = Spec(-1, digest, attempt, request, {}, time.time())
+            asked = Received(-1, digest, attempt, request, {}, time.time())
             fault = self._fault(asked)
             known = FAULTS.index(fault) >= FAULTS.index("nonsense") if fault else False
             answer = self._hurt(request, fault if known else "")

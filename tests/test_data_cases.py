@@ -504,7 +504,7 @@ def test_a_damaged_part_of_a_mirror_is_named(tmp_path):
 
 
 def test_damaged_sizes_of_a_column_are_an_error(tmp_path):
-    """Spec for such a column's sizes pyarrow would end the process, without an exception."""
+    """Asked for such a column's sizes pyarrow would end the process, without an exception."""
     file = tmp_path / "m/val-0.parquet"
     file.parent.mkdir()
     table = pyarrow.table({"a": [["x", "y"]] * 50})

@@ -758,7 +758,7 @@ def real_run(folder, data, words):
 
 
 def test_runs_as_they_are_left_behind_can_be_compared(tmp_path):
-    """Spec, sealed and scored; the runs made up above have the same keys."""
+    """Answered, finalized and scored; the runs made up above have the same keys."""
     data = make_data(tmp_path / "data", 30)
     first = real_run(tmp_path / "a", data, ("red", "red"))
     second = real_run(tmp_path / "b", data, ("red", "blue"))

@@ -215,7 +215,7 @@ def test_a_server_that_asks_to_wait(target, header, value, least):
 
 
 def test_faults_that_pass(tmp_path, run):
-    """Spec again, and the same comes out; what may have been billed counts as paid at its most."""
+    """Asked again, and the same comes out; what may have been billed counts as paid at its most."""
     unpaid = ("server_error", "unavailable", "rate_limited")
     paid = ("closed", "truncated", "invalid_json", "html", "no_choices", "slow")
     target = table(tmp_path / "answers.tsv", 6)

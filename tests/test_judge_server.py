@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx2
 import openai
 import pytest
+from batch_judge import BatchJudge
 from judge_server import FAULTS, NONSENSE, FaultyJudge, digest_of
 
 from eval.demo.judge import MARKER, JudgeServer, find_answers, judge
@@ -22,7 +23,7 @@ from touchstone.reply import fault_of, parse_reply
 
 KEY = "sk-secret-123456"
 BRACKETED = (  # headings in brackets, as other judges' prompts have them
-    "[Picture]\n{told}\n\n[Spec]\n{question}\n\n"
+    "[Picture]\n{told}\n\n[Asked]\n{question}\n\n"
     "[Start: assistant 1]\n{one}\n\n[End: assistant 1]\n\n"
     "[Start: assistant 2]\n{two}\n\n[End: assistant 2]\n\n"
     "[Task]\nRate both from 1 to 10, the one of assistant 1 first.\n\n"
@@ -467,7 +468,7 @@ def test_batches_take_as_many_polls_as_told():
 
 
 def test_batches_are_listed_newest_first_by_the_page():
-    with JudgeServer() as server, client_of(server) as client:
+    with BatchJudge() as server, client_of(server) as client:
         made = [hand_in(client, lines_of("a")).id for _ in range(5)]
         page = client.batches.list(limit=2)
         assert (made[:2:-1], True) == ([batch.id for batch in page.data], page.has_more)
@@ -525,7 +526,7 @@ def test_inputs_of_a_batch_that_are_wrong():
     lines = lines_of("ab")
     twice = [lines[0], lines[1] | {"custom_id": "request-0"}]
     elsewhere = [lines[0], lines[1] | {"url": "/v1/embeddings"}]
-    with JudgeServer() as server, client_of(server) as client:
+    with BatchJudge() as server, client_of(server) as client:
         for content, code in (
             (twice, "duplicate_custom_id"),
             (elsewhere, "invalid_url"),
@@ -549,7 +550,7 @@ def test_inputs_of_a_batch_that_are_wrong():
 
 
 def test_a_batch_can_be_cancelled():
-    with JudgeServer(polls=5) as server, client_of(server) as client:
+    with BatchJudge(polls=5) as server, client_of(server) as client:
         batch = hand_in(client, lines_of("ab"))
         assert "cancelled" == client.batches.cancel(batch.id).status
         assert "cancelled" == client.batches.retrieve(batch.id).status

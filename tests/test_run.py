@@ -128,7 +128,7 @@ def test_torn_line_is_dropped(finished, checkpoint, tmp_path):
 def test_an_unreadable_image_fails_its_own_samples(finished, checkpoint, data, tmp_path, batch):
     """Exit code 3, sample and file named, the reason in the journal, all others are scored.
 
-    Spec again with --retry-failed once the image is there, the run equals an undisturbed one.
+    Asked again with --retry-failed once the image is there, the run equals an undisturbed one.
     """
     picture = data / IMAGE.format(2)
     whole = picture.read_bytes()

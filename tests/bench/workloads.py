@@ -83,7 +83,7 @@ WORKLOADS = (
     Workload("caption-like", CAPTIONED, (0, 0), CAPTION, 48, 1, True, 1, 1.2),
     Workload("VizWiz-like", ASKED, (6, 10), SHORT, 48, 1, True, 1, 1.2),
 )
-# Spec of a tiny model on tiny pictures, to see what stays in memory.
+# For requests to a tiny model on tiny pictures, to see what stays in memory.
 MEMORY = replace(WORKLOADS[2], name="memory", per_image=10, size_px=(32, 24))
 
 
