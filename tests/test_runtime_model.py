@@ -15,6 +15,7 @@ from eval.runtime.config import QwenVLConfig
 from eval.runtime.generation import choice_losses, losses_of, sample_tokens
 from eval.runtime.language import Places, logn_scale, rotary_base, rotary_tables
 from eval.runtime.model import QwenVLForCausalLM
+from eval.runtime.pretrained import PretrainedQwenVL
 from eval.runtime.visual import resize_positions, sincos_positions
 
 LOGITS, FEATURES, SUM = 1e-3, 1e-4, 0.5  # largest differences that are allowed
@@ -368,7 +369,7 @@ def test_transformers_loads_and_saves_the_model(tmp_path):
     """The model is a transformers model: from_pretrained and save_pretrained keep its weights."""
     folder = make_checkpoint(tmp_path / "small")
     ours = QwenVL.from_pretrained(folder)
-    theirs = QwenVLForCausalLM.from_pretrained(folder)
+    theirs = PretrainedQwenVL.from_pretrained(folder)
     theirs.save_pretrained(tmp_path / "saved")
     shutil.copy(folder / "qwen.tiktoken", tmp_path / "saved")
     again = QwenVL.from_pretrained(tmp_path / "saved")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
-from transformers import PretrainedConfig
 
 from eval.errors import CheckpointError
 from eval.runtime import recognise
@@ -74,15 +73,14 @@ LAYERS = (  # what a layer's parameters begin with, and the field that counts th
 )
 
 
-class QwenVLConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is untyped here
+class QwenVLConfig:
     """Sizes of a Qwen-VL model under the names of the published config.
 
     intermediate_size  twice the width of one MLP branch
     seq_length         length up to which rotary positions and attention are left as trained
     visual             sizes of the vision tower: see VisualFields
+    others             kept as they are
     """
-
-    model_type = "qwen"
 
     def __init__(
         self,
@@ -121,9 +119,7 @@ class QwenVLConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is u
             "output_dim": 4096,
             "image_start_id": 151857,
         }
-        self.tie_word_embeddings = False
-        others.pop("tie_word_embeddings", None)
-        super().__init__(**others)
+        self.__dict__.update(others)
 
     @property
     def image_start_id(self) -> int:

@@ -1,12 +1,14 @@
-"""Both towers as one transformers model: token ids and image features in, logits out."""
+"""Both towers as one model: token ids and image features in, hidden states out.
+
+A plain module: `pretrained` has the same as a transformers model, whose base class alone takes
+longer to import than torch.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from eval.runtime.checkpoint import UNSPLIT
 from eval.runtime.config import QwenVLConfig
 from eval.runtime.language import (
     MAX_SLOTS,
@@ -46,21 +48,19 @@ class Transformer(nn.Module):
         return self.ln_f(x)  # type: ignore[no-any-return]
 
 
-class QwenVLForCausalLM(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped here
+class QwenVLForCausalLM(nn.Module):
     """Qwen-VL under the parameter names of the published checkpoints; it holds no buffers."""
 
-    config_class = QwenVLConfig
-    base_model_prefix = "transformer"
-    _no_split_modules = UNSPLIT
-
     def __init__(self, config: QwenVLConfig) -> None:
-        super().__init__(config)
+        super().__init__()
+        self.config = config
         self.transformer = Transformer(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """Leave modules as torch made them: weights come from a checkpoint or a trainer."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.lm_head.weight.dtype
 
     def embed(self, ids: Tensor, features: Tensor | None = None) -> Tensor:
         """Token embeddings (R, S, D) of ids (R, S), image slots replaced by features (N, 256, D).

@@ -24,6 +24,7 @@ from eval.runtime import QwenVL
 from eval.runtime.image import load_image, preprocess
 from eval.runtime.language import Places, additive_mask, attention, rotary_base, token_places
 from eval.runtime.model import QwenVLForCausalLM
+from eval.runtime.pretrained import PretrainedQwenVL, PretrainedQwenVLConfig
 
 BATCH = 8
 
@@ -41,12 +42,12 @@ class Grown:
         return attention(q, k, v, at.mask)
 
 
-class Published(QwenVLForCausalLM, GenerationMixin):
+class Published(PretrainedQwenVL, GenerationMixin):
     """The model as transformers wants it; it shares the weights of another."""
 
     def __init__(self, model: QwenVLForCausalLM) -> None:
         with torch.device("meta"):
-            super().__init__(model.config)
+            super().__init__(PretrainedQwenVLConfig(**vars(model.config)))
         self.transformer, self.lm_head = model.transformer, model.lm_head
         self.eval()
 
