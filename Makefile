@@ -25,7 +25,7 @@ GPUS_OPTION = $(if $(GPUS),--gpus $(GPUS))
 PARTIAL_OPTION = $(if $(PARTIAL),--allow-partial)
 RUN = $(or $(OUT),runs/$(notdir $(patsubst %/,%,$(CHECKPOINT)))-$*)
 
-.PHONY: demo card regression report leaderboard plots browse test test-all check bench soak fuzz format clean
+.PHONY: demo card regression report leaderboard plots browse test test-all lint check bench soak fuzz format clean
 
 demo: $(VENV)/installed
 	$(BIN)/qwen-vl-eval demo --data demo-data --out demo-run $(GPUS_OPTION)
@@ -92,10 +92,12 @@ test: $(VENV)/installed-dev
 test-all: $(VENV)/installed-dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: $(VENV)/installed-dev
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint
 	$(BIN)/pytest -q tests/test_imports.py tests/test_docs.py
 
 format: $(VENV)/installed-dev
