@@ -11,7 +11,8 @@
 #   make leaderboard [RUNS="results"] [OUT=leaderboard]   a site of runs; open its index.html
 #   make plots RUNS="run [run]" [OUT=plots] [FORMAT=pdf]   pictures for papers and pull requests
 #   make browse RUNS="run [run]" [OUT=browser]   every sample, with its picture; open its index.html
-#   make test, make check                       the tests; lint, format, types
+#   make test, make test-all                    the tests without the slow ones; all tests
+#   make lint, make check                       lint, format, types; the same with tests of imports, docs
 #   make bench, make soak                       what is fast, and what survives random kills
 #   make fuzz [N=500] [SEED=1] [ONLY=pictures] [WRITE=file.md]   damaged and hostile inputs; run
 #                                               again, it continues where it stopped

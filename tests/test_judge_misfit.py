@@ -191,7 +191,7 @@ def off_scale(text, _):
 
 
 def test_a_round_outside_the_scale_has_failed(target, run):
-    """It is named, left out of our score, and asked again on request; the script's is told too."""
+    """It is named and left out of our score, can be retried, and the published score is shown."""
     with Replies(off_scale) as server:
         done = judge_few(target, server)
         assert (3, 20) == (done.returncode, len(server.requests)), done.stderr

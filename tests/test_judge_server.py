@@ -236,12 +236,17 @@ def test_a_slow_answer_is_billed_though_nobody_waits():
 
 
 def test_closing_the_server_ends_a_slow_answer():
+    """The answer would take an hour; with the server closed, nothing is in flight any more."""
     with (
-        FaultyJudge(slow=1.0) as server,
+        FaultyJudge(slow=1.0, slow_s=3600) as server,
         client_of(server, timeout=0.2) as client,
         pytest.raises(openai.APITimeoutError),
     ):
         ask(client)
+    patience = time.monotonic() + 60
+    while server.record.in_flight and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert not server.record.in_flight
 
 
 def test_a_connection_that_closes_is_not_billed():

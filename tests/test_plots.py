@@ -297,7 +297,7 @@ def test_what_cannot_be_drawn_is_refused(runs, tmp_path):
         build_plots(runs, CARD, "GPT-9")
     with pytest.raises(UsageError, match="given twice"):
         build_plots([runs[0], runs[0]], CARD)
-    with pytest.raises(UsageError, match=f"at most {MOST} runs"):
+    with pytest.raises(UsageError, match=f"give at most {MOST}"):
         build_plots([runs[0]] * (MOST + 1), CARD)
     done = command("plot", runs[0].folder, "--out", tmp_path / "out", "--format", "gif")
     assert done.returncode != 0

@@ -1,1 +1,1 @@
-"""Judged tasks: what is asked of a judge, at what cost, and what comes of its replies."""
+"""Judged tasks: the requests to a judge, their cost, and the replies."""

@@ -26,9 +26,9 @@ LOADING_S = 3600.0  # the same before a worker's first answer, for large models 
 FAREWELL_S = 10.0  # for workers to end by themselves
 LEAVING_S = 2.0  # for those that have said so to be gone; one that still loads is not needed
 POLL_S = 0.1
-MOST_CRASHES = 2  # times that a worker may end on a question
+MOST_CRASHES = 2  # crashes on a request, after which it fails
 MOST_ENDS = 3  # ends of workers in a row, for each of them, without an answer in between
-MOST_ENDS_AT_WORK = 8  # the same in all, at least, of workers that were asked something
+MOST_ENDS_AT_WORK = 8  # the same in all, at least, of workers that had a request
 
 
 class WorkerProcesses(Protocol):
@@ -89,7 +89,7 @@ class Coordinator:
         self.model: dict[str, Any] = {}
         self.crashes: dict[str, int] = {}
         self.ends_in_a_row = 0  # workers that ended since the last answer or failure
-        self.failed_in_a_row = 0  # questions that were put down as failed since the last answer
+        self.failed_in_a_row = 0  # requests that failed since the last answer
         self.answered = 0
         self.workers = {number: Watched() for number in processes.start()}
 

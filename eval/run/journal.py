@@ -124,7 +124,7 @@ class Journal(Lines):
 
 
 class AnswerIndex:
-    """Where the answers of a task stand in its files, of which the later counts on equal terms.
+    """Which file and offset holds the answer to each request of a task; a later one replaces it.
 
     entries  reads a file; by default any whole line counts
     """

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,7 +135,7 @@ def run(
     mine, other = segments[:, :, None], segments[:, None, :]
     causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
     mask = causal & ((other == 0) | (other == mine))
-    config = cast(QwenVLConfig, model.config)
+    config = model.config
     at = token_places(
         config, batch.padded("slots", 0, torch.int64), config.rotary_emb_base, mask[:, None]
     )

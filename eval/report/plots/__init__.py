@@ -43,7 +43,7 @@ def build_plots(
     if form not in FORMATS:
         raise UsageError(f"--format {form!r}: {', '.join(FORMATS[:-1])} or {FORMATS[-1]} expected")
     if len(runs) > MOST:
-        raise UsageError(f"at most {MOST} runs can be told apart in a picture, {len(runs)} given")
+        raise UsageError(f"{len(runs)} runs are too many for one picture: give at most {MOST}")
     points = interval_data(runs, card, row)
     radar = radar_data(runs, card, row)
     pictures: dict[str, bytes] = {}
